@@ -1,0 +1,3 @@
+from rlaif_lab.run import main
+
+main()

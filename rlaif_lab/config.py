@@ -1,0 +1,148 @@
+"""Configuration: the typed core, where conf/ lies, and checks that run before any weights load."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class EvaluationSize:
+    prompts: int = 512
+    samples: int = 4
+
+
+@dataclass
+class RunConfig:
+    """The closed core of a run. The open families (task, judge, learner, ...) carry a ``_target_`` each."""
+
+    task: Any = None
+    policy: Any = None
+    judge: Any = None
+    learner: Any = None
+    sampler: Any = None
+    pairing: Any = None
+    trainer: Any = None
+    logger: Any = None
+    experiment_name: str = "single"
+    arm: str = "arm"
+    seed: int = 0
+    rounds: int = 10
+    prompts_per_round: int = 1024
+    evaluation: EvaluationSize = field(default_factory=EvaluationSize)
+    resume: bool = False
+    threads: int = 1
+
+
+FAMILIES = ("task", "policy", "judge", "learner", "sampler", "pairing", "trainer", "logger")
+NOT_IN_FINGERPRINT = ("logger", "resume", "threads", "experiment_name", "arm", "rounds")
+"""Keys that may differ between a run and its resumption: they do not change a number. More rounds only extend it."""
+
+
+def register_schema() -> None:
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+
+
+def config_dir() -> str:
+    """The conf/ folder: inside the installed package, else beside it in a clone."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return str(folder)
+    raise ValueError(f"no conf/config.yaml in {package} or {package.parent}: the installation is incomplete")
+
+
+# --- checks -------------------------------------------------------------------------------------------------------
+def check(cfg: DictConfig) -> None:
+    """Everything that can be told to be wrong without loading weights. Raises ValueError, one sentence."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ValueError(f"{missing[0]} has no value; give one, e.g. {missing[0]}=...")
+    for name in ("rounds", "prompts_per_round", "threads"):
+        if cfg[name] < 1:
+            raise ValueError(f"{name} must be at least 1; got {cfg[name]}")
+    for family in FAMILIES:
+        node = cfg[family]
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            raise ValueError(f"{family} must be a mapping with a _target_; got {node!r}")
+        for path, target in _targets(node, family):
+            _check_target(path, target)
+
+
+def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All nodes with a ``_target_``, the innermost first."""
+    for key in node:
+        if isinstance(child := node[key], DictConfig):
+            yield from _targets(child, f"{path}.{key}")
+    if "_target_" in node:
+        content = OmegaConf.to_container(node, resolve=True)
+        assert isinstance(content, dict)
+        yield path, {str(key): value for key, value in content.items()}
+
+
+def _check_target(path: str, node: dict[str, Any]) -> None:
+    """The target can be imported and its signature takes the arguments given."""
+    target = node["_target_"]
+    module_name, _, attribute = str(target).rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{path}._target_: cannot import {target!r} ({error})") from None
+    if not hasattr(module, attribute):
+        hint = did_you_mean(attribute, dir(module))
+        raise ValueError(f"{path}._target_: module {module_name!r} has no {attribute!r}{hint}")
+    parameters = inspect.signature(getattr(module, attribute)).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    arguments = [key for key in node if not key.startswith("_")]
+    for key in arguments:
+        if key not in parameters:
+            hint = did_you_mean(key, list(parameters))
+            raise ValueError(f"{path}.{key}: {attribute} takes no such argument{hint}; it takes {', '.join(parameters)}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise ValueError(f"{path}.{name} is missing: {attribute} needs it")
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, [k for k in known if not k.startswith("_")], n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def build(node: DictConfig, path: str) -> Any:
+    """The object a ``_target_`` node describes. Its ValueError comes out as it is, with the path in front."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, (ValueError, TypeError)):
+            cause = str(error.__cause__)
+            raise ValueError(cause if cause.startswith(path.split(".")[0]) else f"{path}: {cause}") from None
+        raise
+
+
+def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
+    """What decides a run's numbers, flat: dotted key -> value. ``identities``: content hashes of its models."""
+    content = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(content, dict)
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, child in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), child)
+        else:
+            flat[prefix] = str(value)
+
+    walk("", {key: value for key, value in content.items() if key not in NOT_IN_FINGERPRINT})
+    return flat | {f"{name} weights": identity for name, identity in identities.items()}

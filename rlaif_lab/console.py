@@ -1,0 +1,27 @@
+"""A table per round in the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLUMNS = (
+    ("round", "round", "{:.0f}", 5),
+    ("sampled", "quality/sampled", "{:.3f}", 7),
+    ("greedy", "quality/greedy", "{:.3f}", 7),
+    ("win/r0", "judge/win_rate_vs_round_0", "{:.3f}", 7),
+    ("judge acc", "judge/accuracy", "{:.3f}", 9),
+    ("D", "gap/diversity_D", "{:.3f}", 6),
+    ("I", "gap/informativeness_I", "{:.3f}", 6),
+    ("eps", "gap/update_loss_eps", "{:.3f}", 7),
+    ("KL", "kl/per_sequence", "{:.2f}", 6),
+    ("examples", "pairs/examples", "{:.0f}", 8),
+    ("seconds", "time/round_s", "{:.1f}", 7),
+)
+
+
+def print_row(row: dict[str, Any], header: bool) -> None:
+    """One line for a round, after the column names if ``header``. ``-`` where a metric is missing."""
+    if header:
+        print("  ".join(title.rjust(width) for title, _, _, width in COLUMNS))
+    cells = ((row.get(key), form, width) for _, key, form, width in COLUMNS)
+    print("  ".join(("-" if v is None else form.format(v)).rjust(width) for v, form, width in cells), flush=True)

@@ -1,0 +1,126 @@
+"""A language model as judge, reading its own log-likelihoods or its verdict tokens. Self-judging is this judge
+with the policy's weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+
+from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights
+from rlaif_lab.models.language_model import inference
+from rlaif_lab.models.packed import Packed, pack, response_logits, token_logps
+from rlaif_lab.models.verdict import verdict_logit, verdict_tokens
+from rlaif_lab.records import Comparison, Verdict
+
+if TYPE_CHECKING:
+    from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.models.sources import ModelSource
+
+Reading = Literal["mean_logp", "sum_logp", "verdict"]
+
+
+class ModelJudge(Judge):
+    """Scores each response by itself and prefers the higher score, so the order shown cannot matter.
+
+    weights: ``live``, ``previous`` or ``initial`` for the policy's own, else where another model comes from.
+    reads: what the score is, in nats.
+        ``mean_logp``: mean log-probability per token, times the mean length of the two that are compared.
+        ``sum_logp``: log-probability of the whole response.
+        ``verdict``: log-odds of the verdict tokens when asked whether the response is right (pointwise).
+    prob_first_wins = sigmoid(score of the first - score of the second). Equal scores are a tie.
+    """
+
+    def __init__(
+        self,
+        weights: PolicyWeights | ModelSource,
+        reads: Reading = "mean_logp",
+        batch_size: int = 128,
+        name: str = "model",
+    ) -> None:
+        if isinstance(weights, str) and weights not in get_args(PolicyWeights):
+            raise ValueError(
+                f"judge.weights must be one of {', '.join(get_args(PolicyWeights))}, or the source of another "
+                f"model (a mapping with _target_); got {weights!r}"
+            )
+        if reads not in get_args(Reading):
+            raise ValueError(f"judge.reads must be one of {', '.join(get_args(Reading))}; got {reads!r}")
+        if batch_size < 1:
+            raise ValueError(f"judge.batch_size must be at least 1; got {batch_size}")
+        self.weights, self.reads, self.batch_size, self.name = weights, reads, batch_size, name
+
+    def attach(self, context: JudgeContext) -> None:
+        self.context = context
+        if not isinstance(self.weights, str):
+            self.other = context.load(self.weights)
+        if self.reads == "verdict":
+            verdict_tokens(self.model().tokenizer)  # refuses a model that cannot give verdicts
+
+    def sources(self) -> list[ModelSource]:
+        return [] if isinstance(self.weights, str) else [self.weights]
+
+    def model(self) -> LanguageModel:
+        """The judging weights as of now."""
+        if isinstance(self.weights, str):
+            return self.context.policy(self.weights)
+        self.other.network.to(self.context.policy("live").device)
+        return self.other
+
+    def describe(self) -> str:
+        whose = f"the policy's own {self.weights} weights" if isinstance(self.weights, str) else str(self.weights)
+        return f"{self.name}: {whose}, read by {self.reads}"
+
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        start = time.perf_counter()
+        responses: dict[str, dict[str, None]] = {}  # every response of a prompt once, in order of appearance
+        for c in comparisons:
+            responses.setdefault(c.prompt.text, {}).update({c.first: None, c.second: None})
+        model = self.model()
+        scores: dict[tuple[str, str], tuple[float, int]] = {}
+        tokens = 0
+        groups = list(responses.items())
+        for at in range(0, len(groups), self.batch_size):
+            tokens += self._score(model, groups[at : at + self.batch_size], scores)
+        latency = (time.perf_counter() - start) / len(comparisons)
+        return [
+            Verdict(
+                prob := self._prob_first_wins(scores[c.prompt.text, c.first], scores[c.prompt.text, c.second]),
+                "tie" if prob == 0.5 else "ok",
+                latency,
+                tokens // len(comparisons),
+            )
+            for c in comparisons
+        ]
+
+    def _prob_first_wins(self, first: tuple[float, int], second: tuple[float, int]) -> float:
+        scale = (first[1] + second[1]) / 2 if self.reads == "mean_logp" else 1.0
+        difference = scale * (first[0] - second[0])
+        return 1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, difference))))
+
+    def _score(
+        self,
+        model: LanguageModel,
+        groups: Sequence[tuple[str, dict[str, None]]],
+        scores: dict[tuple[str, str], tuple[float, int]],
+    ) -> int:
+        """Fills in (score, tokens) of every response of these prompts; returns the tokens processed."""
+        texts = [text for _, group in groups for text in group]
+        encoded = iter(model.encode_responses(texts))
+        prompts = model.encode_prompts([prompt for prompt, _ in groups])
+        batch = pack(prompts, [[next(encoded) for _ in group] for _, group in groups], model.pad_id).to(model.device)
+        with inference(model.network):
+            values, lengths = self._read(model, batch)
+        for (prompt, group), row, sizes in zip(groups, values.tolist(), lengths.tolist(), strict=True):
+            scores.update({(prompt, text): (row[i], sizes[i]) for i, text in enumerate(group)})
+        return int(batch.prompt_mask.sum() + batch.response_mask.sum())
+
+    def _read(self, model: LanguageModel, batch: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and response lengths in tokens: (B, n) each."""
+        lengths = batch.response_mask.sum(-1)
+        if self.reads == "verdict":
+            return verdict_logit(model, batch), lengths
+        logps = token_logps(response_logits(model.network, batch), batch).sum(-1)
+        return (logps / lengths.clamp(min=1) if self.reads == "mean_logp" else logps), lengths

@@ -1,0 +1,120 @@
+"""Judges with known competence: the oracle, the oracle with stated errors, and the nulls (random, reversed)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rlaif_lab.judges.base import Judge, JudgeContext
+from rlaif_lab.records import Comparison, Prompt, Verdict
+from rlaif_lab.seeding import seed_for
+
+if TYPE_CHECKING:
+    from rlaif_lab.models.sources import ModelSource
+
+
+def _coin(probability: float, *identity: int | str) -> bool:
+    """True with this probability, decided by identity alone."""
+    return seed_for(*identity) / 2**63 < probability
+
+
+def _pair_identity(comparison: Comparison) -> tuple[str, str, str]:
+    """The same for both orders, so that a random verdict has no position bias."""
+    low, high = sorted((comparison.first, comparison.second))
+    return comparison.prompt.id, low, high
+
+
+class OracleJudge(Judge):
+    """Prefers the higher gold quality; equal quality is a tie."""
+
+    sees_gold = True
+
+    def __init__(self, name: str = "oracle") -> None:
+        self.name = name
+
+    def attach(self, context: JudgeContext) -> None:
+        assert context.gold is not None
+        self.seed, self.gold = context.seed, context.gold
+
+    def quality(self, prompt: Prompt, response: str) -> float:
+        return self.gold.quality(prompt, response)
+
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        return [self._verdict(comparison) for comparison in comparisons]
+
+    def _verdict(self, comparison: Comparison) -> Verdict:
+        first = self.quality(comparison.prompt, comparison.first)
+        second = self.quality(comparison.prompt, comparison.second)
+        if first == second:
+            return Verdict(0.5, "tie")
+        return Verdict(float(first > second))
+
+
+class NoisyOracleJudge(OracleJudge):
+    """The oracle with errors of stated kind and size.
+
+    flip: probability that a preference is reversed, independently for every pair (unsystematic error).
+    misconception: probability, per prompt, that the judge holds the task's misconception on it and prefers
+        what is right under it (systematic error).
+    """
+
+    def __init__(self, flip: float = 0.0, misconception: float = 0.0, name: str = "noisy_oracle") -> None:
+        super().__init__(name)
+        for key, value in (("flip", flip), ("misconception", misconception)):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"judge.{key} is a probability and must lie in [0, 1]; got {value}")
+        self.flip, self.misconception = flip, misconception
+
+    def quality(self, prompt: Prompt, response: str) -> float:
+        if _coin(self.misconception, self.seed, "misconception", prompt.id):
+            return self.gold.misconceived_quality(prompt, response)
+        return self.gold.quality(prompt, response)
+
+    def _verdict(self, comparison: Comparison) -> Verdict:
+        verdict = super()._verdict(comparison)
+        assert verdict.prob_first_wins is not None
+        if _coin(self.flip, self.seed, "flip", *_pair_identity(comparison)):
+            return replace(verdict, prob_first_wins=1.0 - verdict.prob_first_wins)
+        return verdict
+
+
+class RandomJudge(Judge):
+    """A fair coin per pair: the null under which nothing may be learnt."""
+
+    def __init__(self, name: str = "random") -> None:
+        self.name = name
+
+    def attach(self, context: JudgeContext) -> None:
+        self.seed = context.seed
+
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        return [self._verdict(comparison) for comparison in comparisons]
+
+    def _verdict(self, comparison: Comparison) -> Verdict:
+        lower_wins = _coin(0.5, self.seed, "random judge", *_pair_identity(comparison))
+        first_is_lower = comparison.first <= comparison.second
+        return Verdict(float(lower_wins == first_is_lower))
+
+
+class ReversedJudge(Judge):
+    """Another judge turned round: the null under which the policy must get worse."""
+
+    def __init__(self, of: Judge, name: str = "reversed") -> None:
+        self.of, self.name = of, name
+        self.sees_gold = of.sees_gold
+
+    def attach(self, context: JudgeContext) -> None:
+        self.of.attach(context)
+
+    def sources(self) -> list[ModelSource]:
+        return self.of.sources()
+
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        return [
+            v if v.prob_first_wins is None else replace(v, prob_first_wins=1.0 - v.prob_first_wins)
+            for v in self.of.verdicts(comparisons)
+        ]
+
+    def describe(self) -> str:
+        return f"{self.name} (the opposite of: {self.of.describe()})"

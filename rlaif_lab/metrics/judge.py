@@ -1,0 +1,45 @@
+"""What the judge did this round: failures, ties, position, calibration, and how much it favours the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlaif_lab.records import STATUSES, Judgement, Verdict
+
+
+def judge_metrics(judgements: Sequence[Judgement]) -> dict[str, float]:
+    """Rates of each status but ``ok``, and the same-slot rate: how often both orders chose the same *slot*, over
+    the comparisons decided in both orders."""
+    n = max(1, len(judgements))
+    rates = {
+        f"judge/{status}_rate": sum(j.status == status for j in judgements) / n for status in STATUSES if status != "ok"
+    }
+    return {**rates, "judge/same_slot_rate": same_slot_rate(judgements)}
+
+
+def same_slot_rate(judgements: Sequence[Judgement]) -> float:
+    """Share of comparisons whose verdict follows the slot and not the response; 0 for a judge without position bias."""
+    decided = [
+        (j.prob_first_wins_shown_first, j.prob_first_wins_shown_second)
+        for j in judgements
+        if j.prob_first_wins_shown_first not in (None, 0.5) and j.prob_first_wins_shown_second not in (None, 0.5)
+    ]
+    if not decided:
+        return float("nan")
+    return float(np.mean([(a > 0.5) != (b > 0.5) for a, b in decided if a is not None and b is not None]))
+
+
+def win_rate(verdict_pairs: Sequence[tuple[Verdict, Verdict]]) -> float:
+    """Mean over both orders of P(first wins) + half the ties; comparisons without a verdict are left out.
+
+    Each element: the verdict with ``first`` in slot one, and the verdict with the slots swapped.
+    """
+    values = [
+        ((a.prob_first_wins + 1.0 - b.prob_first_wins) / 2)
+        for a, b in verdict_pairs
+        if a.prob_first_wins is not None and b.prob_first_wins is not None
+    ]
+    decisions = [0.5 + 0.5 * np.sign(value - 0.5) for value in values]
+    return float(np.mean(decisions)) if decisions else float("nan")

@@ -1,0 +1,122 @@
+"""Log-probabilities of several responses to one prompt, the prompt computed once.
+
+A row packs a prompt and its n responses into one sequence, with an attention mask under which every response
+sees the prompt and itself, never its siblings::
+
+    [ pad | prompt | response 1 | pad | response 2 | pad | ... ]
+
+With short answers to a shared prompt this more than halves the arithmetic of judging and training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TokenIds = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """B prompts with n responses each, padded.
+
+    prompt_ids, prompt_mask: (B, P), padded left. response_ids, response_mask: (B, n, R), padded right.
+    Masks are bool, True on real tokens.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+
+    def to(self, device: torch.device) -> Packed:
+        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+def pack(prompts: Sequence[TokenIds], responses: Sequence[Sequence[TokenIds]], pad_id: int) -> Packed:
+    """Pads token ids into a Packed batch. Prompts with fewer responses than the most get empty ones.
+
+    Shapes: B prompts, B lists of up to n responses.
+    """
+    width = max(map(len, prompts))
+    n = max(map(len, responses))
+    length = max(1, max(len(response) for group in responses for response in group))
+    prompt_rows, response_rows, prompt_marks, response_marks = [], [], [], []
+    for prompt, group in zip(prompts, responses, strict=True):
+        gap = width - len(prompt)
+        prompt_rows.append([pad_id] * gap + list(prompt))
+        prompt_marks.append([False] * gap + [True] * len(prompt))
+        for i in range(n):
+            response = list(group[i]) if i < len(group) else []
+            gap = length - len(response)
+            response_rows.append(response + [pad_id] * gap)
+            response_marks.append([True] * len(response) + [False] * gap)
+    shape = (len(prompts), n, length)
+    return Packed(
+        torch.tensor(prompt_rows, dtype=torch.long),
+        torch.tensor(prompt_marks, dtype=torch.bool),
+        torch.tensor(response_rows, dtype=torch.long).view(shape),
+        torch.tensor(response_marks, dtype=torch.bool).view(shape),
+    )
+
+
+def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
+    """Next-token logits before each response token and after the last: (B, n, R + 1, V).
+
+    Entry ``[b, i, t]`` predicts response token t of response i; entry t = R (or t = the response's length, if
+    shorter) is what the model would say after it.
+    """
+    rows, width = batch.prompt_ids.shape
+    _, n, length = batch.response_ids.shape
+    total = width + n * length
+    ids = torch.cat([batch.prompt_ids, batch.response_ids.reshape(rows, n * length)], dim=1)
+    prompt_lengths = batch.prompt_mask.sum(1, keepdim=True)
+    prompt_positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
+    response_positions = prompt_lengths + torch.arange(length, device=ids.device).repeat(n)
+    positions = torch.cat([prompt_positions, response_positions], dim=1)
+
+    segment = torch.cat(  # 0 = prompt, i + 1 = response i
+        [
+            torch.zeros(width, dtype=torch.long, device=ids.device),
+            torch.arange(1, n + 1, device=ids.device).repeat_interleave(length),
+        ]
+    )
+    index = torch.arange(total, device=ids.device)
+    allowed = (segment[None, :] == segment[:, None]) | (segment[None, :] == 0)
+    allowed &= index[None, :] <= index[:, None]
+    dtype = next(network.parameters()).dtype
+    mask = torch.zeros(1, 1, total, total, dtype=dtype, device=ids.device)
+    mask.masked_fill_(~allowed, torch.finfo(dtype).min)
+    if not bool(batch.prompt_mask.all()):  # hide the left padding; responses' right padding is never attended to
+        visible = torch.cat([batch.prompt_mask, torch.ones_like(ids[:, width:], dtype=torch.bool)], dim=1)
+        mask = mask.masked_fill(~visible[:, None, None, :], torch.finfo(dtype).min)
+
+    logits = network(
+        input_ids=ids,
+        attention_mask=mask.expand(rows, 1, total, total),
+        position_ids=positions,
+        use_cache=False,
+        logits_to_keep=n * length + 1,
+    ).logits
+    first = logits[:, :1].unsqueeze(1).expand(rows, n, 1, -1)
+    rest = logits[:, 1:].reshape(rows, n, length, -1)
+    return torch.cat([first, rest], dim=2)
+
+
+def token_logps(logits: Tensor, batch: Packed) -> Tensor:
+    """Log-probabilities (nats) of the response tokens, 0 on padding: (B, n, R + 1, V) -> (B, n, R)."""
+    logps = torch.log_softmax(logits[:, :, :-1].float(), dim=-1)
+    picked = logps.gather(-1, batch.response_ids.unsqueeze(-1)).squeeze(-1)
+    return picked * batch.response_mask
+
+
+def response_logps(network: PreTrainedModel, batch: Packed) -> Tensor:
+    """Log-probability (nats) of every response token given its prompt, 0 on padding: (B, n, R)."""
+    return token_logps(response_logits(network, batch), batch)

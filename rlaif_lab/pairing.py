@@ -1,0 +1,108 @@
+"""Judgements -> preference pairs, and -> win rates.
+
+Both read one matrix per prompt: ``prob_beats[i, j]`` = probability that sample i is better than sample j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from rlaif_lab.records import Generation, Judgement, PreferencePair
+from rlaif_lab.seeding import seed_for
+
+Strategy = Literal["best_vs_worst", "all_pairs"]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How pairs are drawn from a prompt's judged responses.
+
+    strategy: ``best_vs_worst`` (highest against lowest win rate, one pair per prompt at most) or ``all_pairs``.
+    tie_margin: a comparison with |prob - 0.5| <= tie_margin makes no pair.
+    budget: pairs per round at most (None: no limit), so that all arms train on equally many; which ones are
+        kept is decided by the prompt's identity, not by the judge.
+    """
+
+    strategy: Strategy = "best_vs_worst"
+    tie_margin: float = 0.0
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy not in get_args(Strategy):
+            raise ValueError(f"pairing.strategy must be one of {', '.join(get_args(Strategy))}; got {self.strategy!r}")
+        if not 0.0 <= self.tie_margin < 0.5:
+            raise ValueError(f"pairing.tie_margin must lie in [0, 0.5); got {self.tie_margin}")
+        if self.budget is not None and self.budget < 1:
+            raise ValueError(f"pairing.budget must be at least 1 or null; got {self.budget}")
+
+
+def preference_matrices(generations: Sequence[Generation], judgements: Sequence[Judgement]) -> list[Floats]:
+    """``prob_beats`` of each generation, (k, k). Equal texts: 0.5. Never judged, or without verdict: nan."""
+    by_prompt: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        by_prompt.setdefault(judgement.comparison.prompt.id, []).append(judgement)
+    return [_preference_matrix(g, by_prompt.get(g.prompt.id, [])) for g in generations]
+
+
+def _preference_matrix(generation: Generation, judgements: Sequence[Judgement]) -> Floats:
+    texts = [response.text for response in generation.responses]
+    known: dict[tuple[str, str], float] = {}
+    for judgement in judgements:
+        if judgement.prob_first_wins is not None:
+            first, second = judgement.comparison.first, judgement.comparison.second
+            known[first, second] = judgement.prob_first_wins
+            known[second, first] = 1.0 - judgement.prob_first_wins
+    return np.array([[0.5 if a == b else known.get((a, b), np.nan) for b in texts] for a in texts])
+
+
+def win_rates(prob_beats: Floats, hard: bool = False) -> Floats:
+    """Mean probability of beating each *other* sample, (k, k) -> (k,); nan for a sample without any verdict.
+
+    hard: count a win, a tie or a loss (1, 0.5, 0) instead of the probability, which leaves of a judge its
+    ordering and drops its calibration.
+    """
+    probabilities = prob_beats.copy()
+    np.fill_diagonal(probabilities, np.nan)
+    if hard:
+        probabilities = np.where(np.isnan(probabilities), np.nan, 0.5 + 0.5 * np.sign(probabilities - 0.5))
+    counts = (~np.isnan(probabilities)).sum(axis=1)
+    totals = np.nansum(probabilities, axis=1)
+    return np.divide(totals, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+
+def make_pairs(
+    generations: Sequence[Generation], matrices: Sequence[Floats], pairing: Pairing, *identity: int | str
+) -> list[PreferencePair]:
+    """The round's training pairs, in the order of ``generations``, at most ``pairing.budget`` of them."""
+    pairs = [
+        PreferencePair(generation.prompt, chosen, rejected, float(matrix[chosen, rejected]))
+        for generation, matrix in zip(generations, matrices, strict=True)
+        for chosen, rejected in _candidates(generation, matrix, pairing)
+    ]
+    if pairing.budget is None or len(pairs) <= pairing.budget:
+        return pairs
+    ranks = [seed_for("pair budget", *identity, p.prompt.id, p.sample_chosen, p.sample_rejected) for p in pairs]
+    kept = sorted(np.argsort(ranks)[: pairing.budget].tolist())
+    return [pairs[i] for i in kept]
+
+
+def _candidates(generation: Generation, matrix: Floats, pairing: Pairing) -> list[tuple[int, int]]:
+    if pairing.strategy == "best_vs_worst":
+        rates = win_rates(matrix)
+        if np.isnan(rates).all():
+            return []
+        asked = [(int(np.nanargmax(rates)), int(np.nanargmin(rates)))]
+    else:
+        first_seen: dict[str, int] = {}
+        for sample, response in enumerate(generation.responses):
+            first_seen.setdefault(response.text, sample)
+        asked = [(i, j) if matrix[i, j] >= 0.5 else (j, i) for i, j in combinations(first_seen.values(), 2)]
+    # A nan compares false: no verdict, no pair. So does a best that lost its direct comparison with the worst.
+    return [(i, j) for i, j in asked if matrix[i, j] - 0.5 > pairing.tie_margin]

@@ -1,0 +1,115 @@
+"""The typed, frozen records that pass between the stages of a round.
+
+    Prompt -> Generation -> Comparison -> Judgement -> PreferencePair
+
+No record carries gold quality: what the judge sees cannot contain the answer key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["ok", "tie", "abstain", "invalid"]
+"""What became of a verdict. ``ok``: a preference; ``tie``: judged equal; ``abstain``: the judge declined;
+``invalid``: it failed or could not be read. Only ``ok`` and ``tie`` carry a probability."""
+
+STATUSES: tuple[Status, ...] = ("ok", "tie", "abstain", "invalid")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt. ``id`` is its identity everywhere (seeds, stores, disjointness checks)."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One sampled continuation of a prompt.
+
+    token_ids: as sampled, the end-of-sequence token included when ``finished``.
+    logps: log-probability (nats) of each token under the sampling weights at temperature 1, untruncated;
+        same length as ``token_ids``.
+    finished: True when the model ended it (EOS or a stop string), False when it hit ``max_new_tokens``.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logps: tuple[float, ...]
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One prompt with its k responses, in sample order."""
+
+    prompt: Prompt
+    responses: tuple[Response, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two responses to one prompt, in the order in which a judge is shown them."""
+
+    prompt: Prompt
+    first: str
+    second: str
+
+    def swapped(self) -> Comparison:
+        return Comparison(self.prompt, self.second, self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge said of one comparison in one order.
+
+    prob_first_wins: in [0, 1], present exactly when ``status`` is ``ok`` or ``tie``.
+    latency_s: seconds this verdict took (a batch's time is shared out evenly).
+    tokens: tokens the judge processed for it.
+    raw: the judge's own words, where it has any; kept for every failure.
+    """
+
+    prob_first_wins: float | None
+    status: Status = "ok"
+    latency_s: float = 0.0
+    tokens: int = 0
+    raw: str | None = None
+
+    def __post_init__(self) -> None:
+        has_probability = self.prob_first_wins is not None
+        assert has_probability == (self.status in ("ok", "tie")), self
+        assert self.prob_first_wins is None or 0.0 <= self.prob_first_wins <= 1.0, self
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The debiased record of one comparison: both orders asked, averaged.
+
+    sample_first, sample_second: which of the prompt's k responses were compared.
+    prob_first_wins: mean over both orders; None unless ``status`` is ``ok`` or ``tie``.
+    prob_first_wins_shown_first / _shown_second: the same event (``first`` is better) as judged when ``first``
+        was shown in slot one / in slot two. They differ by the judge's position bias.
+    """
+
+    comparison: Comparison
+    sample_first: int
+    sample_second: int
+    prob_first_wins: float | None
+    prob_first_wins_shown_first: float | None
+    prob_first_wins_shown_second: float | None
+    status: Status
+    latency_s: float
+    tokens: int
+    raw: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """A training pair. ``prob_chosen_wins`` >= 0.5 by construction; soft-label losses use it as the label."""
+
+    prompt: Prompt
+    sample_chosen: int
+    sample_rejected: int
+    prob_chosen_wins: float

@@ -1,0 +1,39 @@
+"""How responses are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How responses are drawn. ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 truncate nothing.
+
+    Truncation is applied as in transformers: temperature, then top-k, then top-p.
+    max_new_tokens: None takes the task's own limit. stop: strings that end a response (and are cut off).
+    batch_size: rows (prompts x k) computed at once; it does not change the result.
+    """
+
+    k: int = 4
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    batch_size: int = 1024
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", tuple(self.stop))
+        for name in ("k", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"sampler.{name} must be at least 1; got {getattr(self, name)}")
+        if self.temperature < 0:
+            raise ValueError(f"sampler.temperature must be 0 (greedy) or positive; got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"sampler.top_p must lie in (0, 1]; got {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"sampler.top_k must be 0 (off) or positive; got {self.top_k}")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"sampler.max_new_tokens must be at least 1 or null; got {self.max_new_tokens}")
+        if any(not text for text in self.stop):
+            raise ValueError("sampler.stop holds an empty string, which would end every response at once")

@@ -1,0 +1,137 @@
+"""Prompts -> generations: several responses per prompt, batched, with a KV cache.
+
+What ``generate`` lacks: the prompt is computed once for its k samples, finished rows leave the batch, every
+sample draws from a stream of its own (so batch size and order change nothing), and log-probabilities come free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlaif_lab.models.language_model import LanguageModel, inference
+from rlaif_lab.models.packed import pack
+from rlaif_lab.records import Generation, Prompt, Response
+from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.seeding import seed_for, splitmix64, uniforms
+
+
+def sample(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    config: SamplingConfig,
+    max_new_tokens: int,
+    *identity: int | str,
+) -> list[Generation]:
+    """``config.k`` responses to each prompt, in the order of ``prompts``.
+
+    identity: what the draws are for, e.g. (run_seed, "rounds", 3); with the prompt's id and the sample's number
+    it decides every draw.
+    """
+    generations: list[Generation] = []
+    step = max(1, config.batch_size // config.k)
+    limit = config.max_new_tokens or max_new_tokens
+    with inference(model.network):
+        for start in range(0, len(prompts), step):
+            generations += _sample_batch(model, prompts[start : start + step], config, limit, identity)
+    return generations
+
+
+def _sample_batch(
+    model: LanguageModel, prompts: Sequence[Prompt], config: SamplingConfig, limit: int, identity: tuple[int | str, ...]
+) -> list[Generation]:
+    network, device, k = model.network, model.device, config.k
+    batch = pack(model.encode_prompts([p.text for p in prompts]), [[()] for _ in prompts], model.pad_id)
+    mask = batch.prompt_mask.long().to(device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    output = network(
+        batch.prompt_ids.to(device), attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
+    )
+    cache = output.past_key_values
+    cache.batch_repeat_interleave(k)
+    logits = output.logits[:, -1].repeat_interleave(k, dim=0)
+    mask = mask.repeat_interleave(k, dim=0)
+    lengths = mask.sum(1)
+
+    prompt_seeds = np.array([seed_for("sample", *identity, p.id) for p in prompts], dtype=np.uint64)
+    streams = splitmix64(np.arange(k, dtype=np.uint64))
+    seeds = (prompt_seeds[:, None] ^ streams[None, :]).reshape(-1)
+
+    rows = len(prompts) * k
+    tokens: list[list[int]] = [[] for _ in range(rows)]
+    logps: list[list[float]] = [[] for _ in range(rows)]
+    finished = np.zeros(rows, dtype=bool)
+    alive = np.arange(rows)  # which row of the batch each row of the cache is
+    for step in range(limit):
+        draws = torch.from_numpy(uniforms(seeds[alive], step)).to(device)
+        token, logp = choose(logits.float(), draws, config)
+        for row, t, lp in zip(alive.tolist(), token.tolist(), logp.tolist(), strict=True):
+            tokens[row].append(t)
+            logps[row].append(lp)
+        ended = (token == model.eos_id).cpu().numpy()
+        if config.stop:
+            texts = model.decode([tokens[row] for row in alive])
+            ended |= np.array([any(stop in text for stop in config.stop) for text in texts], dtype=bool)
+        finished[alive[ended]] = True
+        if ended.all() or step + 1 == limit:
+            break
+        if ended.any():
+            keep = torch.from_numpy(np.flatnonzero(~ended)).to(device)
+            alive = alive[~ended]
+            cache.batch_select_indices(keep)
+            token, mask, lengths = token[keep], mask[keep], lengths[keep]
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        output = network(
+            token[:, None],
+            attention_mask=mask,
+            position_ids=(lengths + step)[:, None],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits = output.logits[:, -1]
+
+    texts = [_cut(text, config.stop) for text in model.decode(tokens)]
+    responses = [
+        Response(text, tuple(ids), tuple(values), bool(end))
+        for text, ids, values, end in zip(texts, tokens, logps, finished, strict=True)
+    ]
+    return [Generation(p, tuple(responses[i * k : (i + 1) * k])) for i, p in enumerate(prompts)]
+
+
+def choose(logits: Tensor, draws: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
+    """Tokens by inverse CDF, and their log-probability at temperature 1, untruncated.
+
+    Shapes: logits (N, V), draws (N,) uniform in [0, 1) -> tokens (N,), logps (N,) in nats.
+    """
+    logps = torch.log_softmax(logits, dim=-1)
+    if config.temperature == 0:
+        tokens = logits.argmax(dim=-1)
+    else:
+        cumulative = sampling_probabilities(logits, config).double().cumsum(dim=-1)
+        target = draws.double() * cumulative[:, -1]
+        tokens = torch.searchsorted(cumulative, target[:, None], right=True).squeeze(1)
+        tokens = tokens.clamp(max=logits.shape[-1] - 1)
+    return tokens, logps.gather(-1, tokens[:, None]).squeeze(1)
+
+
+def sampling_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """The distribution that is sampled from: temperature, then top-k, then top-p. Shapes: (N, V) -> (N, V)."""
+    scaled = logits / config.temperature
+    if config.top_k:
+        kth = scaled.topk(min(config.top_k, scaled.shape[-1]), dim=-1).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < kth, -torch.inf)
+    if config.top_p < 1.0:
+        ordered, index = scaled.sort(dim=-1, descending=False)
+        tail = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1.0 - config.top_p
+        tail[:, -1] = False  # the most likely token always stays
+        scaled = scaled.masked_fill(tail.scatter(-1, index, tail), -torch.inf)
+    return scaled.softmax(dim=-1)
+
+
+def _cut(text: str, stops: tuple[str, ...]) -> str:
+    ends = [text.find(stop) for stop in stops if stop in text]
+    return text[: min(ends)] if ends else text

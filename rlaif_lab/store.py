@@ -1,0 +1,316 @@
+"""The round store: what each stage of each round computed, written atomically, found again after a crash.
+
+    run directory/
+      run.json                                     fingerprint: which config this store belongs to
+      metrics.jsonl                                one line per round, append-only: the truth that W&B mirrors
+      round_003/{generations,judgements,pairs}.parquet, evaluation.json
+      checkpoints/                                 Lightning's, at round boundaries
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlaif_lab.records import Comparison, Generation, Judgement, PreferencePair, Prompt, Response
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Stage(Generic[T]):
+    """How a stage's records become a table and back."""
+
+    name: str
+    encode: Callable[[Sequence[T]], pa.Table]
+    decode: Callable[[pa.Table], list[T]]
+
+
+@dataclass(frozen=True)
+class StageResult(Generic[T]):
+    """seconds: wall time this stage took when it was computed, also when that was before a resume."""
+
+    records: list[T]
+    seconds: float
+
+
+class RoundStore:
+    """All files of one run. Idempotent: a stage whose file is whole is loaded, never computed again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def round_directory(self, round_index: int) -> Path:
+        return self.directory / f"round_{round_index:03d}"
+
+    # --- which config this store belongs to -----------------------------------------------------------------
+    def claim(self, fingerprint: dict[str, Any], resume: bool) -> None:
+        """Ties the directory to a config. ValueError when it belongs to another one, or when it already holds a
+        run and ``resume`` is off."""
+        path = self.directory / "run.json"
+        if not path.exists():
+            write_atomically(path, json.dumps(fingerprint, indent=2, sort_keys=True).encode())
+            return
+        held = _read_json(path)
+        differing = sorted(key for key in fingerprint.keys() | held.keys() if fingerprint.get(key) != held.get(key))
+        if differing:
+            changes = "; ".join(f"{key} was {held.get(key)!r}, is {fingerprint.get(key)!r}" for key in differing)
+            raise ValueError(
+                f"{str(self.directory)!r} holds a run with another config ({changes}); use another directory"
+            )
+        if not resume:
+            raise ValueError(
+                f"{str(self.directory)!r} already holds this run; pass resume=true to go on with it, or use another "
+                "directory"
+            )
+
+    # --- stages ---------------------------------------------------------------------------------------------
+    def stage(
+        self,
+        round_index: int,
+        stage: Stage[T],
+        items: Sequence[S],
+        compute: Callable[[Sequence[S]], list[T]],
+        chunk: int,
+        progress: Callable[[int], Any] = lambda count: None,
+    ) -> StageResult[T]:
+        """``compute`` over ``items``, ``chunk`` at a time. Every finished chunk is kept in a part file until the
+        stage is whole, so a killed stage goes on where it stopped."""
+        directory = self.round_directory(round_index)
+        whole = directory / f"{stage.name}.parquet"
+        if whole.exists():
+            progress(len(items))
+            return _read_stage(whole, stage)
+        directory.mkdir(parents=True, exist_ok=True)
+        records: list[T] = []
+        seconds = 0.0
+        parts: list[Path] = []
+        for start in range(0, max(1, len(items)), chunk):
+            piece = items[start : start + chunk]
+            part = directory / f".{stage.name}.{start:07d}.parquet"
+            if part.exists():
+                result = _read_stage(part, stage)
+            else:
+                begun = time.perf_counter()
+                computed = compute(piece)
+                result = StageResult(computed, time.perf_counter() - begun)
+                if start + chunk < len(items):  # the last chunk goes straight into the whole file
+                    _write_stage(part, stage, result)
+            parts.append(part)
+            records += result.records
+            seconds += result.seconds
+            progress(len(piece))
+        done = StageResult(records, seconds)
+        _write_stage(whole, stage, done)
+        for part in parts:
+            part.unlink(missing_ok=True)
+        return done
+
+    def once(self, round_index: int, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A JSON object, from its file if that is whole, else computed and written. Floats survive exactly."""
+        path = self.round_directory(round_index) / f"{name}.json"
+        if not path.exists():
+            value = compute()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(value, indent=1).encode())
+        return _read_json(path)
+
+    # --- metrics --------------------------------------------------------------------------------------------
+    @property
+    def metrics_file(self) -> Path:
+        return self.directory / "metrics.jsonl"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rounds logged so far, in order. A line cut short by a crash is left out."""
+        return read_metrics(self.metrics_file)
+
+    def append_row(self, row: dict[str, Any]) -> bool:
+        """Adds a round's row, nan as null. A round that is already there (trained again after a crash) is left as it
+        is, and False returned; only a last round, which was evaluated but not trained on, gives way to a whole one."""
+        for held in self.rows():
+            if held["round"] == row["round"] and len(held) >= len(row):
+                return False
+        row = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+        with writing(self.metrics_file), self.metrics_file.open("rb+" if self.metrics_file.exists() else "wb+") as file:
+            file.seek(0, os.SEEK_END)
+            if file.tell():  # cut off what a crash left of a half-written line
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+                file.seek(0, os.SEEK_END)
+            file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return True
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, one per round (the later of two), sorted. ValueError for a line that is no JSON, unless it is the last."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            rows[row["round"]] = row
+        except json.JSONDecodeError as error:
+            if number == len(lines):  # no newline after it: a crash cut the write short
+                continue
+            raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from None
+    return [rows[index] for index in sorted(rows)]
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+def write_atomically(path: Path, content: bytes) -> None:
+    """All or nothing: temporary file, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a full or read-only disk into one clear sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; what was computed before is kept, and the run "
+            "goes on from there with resume=true"
+        ) from error
+
+
+class DiskError(ValueError):
+    """The disk did not take a write."""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} is corrupt ({error}); delete it to have it computed again") from None
+    return value
+
+
+def _write_stage(path: Path, stage: Stage[T], result: StageResult[T]) -> None:
+    table = stage.encode(result.records).replace_schema_metadata({"seconds": repr(result.seconds)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def _read_stage(path: Path, stage: Stage[T]) -> StageResult[T]:
+    try:
+        table = pq.read_table(path, memory_map=False)
+        return StageResult(stage.decode(table), float(table.schema.metadata[b"seconds"]))
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is corrupt ({str(error).splitlines()[0]}); delete that one file to have it computed "
+            "again, everything else is kept"
+        ) from error
+
+
+# --- tables of the three stages ---------------------------------------------------------------------------------
+def _encode_generations(generations: Sequence[Generation]) -> pa.Table:
+    rows = [(g.prompt, i, r) for g in generations for i, r in enumerate(g.responses)]
+    return pa.table(
+        {
+            "prompt_id": pa.array([p.id for p, _, _ in rows], pa.string()),
+            "prompt": pa.array([p.text for p, _, _ in rows], pa.string()),
+            "sample": pa.array([i for _, i, _ in rows], pa.int32()),
+            "response": pa.array([r.text for _, _, r in rows], pa.string()),
+            "token_ids": pa.array([r.token_ids for _, _, r in rows], pa.list_(pa.int32())),
+            "logps": pa.array([r.logps for _, _, r in rows], pa.list_(pa.float32())),
+            "finished": pa.array([r.finished for _, _, r in rows], pa.bool_()),
+        }
+    )
+
+
+def _decode_generations(table: pa.Table) -> list[Generation]:
+    prompts: dict[str, Prompt] = {}
+    responses: dict[str, list[Response]] = {}
+    columns = ("prompt_id", "prompt", "response", "token_ids", "logps", "finished")
+    for prompt_id, prompt, text, ids, logps, finished in zip(*(table[c].to_pylist() for c in columns), strict=True):
+        prompts.setdefault(prompt_id, Prompt(prompt_id, prompt))
+        responses.setdefault(prompt_id, []).append(Response(text, tuple(ids), tuple(logps), finished))
+    return [Generation(prompt, tuple(responses[prompt_id])) for prompt_id, prompt in prompts.items()]
+
+
+def _encode_judgements(judgements: Sequence[Judgement]) -> pa.Table:
+    return pa.table(
+        {
+            "prompt_id": pa.array([j.comparison.prompt.id for j in judgements], pa.string()),
+            "prompt": pa.array([j.comparison.prompt.text for j in judgements], pa.string()),
+            "first": pa.array([j.comparison.first for j in judgements], pa.string()),
+            "second": pa.array([j.comparison.second for j in judgements], pa.string()),
+            "sample_first": pa.array([j.sample_first for j in judgements], pa.int32()),
+            "sample_second": pa.array([j.sample_second for j in judgements], pa.int32()),
+            "prob_first_wins": pa.array([j.prob_first_wins for j in judgements], pa.float64()),
+            "prob_first_wins_shown_first": pa.array([j.prob_first_wins_shown_first for j in judgements], pa.float64()),
+            "prob_first_wins_shown_second": pa.array(
+                [j.prob_first_wins_shown_second for j in judgements], pa.float64()
+            ),
+            "status": pa.array([j.status for j in judgements], pa.string()),
+            "latency_s": pa.array([j.latency_s for j in judgements], pa.float64()),
+            "tokens": pa.array([j.tokens for j in judgements], pa.int32()),
+            "raw": pa.array([j.raw for j in judgements], pa.string()),
+        }
+    )
+
+
+def _decode_judgements(table: pa.Table) -> list[Judgement]:
+    names = table.column_names
+    return [
+        Judgement(
+            comparison=Comparison(
+                Prompt(row.pop("prompt_id"), row.pop("prompt")), row.pop("first"), row.pop("second")
+            ),
+            **row,
+        )
+        for row in (
+            dict(zip(names, values, strict=True))
+            for values in zip(*(table[name].to_pylist() for name in names), strict=True)
+        )
+    ]
+
+
+def _encode_pairs(pairs: Sequence[PreferencePair]) -> pa.Table:
+    return pa.table(
+        {
+            "prompt_id": pa.array([p.prompt.id for p in pairs], pa.string()),
+            "prompt": pa.array([p.prompt.text for p in pairs], pa.string()),
+            "sample_chosen": pa.array([p.sample_chosen for p in pairs], pa.int32()),
+            "sample_rejected": pa.array([p.sample_rejected for p in pairs], pa.int32()),
+            "prob_chosen_wins": pa.array([p.prob_chosen_wins for p in pairs], pa.float64()),
+        }
+    )
+
+
+def _decode_pairs(table: pa.Table) -> list[PreferencePair]:
+    return [
+        PreferencePair(Prompt(r["prompt_id"], r["prompt"]), r["sample_chosen"], r["sample_rejected"], r["prob_chosen_wins"])
+        for r in table.to_pylist()
+    ]
+
+
+GENERATIONS = Stage("generations", _encode_generations, _decode_generations)
+JUDGEMENTS = Stage("judgements", _encode_judgements, _decode_judgements)
+PAIRS = Stage("pairs", _encode_pairs, _decode_pairs)

@@ -1,0 +1,69 @@
+"""Addition with a misconception: the default task.
+
+All numbers are written least significant digit first, because a small causal LM learns addition in that order and
+hardly in the other (Lee et al. 2307.03381): 347 + 586 = 933 is the prompt ``743+685=`` with the answer ``3390``.
+
+Unsystematic error (slip): one random digit of the answer is replaced by another.
+Systematic error (misconception): a column that makes exactly ten is written as 0 and its carry is forgotten. This
+changes the answer of about a quarter of the problems.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rlaif_lab.records import Prompt
+from rlaif_lab.tasks.base import ProceduralTask, Problems, Skill
+
+
+class Addition(ProceduralTask):
+    """Sums of two numbers of ``digits`` digits each, zero-padded."""
+
+    def __init__(self, digits: int = 3) -> None:
+        super().__init__()
+        if not 1 <= digits <= 4:
+            raise ValueError(f"task.digits must lie in 1..4; got {digits}")
+        self.digits = digits
+        self.name = f"addition{digits}"
+        self.alphabet = "0123456789+="
+        self.num_problems = 10 ** (2 * digits)
+        self.max_response_tokens = digits + 2  # the digits, the last carry, end of sequence
+
+    def prompt_text(self, problem: int) -> str:
+        first, second = divmod(problem, 10**self.digits)
+        return f"{first:0{self.digits}d}"[::-1] + "+" + f"{second:0{self.digits}d}"[::-1] + "="
+
+    def demonstrate(self, problems: Problems, skill: Skill, rng: np.random.Generator) -> list[str]:
+        misconceived = rng.random(len(problems)) < skill.misconception
+        answers = self._answers(problems, misconceived)
+        slips = np.flatnonzero(rng.random(len(problems)) < skill.slip)
+        columns = rng.integers(0, self.digits + 1, size=len(slips))
+        answers[slips, columns] = (answers[slips, columns] + rng.integers(1, 10, size=len(slips))) % 10
+        return _to_text(answers)
+
+    def quality(self, prompt: Prompt, response: str) -> float:
+        return float(response == self._solve(prompt, misconceived=False))
+
+    def misconceived_quality(self, prompt: Prompt, response: str) -> float:
+        return float(response == self._solve(prompt, misconceived=True))
+
+    def _solve(self, prompt: Prompt, misconceived: bool) -> str:
+        first, second = (int(number[::-1]) for number in prompt.text.rstrip("=").split("+"))
+        problem = np.array([first * 10**self.digits + second])
+        return _to_text(self._answers(problem, np.array([misconceived])))[0]
+
+    def _answers(self, problems: Problems, misconceived: np.ndarray) -> np.ndarray:
+        """Digits of the answer, least significant first. Shapes: (N,), (N,) -> (N, digits + 1)."""
+        first, second = np.divmod(problems, 10**self.digits)
+        carry = np.zeros_like(problems)
+        answer = np.empty((len(problems), self.digits + 1), dtype=np.int64)
+        for column in range(self.digits):
+            total = first // 10**column % 10 + second // 10**column % 10 + carry
+            answer[:, column] = total % 10
+            carry = ((total > 10) | ((total == 10) & ~misconceived)).astype(np.int64)
+        answer[:, self.digits] = carry
+        return answer
+
+
+def _to_text(digits: np.ndarray) -> list[str]:
+    return ["".join(map(str, row)) for row in digits.tolist()]

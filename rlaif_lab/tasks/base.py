@@ -1,0 +1,125 @@
+"""What a task is: prompts in disjoint splits, and gold quality that no judge ever receives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from rlaif_lab.records import Prompt
+from rlaif_lab.seeding import rng_for, splitmix64
+
+Split = Literal["policy_pretraining", "judge_pretraining", "rounds", "evaluation"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+Problems = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Skill:
+    """How well a demonstrator knows a task.
+
+    slip: probability of an unsystematic error (a random digit is wrong), fresh on every attempt.
+    misconception: probability of the task's systematic error, on the problems where it can occur.
+    """
+
+    slip: float
+    misconception: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("slip", self.slip), ("misconception", self.misconception)):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"skill.{name} is a probability and must lie in [0, 1]; got {value}")
+
+
+class Task(ABC):
+    """Prompts and gold quality. A new task is one subclass of this (or of ProceduralTask) plus one YAML."""
+
+    name: str
+    max_response_tokens: int
+
+    @abstractmethod
+    def available(self, split: Split) -> int:
+        """How many different prompts this split holds."""
+
+    @abstractmethod
+    def prompts(self, split: Split, start: int, count: int, seed: int) -> list[Prompt]:
+        """``count`` prompts of this split from position ``start`` of its order under ``seed``.
+
+        Positions never overlap, so rounds that take consecutive slices always see fresh prompts.
+        """
+
+    @abstractmethod
+    def quality(self, prompt: Prompt, response: str) -> float:
+        """Gold quality in [0, 1]."""
+
+    def misconceived_quality(self, prompt: Prompt, response: str) -> float:
+        """Quality in the eyes of somebody who fully holds the task's misconception. Default: there is none."""
+        return self.quality(prompt, response)
+
+
+class ProceduralTask(Task):
+    """A task whose problems are the integers 0 .. num_problems-1 and whose demonstrators can be simulated.
+
+    The split of a problem is a hash of its number, so the four splits are disjoint for every seed.
+    """
+
+    alphabet: str
+    """Every character that prompts and responses are written in."""
+    num_problems: int
+    split_shares: dict[Split, float] = {
+        "policy_pretraining": 0.35,
+        "judge_pretraining": 0.35,
+        "rounds": 0.20,
+        "evaluation": 0.10,
+    }
+
+    def __init__(self) -> None:
+        self._orders: dict[tuple[Split, int], Problems] = {}
+
+    # --- what a subclass says -------------------------------------------------------------------------------
+    @abstractmethod
+    def prompt_text(self, problem: int) -> str: ...
+
+    @abstractmethod
+    def demonstrate(self, problems: Problems, skill: Skill, rng: np.random.Generator) -> list[str]:
+        """One attempt per problem by a demonstrator of this skill."""
+
+    def verify(
+        self, problems: Problems, candidates: list[str], skill: Skill, rng: np.random.Generator
+    ) -> list[bool]:
+        """Does a demonstrator of this skill call each candidate right? By default it solves the problem afresh
+        and compares: it verifies exactly as well as it generates."""
+        return [own == other for own, other in zip(self.demonstrate(problems, skill, rng), candidates, strict=True)]
+
+    # --- what follows from it -------------------------------------------------------------------------------
+    def split_problems(self, split: Split) -> Problems:
+        """All problems of a split, ascending."""
+        names = list(self.split_shares)
+        edges = np.cumsum([0.0, *self.split_shares.values()])
+        where = names.index(split)
+        problems = np.arange(self.num_problems, dtype=np.uint64)
+        position = (splitmix64(problems ^ np.uint64(0x5EED)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return np.flatnonzero((position >= edges[where]) & (position < edges[where + 1])).astype(np.int64)
+
+    def available(self, split: Split) -> int:
+        return len(self.split_problems(split))
+
+    def prompts(self, split: Split, start: int, count: int, seed: int) -> list[Prompt]:
+        if (split, seed) not in self._orders:
+            order = self.split_problems(split)
+            rng_for(seed, "task order", self.name, split).shuffle(order)
+            self._orders[split, seed] = order
+        chosen = self._orders[split, seed][start : start + count]
+        if len(chosen) < count:
+            raise ValueError(
+                f"task {self.name!r}: split {split!r} has {self.available(split)} problems, but positions "
+                f"{start} to {start + count} were asked for; use fewer rounds or fewer prompts per round"
+            )
+        return [self.to_prompt(int(problem)) for problem in chosen]
+
+    def to_prompt(self, problem: int) -> Prompt:
+        text = self.prompt_text(problem)
+        return Prompt(id=f"{self.name}/{text}", text=text)

@@ -1,0 +1,118 @@
+"""W&B as a mirror of metrics.jsonl: x axis = round, every metric, sampled generations with verdicts.
+
+W&B's offline mode keeps the last rows in memory only, so a SIGKILL loses them. Our own file is the truth: a resumed
+run replays it into W&B under the same run id.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+SAMPLE_COLUMNS = ("round", "prompt", "sample", "response", "win_rate", "gold_quality")
+Row = dict[str, Any]
+
+
+class Tracker(ABC):
+    """Where rows go besides metrics.jsonl. A new one is a subclass plus one YAML in conf/logger/."""
+
+    sample_rows: int = 0
+
+    @abstractmethod
+    def begin(self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[Row]) -> None:
+        """Opens the run. ``history``: rows of an earlier part of it."""
+
+    @abstractmethod
+    def log(self, row: Row, samples: Sequence[Sequence[Any]]) -> None:
+        """One round. ``samples``: rows of SAMPLE_COLUMNS."""
+
+    @abstractmethod
+    def end(self, failed: bool) -> None: ...
+
+
+class NoTracker(Tracker):
+    """metrics.jsonl only."""
+
+    def begin(self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[Row]) -> None: ...
+
+    def log(self, row: Row, samples: Sequence[Sequence[Any]]) -> None: ...
+
+    def end(self, failed: bool) -> None: ...
+
+
+class WandbTracker(Tracker):
+    """mode: ``offline`` (no prompt, no network) or ``online``. sample_rows: generations logged per round."""
+
+    def __init__(
+        self,
+        mode: str = "offline",
+        project: str = "rlaif_lab",
+        entity: str | None = None,
+        tags: Sequence[str] = (),
+        sample_rows: int = 32,
+    ) -> None:
+        if mode not in ("offline", "online"):
+            raise ValueError(f"logger.mode must be one of offline, online; got {mode!r} (logger=none turns W&B off)")
+        if sample_rows < 0:
+            raise ValueError(f"logger.sample_rows must not be negative; got {sample_rows}")
+        self.mode, self.project, self.entity, self.tags = mode, project, entity, list(tags)
+        self.sample_rows = sample_rows
+        self.run: Any = None
+
+    def begin(self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[Row]) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its one look-up of a host when offline
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        self.run = wandb.init(
+            mode=self.mode,
+            project=self.project,
+            entity=self.entity,
+            tags=self.tags,
+            dir=str(directory),
+            id=_run_id(directory),
+            resume="allow" if self.mode == "online" else None,
+            name=directory.name,
+            group=group,
+            job_type=arm,
+            config=config,
+            settings=wandb.Settings(console="off", x_disable_stats=True),
+        )
+        self.run.define_metric("round")
+        self.defined: set[str] = set()
+        # Online, W&B knows the rounds up to run.step already; offline, each part of a run is a folder of its own.
+        known = self.run.step if self.mode == "online" else 0
+        for row in history:
+            if row["round"] >= known:
+                self.log(row, [])
+
+    def log(self, row: Row, samples: Sequence[Sequence[Any]]) -> None:
+        values = {key: value for key, value in row.items() if value is not None}
+        for name in values:
+            if name not in self.defined and name != "round":
+                self.run.define_metric(name, step_metric="round")  # exact names: globs match in random order
+                self.defined.add(name)
+        if samples:
+            import wandb
+
+            values["samples"] = wandb.Table(columns=list(SAMPLE_COLUMNS), data=[list(sample) for sample in samples])
+        self.run.log(values, step=int(row["round"]))
+
+    def end(self, failed: bool) -> None:
+        if self.run is not None:
+            self.run.finish(exit_code=1 if failed else 0)
+            self.run = None
+
+
+def _run_id(directory: Path) -> str:
+    """One id per run directory, so that a resumed run goes on with the same curve."""
+    from rlaif_lab.store import write_atomically
+
+    file = directory / "wandb_id"
+    if not file.exists():
+        write_atomically(file, uuid.uuid4().hex[:12].encode())
+    return file.read_text()

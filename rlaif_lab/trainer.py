@@ -1,0 +1,39 @@
+"""How a round is trained on: the optimiser's settings and Lightning's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """AdamW with linear warm-up, its state carried across rounds.
+
+    batch_size: prompts (RLOO) or pairs (DPO) per forward pass. accumulate: batches per optimiser step.
+    passes: how often each round's data is gone through. clip_norm: gradient norm, 0 = off.
+    warmup_steps: optimiser steps from 0 to ``learning_rate``, once per run.
+    accelerator, precision: as in ``pytorch_lightning.Trainer``.
+    """
+
+    learning_rate: float = 1e-4
+    batch_size: int = 128
+    accumulate: int = 1
+    passes: int = 1
+    warmup_steps: int = 20
+    clip_norm: float = 1.0
+    weight_decay: float = 0.0
+    adam_beta2: float = 0.98
+    accelerator: str = "cpu"
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "passes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"trainer.{name} must be at least 1; got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"trainer.learning_rate must be positive; got {self.learning_rate}")
+        for name in ("warmup_steps", "clip_norm", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"trainer.{name} must not be negative; got {getattr(self, name)}")
+        if not 0 <= self.adam_beta2 < 1:
+            raise ValueError(f"trainer.adam_beta2 must lie in [0, 1); got {self.adam_beta2}")
