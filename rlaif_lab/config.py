@@ -81,7 +81,7 @@ def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, dict[str, Any]]
     """All nodes with a ``_target_``, the innermost first."""
     for key in node:
         if isinstance(child := node[key], DictConfig):
-            yield from _targets(child, f"{path}.{key}")
+            yield from _targets(child, f"{path}.{key!s}")
     if "_target_" in node:
         content = OmegaConf.to_container(node, resolve=True)
         assert isinstance(content, dict)
@@ -106,7 +106,9 @@ def _check_target(path: str, node: dict[str, Any]) -> None:
     for key in arguments:
         if key not in parameters:
             hint = did_you_mean(key, list(parameters))
-            raise ValueError(f"{path}.{key}: {attribute} takes no such argument{hint}; it takes {', '.join(parameters)}")
+            raise ValueError(
+                f"{path}.{key}: {attribute} takes no such argument{hint}; it takes {', '.join(parameters)}"
+            )
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise ValueError(f"{path}.{name} is missing: {attribute} needs it")

@@ -60,7 +60,9 @@ def evaluate(
     qualities = gold_qualities(task, sampled)
     metrics = {
         "quality/sampled": float(qualities.mean()),
-        "quality/sampled_stderr": float(qualities.mean(1).std(ddof=1) / np.sqrt(len(prompts))) if len(prompts) > 1 else 0.0,
+        "quality/sampled_stderr": float(qualities.mean(1).std(ddof=1) / np.sqrt(len(prompts)))
+        if len(prompts) > 1
+        else 0.0,
         "quality/greedy": float(gold_qualities(task, greedy).mean()),
         f"quality/pass_at_{config.samples}": mean_pass_at_k(qualities, config.samples),
         f"quality/majority_at_{config.samples}": majority_quality(
@@ -92,8 +94,8 @@ def divergence_metrics(
         prompts = policy.encode_prompts([g.prompt.text for g in some])
         batch = pack(prompts, [[g.responses[0].token_ids] for g in some], policy.pad_id).to(policy.device)
         with inference(policy.network):
-            logits = [response_logits(model.network, batch) for model in (policy, base)]
-        for name, values in kl_and_entropy(*logits, batch).items():
+            now, then = response_logits(policy.network, batch), response_logits(base.network, batch)
+        for name, values in kl_and_entropy(now, then, batch).items():
             totals[name] += values[:, 0].tolist()
     tokens = sum(totals["tokens"])
     return {

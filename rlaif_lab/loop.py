@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
@@ -21,15 +21,14 @@ from rlaif_lab.console import print_row
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.learners.base import Learner
 from rlaif_lab.models.sources import ModelSource, Organism
-from rlaif_lab.pairing import Pairing, preference_matrices, win_rates
+from rlaif_lab.pairing import Pairing
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.store import RoundStore, writing
-from rlaif_lab.tasks.base import ProceduralTask, Task
+from rlaif_lab.tasks.base import ProceduralTask, Split, Task
 from rlaif_lab.tracking import Row, Tracker
 from rlaif_lab.trainer import TrainerConfig
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
 
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.rounds import Rounds
@@ -67,7 +66,10 @@ class Loop:
                 f"sampler.k must be at least {self.learner.minimum_k} for learner {self.learner.name!r}: one response "
                 f"has nothing to be compared with; got {self.sampling.k}"
             )
-        needs = (("rounds", cfg.rounds, cfg.prompts_per_round), ("evaluation", cfg.rounds + 1, cfg.evaluation.prompts))
+        needs: tuple[tuple[Split, int, int], ...] = (
+            ("rounds", cfg.rounds, cfg.prompts_per_round),
+            ("evaluation", cfg.rounds + 1, cfg.evaluation.prompts),
+        )
         for split, rounds, each in needs:
             if each < 1:
                 raise ValueError(f"{split}.prompts must be at least 1; got {each}")
@@ -86,6 +88,7 @@ class Loop:
         import torch
 
         torch.set_num_threads(self.cfg.threads)
+        gc.freeze()  # the libraries' half a million objects need not be gone through again in every round
         self.build_organisms()
         rounds = self.rounds()
         print(f"policy: {self.policy_source}\njudge:  {self.judge.describe()}", flush=True)

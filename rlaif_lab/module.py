@@ -23,6 +23,8 @@ class RoundModule(pl.LightningModule):
     """Trains the policy on the round at hand. The judge and the reference stay out of the module tree, so neither
     enters its checkpoint or its optimiser."""
 
+    rounds: Rounds
+
     def __init__(self, rounds: Rounds, optimization: TrainerConfig) -> None:
         super().__init__()
         self.network = rounds.policy.network
@@ -86,7 +88,7 @@ class RoundLoader(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         # `current_epoch` is stale in the first call after a resume; this counter is not.
-        index = self.trainer.fit_loop.epoch_progress.current.processed
+        index = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         if self.data is None or self.data.index != index:
             self.started = time.perf_counter()
             self.rounds.base.network.to(self.rounds.policy.device)
@@ -94,7 +96,11 @@ class RoundLoader(pl.LightningDataModule):
         # A generator of its own: the loader otherwise draws a seed from the global one.
         return DataLoader(self.data, batch_size=None, shuffle=False, generator=torch.Generator())  # type: ignore[arg-type]
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch | None, device: torch.device, dataloader_idx: int
+    ) -> Batch | None:
+        if batch is None:  # an empty round
+            return None
         tensors = (batch.sampled_logps, batch.reference_logps, batch.signal)
         return Batch(batch.packed.to(device), *(tensor.to(device) for tensor in tensors))
 

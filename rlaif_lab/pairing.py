@@ -1,6 +1,6 @@
 """Judgements -> preference pairs, and -> win rates.
 
-Both read one matrix per prompt: ``prob_beats[i, j]`` = probability that sample i is better than sample j.
+Both read one array: ``prob_beats[p, i, j]`` = probability that sample i of prompt p is better than its sample j.
 """
 
 from __future__ import annotations
@@ -43,48 +43,48 @@ class Pairing:
             raise ValueError(f"pairing.budget must be at least 1 or null; got {self.budget}")
 
 
-def preference_matrices(generations: Sequence[Generation], judgements: Sequence[Judgement]) -> list[Floats]:
-    """``prob_beats`` of each generation, (k, k). Equal texts: 0.5. Never judged, or without verdict: nan."""
-    by_prompt: dict[str, list[Judgement]] = {}
-    for judgement in judgements:
-        by_prompt.setdefault(judgement.comparison.prompt.id, []).append(judgement)
-    return [_preference_matrix(g, by_prompt.get(g.prompt.id, [])) for g in generations]
-
-
-def _preference_matrix(generation: Generation, judgements: Sequence[Judgement]) -> Floats:
-    texts = [response.text for response in generation.responses]
-    known: dict[tuple[str, str], float] = {}
+def preference_matrices(generations: Sequence[Generation], judgements: Sequence[Judgement]) -> Floats:
+    """``prob_beats`` of all prompts, (N, k, k). Equal texts: 0.5. Never judged, or without verdict: nan."""
+    known: dict[tuple[str, str, str], float] = {}
     for judgement in judgements:
         if judgement.prob_first_wins is not None:
-            first, second = judgement.comparison.first, judgement.comparison.second
-            known[first, second] = judgement.prob_first_wins
-            known[second, first] = 1.0 - judgement.prob_first_wins
-    return np.array([[0.5 if a == b else known.get((a, b), np.nan) for b in texts] for a in texts])
+            c = judgement.comparison
+            known[c.prompt.id, c.first, c.second] = judgement.prob_first_wins
+            known[c.prompt.id, c.second, c.first] = 1.0 - judgement.prob_first_wins
+    rows = []
+    for g in generations:
+        name, texts = g.prompt.id, [response.text for response in g.responses]
+        rows.append([[0.5 if a == b else known.get((name, a, b), np.nan) for b in texts] for a in texts])
+    return np.array(rows)
 
 
 def win_rates(prob_beats: Floats, hard: bool = False) -> Floats:
-    """Mean probability of beating each *other* sample, (k, k) -> (k,); nan for a sample without any verdict.
+    """Mean probability of beating each *other* sample, (..., k, k) -> (..., k); nan for one without any verdict.
 
     hard: count a win, a tie or a loss (1, 0.5, 0) instead of the probability, which leaves of a judge its
     ordering and drops its calibration.
     """
-    probabilities = prob_beats.copy()
-    np.fill_diagonal(probabilities, np.nan)
+    probabilities = np.where(np.eye(prob_beats.shape[-1], dtype=bool), np.nan, prob_beats)
     if hard:
-        probabilities = np.where(np.isnan(probabilities), np.nan, 0.5 + 0.5 * np.sign(probabilities - 0.5))
-    counts = (~np.isnan(probabilities)).sum(axis=1)
-    totals = np.nansum(probabilities, axis=1)
-    return np.divide(totals, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+        probabilities = decisions(probabilities)
+    counts = (~np.isnan(probabilities)).sum(axis=-1)
+    totals = np.nansum(probabilities, axis=-1)
+    return np.divide(totals, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+
+
+def decisions(probabilities: Floats) -> Floats:
+    """What a judge with these probabilities picks: 1, 0.5 (tie) or 0; nan stays nan. Any shape."""
+    return 0.5 + 0.5 * np.sign(probabilities - 0.5)
 
 
 def make_pairs(
-    generations: Sequence[Generation], matrices: Sequence[Floats], pairing: Pairing, *identity: int | str
+    generations: Sequence[Generation], prob_beats: Floats, pairing: Pairing, *identity: int | str
 ) -> list[PreferencePair]:
     """The round's training pairs, in the order of ``generations``, at most ``pairing.budget`` of them."""
     pairs = [
         PreferencePair(generation.prompt, chosen, rejected, float(matrix[chosen, rejected]))
-        for generation, matrix in zip(generations, matrices, strict=True)
-        for chosen, rejected in _candidates(generation, matrix, pairing)
+        for generation, matrix, rates in zip(generations, prob_beats, win_rates(prob_beats), strict=True)
+        for chosen, rejected in _candidates(generation, matrix, rates, pairing)
     ]
     if pairing.budget is None or len(pairs) <= pairing.budget:
         return pairs
@@ -93,9 +93,8 @@ def make_pairs(
     return [pairs[i] for i in kept]
 
 
-def _candidates(generation: Generation, matrix: Floats, pairing: Pairing) -> list[tuple[int, int]]:
+def _candidates(generation: Generation, matrix: Floats, rates: Floats, pairing: Pairing) -> list[tuple[int, int]]:
     if pairing.strategy == "best_vs_worst":
-        rates = win_rates(matrix)
         if np.isnan(rates).all():
             return []
         asked = [(int(np.nanargmax(rates)), int(np.nanargmin(rates)))]

@@ -1,6 +1,6 @@
 """The main path: one round, readable on one screen.
 
-    prompts -> generations -> judgements -> preference pairs -> training data        (Lightning trains on it)
+prompts -> generations -> judgements -> preference pairs -> training data        (Lightning trains on it)
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class Rounds:
         prompts = self.task.prompts("rounds", index * self.prompts_per_round, self.prompts_per_round, self.seed)
         generations = self.generate(prompts)
         judgements = self.judge_all(generations)
-        matrices = preference_matrices(generations, judgements)
-        pairs = self.pair(generations, matrices)
-        examples = self.learner.examples(generations, matrices, pairs)
+        prob_beats = preference_matrices(generations, judgements)
+        pairs = self.pair(generations, prob_beats)
+        examples = self.learner.examples(generations, prob_beats, pairs)
         data = self.training_data(generations, examples)
-        data.metrics = evaluation | self.measure(generations, judgements, matrices, pairs, examples) | self.times()
-        data.samples = self.samples(generations, matrices)
+        data.metrics = evaluation | self.measure(generations, judgements, prob_beats, pairs, examples) | self.times()
+        data.samples = self.samples(generations, prob_beats)
         return data
 
     def evaluate(self, index: int) -> Metrics:
@@ -88,7 +88,15 @@ class Rounds:
             start = time.perf_counter()
             with self.bar("evaluating", 2) as bar:
                 metrics = evaluate(
-                    self.policy, self.base, self.judge, self.task, prompts, self.evaluation, self.seed, index, bar.update
+                    self.policy,
+                    self.base,
+                    self.judge,
+                    self.task,
+                    prompts,
+                    self.evaluation,
+                    self.seed,
+                    index,
+                    bar.update,
                 )
             return metrics | {"time/evaluation_s": time.perf_counter() - start}
 
@@ -111,12 +119,12 @@ class Rounds:
         self.seconds["judging"] = result.seconds
         return result.records
 
-    def pair(self, generations: Sequence[Generation], matrices: Sequence[Floats]) -> list[PreferencePair]:
+    def pair(self, generations: Sequence[Generation], prob_beats: Floats) -> list[PreferencePair]:
         positions = range(len(generations))
 
         def compute(some: Sequence[int]) -> list[PreferencePair]:
             return make_pairs(
-                [generations[i] for i in some], [matrices[i] for i in some], self.pairing, self.seed, self.index
+                [generations[i] for i in some], prob_beats[list(some)], self.pairing, self.seed, self.index
             )
 
         return self.store.stage(self.index, PAIRS, positions, compute, chunk=len(generations)).records
@@ -160,14 +168,14 @@ class Rounds:
         self,
         generations: Sequence[Generation],
         judgements: Sequence[Judgement],
-        matrices: Sequence[Floats],
+        prob_beats: Floats,
         pairs: Sequence[PreferencePair],
         examples: Sequence[Example],
     ) -> Metrics:
         """On-policy metrics of the round's own samples."""
         qualities = gold_qualities(self.task, generations)
-        gap = pairwise_gap(qualities, matrices)
-        absolute, relative = best_of_k_gap(qualities, matrices)
+        gap = pairwise_gap(qualities, prob_beats)
+        absolute, relative = best_of_k_gap(qualities, prob_beats)
         k = self.sampling.k
         return {
             "judge/accuracy": gap.accuracy,
@@ -187,12 +195,12 @@ class Rounds:
             "tokens/judging": sum(j.tokens for j in judgements),
         }
 
-    def samples(self, generations: Sequence[Generation], matrices: Sequence[Floats], prompts: int = 64) -> list[list[Any]]:
+    def samples(self, generations: Sequence[Generation], prob_beats: Floats, prompts: int = 64) -> list[list[Any]]:
         """The first prompts' responses with verdict and gold, for a look: rows of tracking.SAMPLE_COLUMNS."""
         return [
             [self.index, g.prompt.text, i, r.text, float(rate), self.task.quality(g.prompt, r.text)]
-            for g, matrix in zip(generations[:prompts], matrices, strict=False)
-            for i, (r, rate) in enumerate(zip(g.responses, win_rates(matrix), strict=True))
+            for g, rates in zip(generations[:prompts], win_rates(prob_beats[:prompts]), strict=True)
+            for i, (r, rate) in enumerate(zip(g.responses, rates, strict=True))
         ]
 
     def times(self) -> Metrics:

@@ -58,7 +58,8 @@ def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={choice}: no such choice{did_you_mean(choice, error.options)}; there is {', '.join(error.options)}"
+        hint = did_you_mean(choice, error.options)
+        return f"{group}={choice}: no such choice{hint}; there is {', '.join(error.options)}"
     if isinstance(error.__cause__, OmegaConfBaseException):
         text = f"{text} {' '.join(str(error.__cause__).splitlines()[:1])}"
     return text

@@ -1,10 +1,10 @@
 """The round store: what each stage of each round computed, written atomically, found again after a crash.
 
-    run directory/
-      run.json                                     fingerprint: which config this store belongs to
-      metrics.jsonl                                one line per round, append-only: the truth that W&B mirrors
-      round_003/{generations,judgements,pairs}.parquet, evaluation.json
-      checkpoints/                                 Lightning's, at round boundaries
+run directory/
+  run.json                                     fingerprint: which config this store belongs to
+  metrics.jsonl                                one line per round, append-only: the truth that W&B mirrors
+  round_003/{generations,judgements,pairs}.parquet, evaluation.json
+  checkpoints/                                 Lightning's, at round boundaries
 """
 
 from __future__ import annotations
@@ -46,10 +46,14 @@ class StageResult(Generic[T]):
 
 
 class RoundStore:
-    """All files of one run. Idempotent: a stage whose file is whole is loaded, never computed again."""
+    """All files of one run. Idempotent: a stage whose file is whole is loaded, never computed again.
 
-    def __init__(self, directory: Path) -> None:
+    part_seconds: how much computing within a stage a crash may cost at most, about.
+    """
+
+    def __init__(self, directory: Path, part_seconds: float = 5.0) -> None:
         self.directory = directory
+        self.part_seconds = part_seconds
 
     def round_directory(self, round_index: int) -> Path:
         return self.directory / f"round_{round_index:03d}"
@@ -85,8 +89,8 @@ class RoundStore:
         chunk: int,
         progress: Callable[[int], Any] = lambda count: None,
     ) -> StageResult[T]:
-        """``compute`` over ``items``, ``chunk`` at a time. Every finished chunk is kept in a part file until the
-        stage is whole, so a killed stage goes on where it stopped."""
+        """``compute`` over ``items``, ``chunk`` at a time. Chunks worth more than ``part_seconds`` of computing are
+        kept in part files until the stage is whole, so a killed stage goes on where it stopped."""
         directory = self.round_directory(round_index)
         whole = directory / f"{stage.name}.parquet"
         if whole.exists():
@@ -95,26 +99,29 @@ class RoundStore:
         directory.mkdir(parents=True, exist_ok=True)
         records: list[T] = []
         seconds = 0.0
-        parts: list[Path] = []
-        for start in range(0, max(1, len(items)), chunk):
+        start = 0  # items done
+        for part in sorted(directory.glob(f".{stage.name}.part_*.parquet")):  # named by where they end
+            found = _read_stage(part, stage)
+            records += found.records
+            seconds += found.seconds
+            start = int(part.stem.rpartition("_")[2])
+        progress(start)
+        saved, saved_seconds = len(records), seconds
+        while start < len(items):
             piece = items[start : start + chunk]
-            part = directory / f".{stage.name}.{start:07d}.parquet"
-            if part.exists():
-                result = _read_stage(part, stage)
-            else:
-                begun = time.perf_counter()
-                computed = compute(piece)
-                result = StageResult(computed, time.perf_counter() - begun)
-                if start + chunk < len(items):  # the last chunk goes straight into the whole file
-                    _write_stage(part, stage, result)
-            parts.append(part)
-            records += result.records
-            seconds += result.seconds
+            begun = time.perf_counter()
+            records += compute(piece)
+            seconds += time.perf_counter() - begun
+            start += len(piece)
             progress(len(piece))
+            if start < len(items) and seconds - saved_seconds > self.part_seconds:
+                unsaved = StageResult(records[saved:], seconds - saved_seconds)
+                _write_stage(directory / f".{stage.name}.part_{start:09d}.parquet", stage, unsaved)
+                saved, saved_seconds = len(records), seconds
         done = StageResult(records, seconds)
         _write_stage(whole, stage, done)
-        for part in parts:
-            part.unlink(missing_ok=True)
+        for part in directory.glob(f".{stage.name}.part_*.parquet"):
+            part.unlink()
         return done
 
     def once(self, round_index: int, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -155,7 +162,10 @@ class RoundStore:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, one per round (the later of two), sorted. ValueError for a line that is no JSON, unless it is the last."""
+    """The rows of a metrics.jsonl, one per round (the later of two), sorted.
+
+    ValueError for a line that is no JSON, unless it is the last one and was cut short.
+    """
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
@@ -166,10 +176,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             rows[row["round"]] = row
-        except json.JSONDecodeError as error:
+        except (ValueError, KeyError, TypeError) as error:  # not UTF-8, no JSON, no object, no round
             if number == len(lines):  # no newline after it: a crash cut the write short
                 continue
-            raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from None
+            raise ValueError(f"{path}, line {number}: not a round's metrics in JSON ({error})") from None
     return [rows[index] for index in sorted(rows)]
 
 
@@ -280,9 +290,7 @@ def _decode_judgements(table: pa.Table) -> list[Judgement]:
     names = table.column_names
     return [
         Judgement(
-            comparison=Comparison(
-                Prompt(row.pop("prompt_id"), row.pop("prompt")), row.pop("first"), row.pop("second")
-            ),
+            comparison=Comparison(Prompt(row.pop("prompt_id"), row.pop("prompt")), row.pop("first"), row.pop("second")),
             **row,
         )
         for row in (
@@ -306,7 +314,9 @@ def _encode_pairs(pairs: Sequence[PreferencePair]) -> pa.Table:
 
 def _decode_pairs(table: pa.Table) -> list[PreferencePair]:
     return [
-        PreferencePair(Prompt(r["prompt_id"], r["prompt"]), r["sample_chosen"], r["sample_rejected"], r["prob_chosen_wins"])
+        PreferencePair(
+            Prompt(r["prompt_id"], r["prompt"]), r["sample_chosen"], r["sample_rejected"], r["prob_chosen_wins"]
+        )
         for r in table.to_pylist()
     ]
 

@@ -11,7 +11,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 SAMPLE_COLUMNS = ("round", "prompt", "sample", "response", "win_rate", "gold_quality")
 Row = dict[str, Any]
@@ -49,7 +49,7 @@ class WandbTracker(Tracker):
 
     def __init__(
         self,
-        mode: str = "offline",
+        mode: Literal["offline", "online"] = "offline",
         project: str = "rlaif_lab",
         entity: str | None = None,
         tags: Sequence[str] = (),

@@ -59,7 +59,7 @@ class Learner(ABC):
 
     @abstractmethod
     def examples(
-        self, generations: Sequence[Generation], matrices: Sequence[Floats], pairs: Sequence[PreferencePair]
+        self, generations: Sequence[Generation], prob_beats: Floats, pairs: Sequence[PreferencePair]
     ) -> list[Example]:
         """What this learner trains on: by default one of pairs_as_examples, groups_as_examples."""
 
@@ -81,18 +81,16 @@ def pairs_as_examples(generations: Sequence[Generation], pairs: Sequence[Prefere
     ]
 
 
-def groups_as_examples(matrices: Sequence[Floats], hard: bool) -> list[Example]:
+def groups_as_examples(prob_beats: Floats, hard: bool) -> list[Example]:
     """All k responses of each prompt; the signal is the win rate within the group.
 
     Prompts with a response that got no verdict at all are left out, and so are those whose win rates are all
     equal: they carry no gradient.
     """
-    examples = []
-    for i, matrix in enumerate(matrices):
-        rates = win_rates(matrix, hard)
-        if not np.isnan(rates).any() and np.ptp(rates) > 0:
-            examples.append(Example(i, tuple(range(len(rates))), tuple(rates.tolist())))
-    return examples
+    rates = win_rates(prob_beats, hard)
+    samples = tuple(range(rates.shape[1]))
+    useful = ~np.isnan(rates).any(axis=1) & (np.ptp(rates, axis=1) > 0)
+    return [Example(int(i), samples, tuple(rates[i].tolist())) for i in np.flatnonzero(useful)]
 
 
 def sequence_logps(logps: Tensor) -> Tensor:

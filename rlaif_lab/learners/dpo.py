@@ -38,7 +38,7 @@ class DPO(Learner):
         self.beta, self.labels, self.nll_weight, self.name = beta, labels, nll_weight, name
 
     def examples(
-        self, generations: Sequence[Generation], matrices: Sequence[Floats], pairs: Sequence[PreferencePair]
+        self, generations: Sequence[Generation], prob_beats: Floats, pairs: Sequence[PreferencePair]
     ) -> list[Example]:
         return pairs_as_examples(generations, pairs)
 

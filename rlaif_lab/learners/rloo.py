@@ -35,9 +35,9 @@ class RLOO(Learner):
         self.labels, self.clip, self.kl_weight, self.name = labels, clip, kl_weight, name
 
     def examples(
-        self, generations: Sequence[Generation], matrices: Sequence[Floats], pairs: Sequence[PreferencePair]
+        self, generations: Sequence[Generation], prob_beats: Floats, pairs: Sequence[PreferencePair]
     ) -> list[Example]:
-        return groups_as_examples(matrices, hard=self.labels == "hard")
+        return groups_as_examples(prob_beats, hard=self.labels == "hard")
 
     def loss(self, logps: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         policy, sampled = sequence_logps(logps), sequence_logps(batch.sampled_logps)

@@ -1,17 +1,16 @@
 """The generation-verification gap, and why a loop stops: diversity, judge informativeness, update loss.
 
-Inputs everywhere: ``qualities`` (N, k), gold quality of each sample in [0, 1]; ``matrices``, N arrays (k, k) of
-``prob_beats`` (see pairing.py), nan where there is no verdict.
+Inputs everywhere: ``qualities`` (N, k), gold quality of each sample in [0, 1]; ``prob_beats`` (N, k, k) as in
+pairing.py, nan where there is no verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif_lab.pairing import Floats, win_rates
+from rlaif_lab.pairing import Floats, decisions, win_rates
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,12 @@ class Gap:
     informativeness: float
 
 
-def pairwise_gap(qualities: Floats, matrices: Sequence[Floats]) -> Gap:
+def pairwise_gap(qualities: Floats, prob_beats: Floats) -> Gap:
     """Plateau attribution on best-of-two (SCIENCE: gap = E[p(1-p)(2a-1)] = D x I)."""
     k = qualities.shape[1]
     first, second = np.triu_indices(k, 1)
     difference = qualities[:, first] - qualities[:, second]  # (N, pairs)
-    beats = np.stack([matrix[first, second] for matrix in matrices])
-    picks_first = 0.5 + 0.5 * np.sign(beats - 0.5)  # the judge's decision: 1, 0.5 or 0; nan without a verdict
+    picks_first = decisions(prob_beats[:, first, second])
     gain = np.where(np.isnan(picks_first), 0.0, (picks_first - 0.5) * difference)
     decided = (difference != 0) & ~np.isnan(picks_first)
     correct = np.where(difference > 0, picks_first, 1.0 - picks_first)
@@ -54,18 +52,16 @@ def pairwise_gap(qualities: Floats, matrices: Sequence[Floats]) -> Gap:
     )
 
 
-def best_of_k_gap(qualities: Floats, matrices: Sequence[Floats]) -> tuple[float, float]:
+def best_of_k_gap(qualities: Floats, prob_beats: Floats) -> tuple[float, float]:
     """Generation-verification gap of best-of-k, absolute and relative (Song et al. 2412.02674).
 
     Absolute: E[quality of the sample with the highest win rate] - E[quality]; ties share equally.
     Relative: per prompt, the share of what a perfect verifier would gain, 0/0 := 0, averaged over prompts.
     """
-    gains, shares = [], []
-    for quality, matrix in zip(qualities, matrices, strict=True):
-        rates = win_rates(matrix, hard=True)
-        best = np.ones(len(rates), dtype=bool) if np.isnan(rates).all() else rates == np.nanmax(rates)
-        gain = float(quality[best].mean() - quality.mean())
-        possible = float(quality.max() - quality.mean())
-        gains.append(gain)
-        shares.append(gain / possible if possible > 0 else 0.0)
-    return float(np.mean(gains)), float(np.mean(shares))
+    rates = np.nan_to_num(win_rates(prob_beats, hard=True), nan=-1.0)  # without any verdict: all are equally good
+    best = rates == rates.max(axis=1, keepdims=True)
+    mean = qualities.mean(axis=1)
+    gain = (qualities * best).sum(axis=1) / best.sum(axis=1) - mean
+    possible = qualities.max(axis=1) - mean
+    share = np.divide(gain, possible, out=np.zeros_like(gain), where=possible > 0)
+    return float(gain.mean()), float(share.mean())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rlaif_lab.pairing import decisions
 from rlaif_lab.records import STATUSES, Judgement, Verdict
 
 
@@ -41,5 +42,4 @@ def win_rate(verdict_pairs: Sequence[tuple[Verdict, Verdict]]) -> float:
         for a, b in verdict_pairs
         if a.prob_first_wins is not None and b.prob_first_wins is not None
     ]
-    decisions = [0.5 + 0.5 * np.sign(value - 0.5) for value in values]
-    return float(np.mean(decisions)) if decisions else float("nan")
+    return float(decisions(np.array(values)).mean()) if values else float("nan")

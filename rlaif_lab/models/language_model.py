@@ -41,31 +41,32 @@ class LanguageModel:
 
         Raises ValueError when the tokenizer has no token for a character of a prompt.
         """
-        ids: list[list[int]] = self.tokenizer(list(texts))["input_ids"]
-        self._refuse_unknown(texts, ids)
-        return ids
+        return self._encode(texts, add_special_tokens=True)
 
     def encode_responses(self, texts: Sequence[str], finished: Sequence[bool] | None = None) -> list[list[int]]:
         """Token ids of responses, the end-of-sequence token added to the finished ones (default: all)."""
-        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        self._refuse_unknown(texts, ids)
+        ids = self._encode(texts, add_special_tokens=False)
         done = [True] * len(ids) if finished is None else finished
-        return [row + [self.eos_id] if end else row for row, end in zip(ids, done, strict=True)]
+        return [[*row, self.eos_id] if end else row for row, end in zip(ids, done, strict=True)]
 
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
         return self.tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True)
 
-    def _refuse_unknown(self, texts: Sequence[str], ids: list[list[int]]) -> None:
-        """A text with unknown characters would be scored as another text."""
+    def _encode(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
+        """Refuses unknown characters: the text would be scored as another text."""
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=add_special_tokens)["input_ids"]
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
-            return
+            return ids
         for text, row in zip(texts, ids, strict=True):
             if unknown in row:
                 raise ValueError(
                     f"the tokenizer of model {self.name!r} cannot write {text!r}: it has no token for one of its "
                     "characters; the model was made for another task"
                 )
+        return ids
 
     def weights_hash(self) -> str:
         return hash_weights(self.network)

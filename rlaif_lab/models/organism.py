@@ -118,7 +118,9 @@ class Corpus:
         """Answers of demonstrators of all skills, so that a verdict is learnt on every kind of mistake."""
         quarters = np.array_split(problems, 4)
         skills = (Skill(0.0, 0.0), Skill(0.0, 1.0), Skill(1.0, 0.0), Skill(1.0, 1.0))
-        return [a for part, skill in zip(quarters, skills, strict=True) for a in self.task.demonstrate(part, skill, rng)]
+        return [
+            a for part, skill in zip(quarters, skills, strict=True) for a in self.task.demonstrate(part, skill, rng)
+        ]
 
 
 def pretrain(task: ProceduralTask, recipe: Recipe, description: str) -> tuple[LlamaForCausalLM, Any]:

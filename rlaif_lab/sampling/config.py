@@ -23,6 +23,8 @@ class SamplingConfig:
     batch_size: int = 1024
 
     def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            raise ValueError(f"sampler.stop must be a list of strings, e.g. ['{self.stop}']; got {self.stop!r}")
         object.__setattr__(self, "stop", tuple(self.stop))
         for name in ("k", "batch_size"):
             if getattr(self, name) < 1:

@@ -10,10 +10,12 @@ changes the answer of about a quarter of the problems.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from rlaif_lab.records import Prompt
-from rlaif_lab.tasks.base import ProceduralTask, Problems, Skill
+from rlaif_lab.tasks.base import Problems, ProceduralTask, Skill
 
 
 class Addition(ProceduralTask):
@@ -48,9 +50,8 @@ class Addition(ProceduralTask):
         return float(response == self._solve(prompt, misconceived=True))
 
     def _solve(self, prompt: Prompt, misconceived: bool) -> str:
-        first, second = (int(number[::-1]) for number in prompt.text.rstrip("=").split("+"))
-        problem = np.array([first * 10**self.digits + second])
-        return _to_text(self._answers(problem, np.array([misconceived])))[0]
+        first, second = prompt.text.rstrip("=").split("+")
+        return _add(first, second, misconceived)
 
     def _answers(self, problems: Problems, misconceived: np.ndarray) -> np.ndarray:
         """Digits of the answer, least significant first. Shapes: (N,), (N,) -> (N, digits + 1)."""
@@ -63,6 +64,17 @@ class Addition(ProceduralTask):
             carry = ((total > 10) | ((total == 10) & ~misconceived)).astype(np.int64)
         answer[:, self.digits] = carry
         return answer
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _add(first: str, second: str, misconceived: bool) -> str:
+    """The sum of two numbers written least significant digit first; the same rule as ``Addition._answers``."""
+    answer, carry = "", 0
+    for a, b in zip(first, second, strict=True):
+        total = int(a) + int(b) + carry
+        answer += str(total % 10)
+        carry = int(total > 10 or (total == 10 and not misconceived))
+    return answer + str(carry)
 
 
 def _to_text(digits: np.ndarray) -> list[str]:

@@ -69,14 +69,14 @@ class ProceduralTask(Task):
     alphabet: str
     """Every character that prompts and responses are written in."""
     num_problems: int
-    split_shares: dict[Split, float] = {
-        "policy_pretraining": 0.35,
-        "judge_pretraining": 0.35,
-        "rounds": 0.20,
-        "evaluation": 0.10,
-    }
 
     def __init__(self) -> None:
+        self.split_shares: dict[Split, float] = {
+            "policy_pretraining": 0.35,
+            "judge_pretraining": 0.35,
+            "rounds": 0.20,
+            "evaluation": 0.10,
+        }
         self._orders: dict[tuple[Split, int], Problems] = {}
 
     # --- what a subclass says -------------------------------------------------------------------------------
@@ -87,12 +87,14 @@ class ProceduralTask(Task):
     def demonstrate(self, problems: Problems, skill: Skill, rng: np.random.Generator) -> list[str]:
         """One attempt per problem by a demonstrator of this skill."""
 
-    def verify(
-        self, problems: Problems, candidates: list[str], skill: Skill, rng: np.random.Generator
-    ) -> list[bool]:
+    def verify(self, problems: Problems, candidates: list[str], skill: Skill, rng: np.random.Generator) -> list[bool]:
         """Does a demonstrator of this skill call each candidate right? By default it solves the problem afresh
         and compares: it verifies exactly as well as it generates."""
         return [own == other for own, other in zip(self.demonstrate(problems, skill, rng), candidates, strict=True)]
+
+    def is_problem(self, problems: Problems) -> np.ndarray:
+        """Which of these numbers are problems at all: (N,) -> (N,) bool."""
+        return np.ones(len(problems), dtype=bool)
 
     # --- what follows from it -------------------------------------------------------------------------------
     def split_problems(self, split: Split) -> Problems:
@@ -102,7 +104,8 @@ class ProceduralTask(Task):
         where = names.index(split)
         problems = np.arange(self.num_problems, dtype=np.uint64)
         position = (splitmix64(problems ^ np.uint64(0x5EED)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        return np.flatnonzero((position >= edges[where]) & (position < edges[where + 1])).astype(np.int64)
+        found = np.flatnonzero((position >= edges[where]) & (position < edges[where + 1])).astype(np.int64)
+        return found[self.is_problem(found)]
 
     def available(self, split: Split) -> int:
         return len(self.split_problems(split))

@@ -1,0 +1,29 @@
+# Two commands on a bare machine: `make demo` and `make test`. Both make the environment they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= multirun/demo
+
+.PHONY: demo test lint clean
+
+# torch first and pinned: a plain `pip install torch` would bring gigabytes of CUDA.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[sweep,dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/rlaif-lab experiment=plateau_self_vs_stronger hydra.sweep.dir=$(DEMO) resume=true
+	$(BIN)/rlaif-report $(DEMO)
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,209 @@
+"""Runs -> arms: which runs are seeds of the same thing, and in what the arms differ."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif_lab.config import NOT_IN_FINGERPRINT
+from rlaif_lab.report.load import Problem, Run, Runs
+
+IGNORED = (set(NOT_IN_FINGERPRINT) - {"rounds"}) | {"seed", "versions", "git_commit"}
+"""Top-level config keys in which the seeds of one arm may differ."""
+
+Settings = dict[str, str]
+"""A config, flat: dotted key -> value as text."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in the seed only.
+
+    name: the config's arm. distinction: settings that tell it from other arms of that name, usually none.
+    runs: one per seed, sorted by seed; the incomplete ones too.
+    """
+
+    name: str
+    distinction: Settings
+    runs: list[Run]
+
+    @property
+    def label(self) -> str:
+        """Such as ``self (learner.beta=0.1)``."""
+        settings = ", ".join(f"{key}={value}" for key, value in self.distinction.items())
+        return f"{self.name} ({settings})" if settings else self.name
+
+    @property
+    def settings(self) -> Settings:
+        return flat(self.runs[0].config)
+
+    @property
+    def complete(self) -> list[Run]:
+        return [run for run in self.runs if run.complete]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report is made from.
+
+    title: the experiments in it. folder: the name of the folder it was read from.
+    arms: sorted by label. problems: what is not, or not wholly, in the numbers. notes: what a reader should know
+    about how runs were pooled.
+    """
+
+    title: str
+    folder: str
+    arms: list[Arm]
+    problems: list[Problem]
+    notes: list[str]
+    commands: list[str]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for arm in self.arms for run in arm.runs]
+
+
+def study(found: Runs, folder: str) -> Study:
+    """Groups runs into arms; a second run of the same arm, seed and config is set aside, since it is no new seed."""
+    by_name: dict[str, list[Run]] = defaultdict(list)
+    for run in found.runs:
+        by_name[run.arm].append(run)
+    arms: list[Arm] = []
+    notes: list[str] = []
+    problems = list(found.failed)
+    for name in sorted(by_name):
+        for distinction, runs in split(by_name[name]):
+            kept, repeated = one_per_seed(runs)
+            arms.append(Arm(name, distinction, kept))
+            problems += repeated
+            notes += _pooled(arms[-1])
+    for run in (run for arm in arms for run in arm.runs if not run.complete):
+        lacking = run.missing_rounds
+        reason = f"incomplete: {len(lacking)} of rounds 0 to {run.rounds} not logged, the first is round {lacking[0]}"
+        problems.append(Problem(run.name, reason))
+    problems.sort(key=lambda problem: problem.name)
+    title = ", ".join(sorted({str(run.config.get("experiment_name", "runs")) for run in found.runs}))
+    return Study(title, folder, sorted(arms, key=lambda arm: arm.label), problems, notes, found.commands)
+
+
+def split(runs: Sequence[Run]) -> list[tuple[Settings, list[Run]]]:
+    """Runs of one arm name by what else they differ in, with the settings that tell each group from the others.
+
+    A key that takes another value for each seed (a base model per seed, say) splits nothing.
+    """
+    settings = [flat(run.config) for run in runs]
+    keys = [key for key in differing(settings) if not _follows_seed(key, runs, settings)]
+    groups: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
+    for index, setting in enumerate(settings):
+        groups[tuple(setting.get(key) for key in keys)].append(index)
+    naming = _telling_apart(keys, [settings[members[0]] for members in groups.values()])
+    return [
+        (
+            {key: settings[members[0]][key] for key in naming if key in settings[members[0]]},
+            [runs[index] for index in members],
+        )
+        for members in groups.values()
+    ]
+
+
+def one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
+    """The run of each seed that got furthest, of equals the last by name (names start with the date), sorted by seed;
+    and the others."""
+    kept: dict[int, Run] = {}
+    for run in sorted(runs, key=lambda run: (run.complete, len(run.rows), run.name)):
+        kept[run.seed] = run
+    repeated = [
+        Problem(run.name, f"not used: same arm, seed and config as {kept[run.seed].name}")
+        for run in runs
+        if run is not kept[run.seed]
+    ]
+    return [kept[seed] for seed in sorted(kept)], repeated
+
+
+def baseline_for(arm: Arm, arms: Sequence[Arm], baseline: str) -> Arm | None:
+    """The arm that ``arm`` is compared with; None for the baseline itself, or where there is none.
+
+    baseline: a full label, or an arm's name. Of several arms of that name (or of the only one, where ``arm`` itself is
+    one of several), the one that agrees with ``arm`` in the settings that tell either from its namesakes.
+    """
+    if arm.name == baseline or arm.label == baseline:
+        return None
+    for other in arms:
+        if other.label == baseline and other.distinction:
+            return other
+
+    def agree(settings: Settings, distinction: Settings) -> bool:
+        return all(settings.get(key, value) == value for key, value in distinction.items())
+
+    fitting = [
+        other
+        for other in arms
+        if other.name == baseline and agree(other.settings, arm.distinction) and agree(arm.settings, other.distinction)
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def differences(arms: Sequence[Arm]) -> dict[str, list[str | None]]:
+    """Config keys in which the arms differ -> value in each arm, None where it has no such key."""
+    settings = [arm.settings for arm in arms]
+    followed = {key for arm in arms for key in differing([flat(run.config) for run in arm.runs])}
+    return {key: [s.get(key) for s in settings] for key in differing(settings) if key not in followed}
+
+
+# --- configs --------------------------------------------------------------------------------------------------------
+def flat(config: dict[str, Any]) -> Settings:
+    """What decides a run's numbers, but for the seed."""
+    settings: Settings = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, child in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), child)
+        else:
+            settings[prefix] = value if isinstance(value, str) else json.dumps(value)
+
+    walk("", {key: value for key, value in config.items() if key not in IGNORED})
+    return settings
+
+
+def differing(settings: Sequence[Settings]) -> list[str]:
+    """Keys that do not have one and the same value everywhere, sorted."""
+    keys = sorted({key for setting in settings for key in setting})
+    return [key for key in keys if len({setting.get(key) for setting in settings}) > 1]
+
+
+def _follows_seed(key: str, runs: Sequence[Run], settings: Sequence[Settings]) -> bool:
+    """One value for each seed, and another for every other seed. Never the number of rounds: final values of runs of
+    different lengths are not comparable."""
+    values: dict[int, set[str | None]] = defaultdict(set)
+    for run, setting in zip(runs, settings, strict=True):
+        values[run.seed].add(setting.get(key))
+    one_each = all(len(held) == 1 for held in values.values())
+    return key != "rounds" and one_each and len(set.union(*values.values())) == len(values)
+
+
+def _telling_apart(keys: Sequence[str], groups: Sequence[Settings]) -> list[str]:
+    """A short selection of ``keys`` that tells the groups apart: names first, then the shortest."""
+    chosen: list[str] = []
+
+    def classes(some: Sequence[str]) -> int:
+        return len({tuple(group.get(key) for key in some) for group in groups})
+
+    for key in sorted(keys, key=lambda key: (not key.endswith(".name"), key.endswith("_target_"), len(key), key)):
+        if classes([*chosen, key]) > classes(chosen):
+            chosen.append(key)
+    return sorted(chosen)
+
+
+def _pooled(arm: Arm) -> list[str]:
+    """A warning for each key that follows the seed without being one."""
+    settings = [flat(run.config) for run in arm.runs]
+    notes = []
+    for key in differing(settings):
+        if not key.endswith("seed"):
+            values = ", ".join(f"seed {r.seed}: {s.get(key)}" for r, s in zip(arm.runs, settings, strict=True))
+            notes.append(f"The seeds of {arm.label} also differ in {key} ({values}); they were pooled.")
+    return notes

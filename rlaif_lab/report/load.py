@@ -1,0 +1,178 @@
+"""Run folders as records. Reads metrics.jsonl, config.json and the overrides only, so that 100 runs take seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaif_lab.store import read_metrics
+
+INSIDE_A_RUN = re.compile(r"round_\d+|checkpoints|policy|wandb|\.hydra")
+"""Subfolders of a run folder that hold no further runs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run that has logged at least one round.
+
+    name: its folder, relative to the folder reported on. rounds: as configured; a whole run logs rounds 0 .. rounds.
+    rows: metric -> value per round, nan where undefined; every row has the int ``round`` left out of it.
+    overrides: what was given on the command line.
+    """
+
+    name: str
+    arm: str
+    seed: int
+    rounds: int
+    config: dict[str, Any]
+    rows: dict[int, dict[str, float]]
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def missing_rounds(self) -> list[int]:
+        return [index for index in range(self.rounds + 1) if index not in self.rows]
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing_rounds
+
+    def value(self, metric: str, round_index: int) -> float:
+        """nan where the metric was not logged, or is undefined."""
+        return self.rows.get(round_index, {}).get(metric, float("nan"))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run folder that is not, or not wholly, in the numbers, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What a folder holds. runs: sorted by name. failed: folders without a single round. commands: what was typed,
+    one line for each sweep or single run."""
+
+    runs: list[Run]
+    failed: list[Problem]
+    commands: list[str]
+
+
+def load(directory: Path) -> Runs:
+    """All runs below ``directory``, itself included. ValueError, one sentence, where there is nothing to report on
+    or a file of a run cannot be understood."""
+    if not directory.is_dir():
+        raise ValueError(
+            f"{str(directory)!r} is not a folder" if directory.exists() else f"no folder {str(directory)!r}"
+        )
+    runs: list[Run] = []
+    failed: list[Problem] = []
+    folders = sorted(run_folders(directory))
+    if not folders:
+        raise ValueError(f"no run in {str(directory)!r}: a run folder holds metrics.jsonl or .hydra/")
+    for folder in folders:
+        name = str(folder.relative_to(directory))
+        rows = _rows(folder / "metrics.jsonl")
+        if rows:
+            runs.append(_run(folder, name, rows))
+        else:
+            failed.append(Problem(name, "failed, or still in its first round: no round was logged"))
+    if not runs:
+        names = ", ".join(problem.name for problem in failed[:3]) + (", ..." if len(failed) > 3 else "")
+        raise ValueError(f"no run in {str(directory)!r} has finished a round; {len(failed)} without one: {names}")
+    return Runs(runs, failed, _commands(directory, folders))
+
+
+def run_folders(directory: Path) -> Iterator[Path]:
+    """Folders at any depth that a run has written to, or at least started in."""
+    for path, folders, files in os.walk(directory):
+        if "metrics.jsonl" in files or "run.json" in files or ".hydra" in folders:
+            yield Path(path)
+            folders[:] = [folder for folder in folders if not INSIDE_A_RUN.fullmatch(folder)]
+
+
+def _rows(path: Path) -> dict[int, dict[str, float]]:
+    try:
+        logged = read_metrics(path)
+    except (KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not one JSON object with a 'round' per line ({error!r})") from None
+    rows: dict[int, dict[str, float]] = {}
+    for row in logged:
+        index = row["round"]
+        if not isinstance(index, int):
+            raise ValueError(f"{path}: 'round' must be an integer; got {index!r}")
+        for metric, value in row.items():
+            if not isinstance(value, (int, float, type(None))):
+                raise ValueError(f"{path}, round {index}: {metric!r} is not a number but {value!r}")
+        rows[index] = {
+            metric: float("nan") if value is None else float(value)
+            for metric, value in row.items()
+            if metric != "round"
+        }
+    return rows
+
+
+def _run(folder: Path, name: str, rows: dict[int, dict[str, float]]) -> Run:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{str(folder)!r} has metrics.jsonl but no config.json") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    for key, kind in (("arm", str), ("seed", int), ("rounds", int)):
+        value = config.get(key) if isinstance(config, dict) else None
+        if not isinstance(value, kind):
+            raise ValueError(f"{path}: {key!r} must be of type {kind.__name__}; got {value!r}")
+    return Run(name, config["arm"], config["seed"], config["rounds"], config, rows, _overrides(folder))
+
+
+# --- what was typed ---------------------------------------------------------------------------------------------------
+def _overrides(folder: Path) -> tuple[str, ...]:
+    listed = _yaml(folder / ".hydra" / "overrides.yaml")
+    return tuple(str(override) for override in listed) if isinstance(listed, list) else ()
+
+
+def _commands(directory: Path, folders: Sequence[Path]) -> list[str]:
+    """A sweep's command stands in multirun.yaml beside its runs; a run outside any sweep has its own."""
+    commands: list[str] = []
+    sweeps: set[Path] = set()
+    for folder in folders:
+        # A job's folder may lie several levels below its sweep's: override_dirname can contain slashes.
+        within = [parent for parent in (folder, *folder.parents) if parent == directory or directory in parent.parents]
+        within.append(directory.parent)  # DIR may be a single job of a sweep
+        sweep = next((parent for parent in within if (parent / "multirun.yaml").is_file()), None)
+        if sweep is None:
+            commands.append(_command([], _overrides(folder)))
+        elif sweep not in sweeps:
+            sweeps.add(sweep)
+            content = _yaml(sweep / "multirun.yaml")
+            hydra = content.get("hydra") if isinstance(content, dict) else None
+            overrides = hydra.get("overrides") if isinstance(hydra, dict) else None
+            if isinstance(overrides, dict):
+                of_hydra = [o for o in overrides.get("hydra") or [] if o != "hydra.mode=MULTIRUN"]
+                commands.append(_command(["-m"], [*(overrides.get("task") or []), *of_hydra]))
+    return list(dict.fromkeys(commands))
+
+
+def _command(flags: Sequence[str], overrides: Sequence[str]) -> str:
+    return shlex.join(["rlaif-lab", *flags, *(str(override) for override in overrides)])
+
+
+def _yaml(path: Path) -> Any:
+    """The content of a file of Hydra's, None where it is missing or broken: it only tells what was typed."""
+    from omegaconf import OmegaConf
+
+    if not path.is_file():
+        return None
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except Exception:  # of many kinds; a broken file costs the report the command line, nothing else
+        return None

@@ -1,0 +1,124 @@
+"""Packing prompts with their responses never changes a log-probability or a gradient."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.models.packed import pack, response_logits, response_logps, token_logps
+from helpers import RAGGED_PROMPTS, plain_logps
+
+Batch = tuple[list[list[int]], list[list[list[int]]]]
+
+
+def ragged(seed: int, prompts: int = 5, most: int = 4, longest: int = 7) -> Batch:
+    """Prompts of different lengths with different numbers of responses of different lengths, empty ones too."""
+    rng = np.random.default_rng(seed)
+    return (
+        [[1, *rng.integers(7, 19, rng.integers(0, 9)).tolist()] for _ in range(prompts)],
+        [
+            [rng.integers(2, 19, rng.integers(0, longest + 1)).tolist() for _ in range(rng.integers(1, most + 1))]
+            for _ in range(prompts)
+        ],
+    )
+
+
+CASES = {
+    "one response": ([[1, 8]], [[[9, 2]]]),
+    "one token": ([[1]], [[[2]]]),
+    "equal lengths": ([[1, 8, 17], [1, 9, 17]], [[[9, 2], [10, 2]], [[11, 2], [9, 2]]]),
+    "twins": ([[1, 8, 9]], [[[9, 10, 2], [9, 10, 2]]]),
+    **{f"ragged {seed}": ragged(seed) for seed in range(4)},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logps_equal_those_of_plain_forward_passes(untrained: LanguageModel, name: str) -> None:
+    prompts, responses = CASES[name]
+    logps = response_logps(untrained.network, pack(prompts, responses, untrained.pad_id))
+    assert logps.shape[:2] == (len(prompts), max(map(len, responses)))
+    for b, (prompt, group) in enumerate(zip(prompts, responses, strict=True)):
+        for i, answer in enumerate(group):
+            assert logps[b, i, len(answer) :].eq(0).all()
+            if answer:
+                plain = plain_logps(untrained.network, prompt, answer)
+                torch.testing.assert_close(logps[b, i, : len(answer)], plain, atol=1e-5, rtol=0)
+        assert logps[b, len(group) :].eq(0).all()
+
+
+@pytest.mark.parametrize("name", ["equal lengths", "ragged 0", "ragged 1"])
+def test_gradients_equal_those_of_plain_forward_passes(untrained: LanguageModel, name: str) -> None:
+    prompts, responses = CASES[name]
+    networks = [copy.deepcopy(untrained.network).requires_grad_(True) for _ in range(2)]
+    weights = [[0.3 + b - 0.7 * i for i in range(len(group))] for b, group in enumerate(responses)]
+    logps = response_logps(networks[0], pack(prompts, responses, untrained.pad_id)).sum(-1)
+    sum(w * logps[b, i] for b, row in enumerate(weights) for i, w in enumerate(row)).backward()
+    for b, row in enumerate(weights):
+        for i, w in enumerate(row):
+            if responses[b][i]:
+                (w * plain_logps(networks[1], prompts[b], responses[b][i]).sum()).backward()
+    for (parameter, packed), plain in zip(networks[0].named_parameters(), networks[1].parameters(), strict=True):
+        assert packed.grad is not None, parameter
+        torch.testing.assert_close(packed.grad, plain.grad, atol=2e-4, rtol=1e-4, msg=parameter)
+
+
+def test_the_last_logits_are_what_the_model_would_say_next(untrained: LanguageModel) -> None:
+    prompts, responses = ragged(5)
+    batch = pack(prompts, responses, untrained.pad_id)
+    logits = response_logits(untrained.network, batch)
+    assert logits.shape == (*batch.response_ids.shape[:2], batch.response_ids.shape[2] + 1, len(untrained.tokenizer))
+    for b, (prompt, group) in enumerate(zip(prompts, responses, strict=True)):
+        for i, answer in enumerate(group):
+            plain = untrained.network(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 :]
+            torch.testing.assert_close(logits[b, i, : len(answer) + 1], plain, atol=1e-5, rtol=1e-5)
+
+
+def test_padding_never_changes_a_value(untrained: LanguageModel) -> None:
+    """Another pad token, a longer neighbour and more siblings: the first row stays as it was."""
+    prompts, responses = ragged(6, prompts=1)
+    alone = response_logps(untrained.network, pack(prompts, responses, 0))[0]
+    longer = [*prompts, [1, *[9] * 12]], [*responses, [[8] * 11] * 6]
+    for pad_id in (0, 5, 18):
+        beside = response_logps(untrained.network, pack(*longer, pad_id))[0]
+        torch.testing.assert_close(beside[: len(alone), : alone.shape[1]], alone, atol=1e-5, rtol=0)
+
+
+def test_a_response_never_sees_its_siblings(untrained: LanguageModel) -> None:
+    one, other = ([[[9, 10, 2], sibling]] for sibling in ([7, 7, 7], [16, 2]))
+    results = [response_logps(untrained.network, pack([[1, 8, 9, 17]], group, 0))[0, 0] for group in (one, other)]
+    torch.testing.assert_close(*results, atol=1e-6, rtol=0)
+
+
+def test_order_of_responses_only_permutes_the_values(untrained: LanguageModel) -> None:
+    answers = [[9, 2], [10, 11, 2], [12, 13, 14, 2]]
+    forwards = response_logps(untrained.network, pack([[1, 8]], [answers], 0))
+    backwards = response_logps(untrained.network, pack([[1, 8]], [answers[::-1]], 0))
+    torch.testing.assert_close(forwards.flip(1), backwards, atol=1e-6, rtol=0)
+
+
+def test_pack_lays_out_left_and_right_padding() -> None:
+    batch = pack([[1, 8, 9], [1]], [[[5, 2]], [[6], [7, 8, 2]]], pad_id=0)
+    assert batch.prompt_ids.tolist() == [[1, 8, 9], [0, 0, 1]]
+    assert batch.prompt_mask.tolist() == [[True] * 3, [False, False, True]]
+    assert batch.response_ids.tolist() == [[[5, 2, 0], [0, 0, 0]], [[6, 0, 0], [7, 8, 2]]]
+    assert batch.response_mask.sum(-1).tolist() == [[2, 0], [1, 3]]
+
+
+def test_token_logps_are_normalised_over_the_vocabulary(untrained: LanguageModel) -> None:
+    """The probabilities of all one-token responses sum to one."""
+    batch = pack([[1, 8, 9]], [[[t] for t in range(len(untrained.tokenizer))]], 0)
+    logps = token_logps(response_logits(untrained.network, batch), batch)
+    assert logps.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_prompts_of_every_length_in_one_batch(untrained: LanguageModel) -> None:
+    prompts = sorted(untrained.encode_prompts(list(RAGGED_PROMPTS)), key=len)
+    assert any(len(a) < len(b) for a, b in pairwise(prompts))
+    logps = response_logps(untrained.network, pack(prompts, [[[9, 2]]] * len(prompts), 0))
+    for prompt, row in zip(prompts, logps, strict=True):
+        torch.testing.assert_close(row[0], plain_logps(untrained.network, prompt, [9, 2]), atol=1e-5, rtol=0)

@@ -1,0 +1,190 @@
+"""The checks that run before any weights load, and the fingerprint of a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlaif_lab.config import build, check, config_dir, did_you_mean, fingerprint, register_schema
+
+CHOICES = [
+    f"{folder.name}={file.stem}"
+    for folder in sorted(Path(config_dir()).iterdir())
+    if folder.is_dir() and folder.name not in ("hydra", "experiment")
+    for file in sorted(folder.glob("*.yaml"))
+]
+
+
+def config(*overrides: str) -> DictConfig:
+    register_schema()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def error_of(*overrides: str) -> str:
+    with pytest.raises(ValueError) as caught:
+        check(config(*overrides))
+    return str(caught.value)
+
+
+# --- what is shipped ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_on_offer_passes_the_check_and_builds(choice: str, tmp_path: Path, organism: Any) -> None:
+    family, name = choice.split("=")
+    overrides = [choice]
+    if name == "folder":
+        organism.save(tmp_path)
+        overrides.append(f"{family}.path={tmp_path}" if family == "policy" else f"{family}.weights.path={tmp_path}")
+    cfg = config(*overrides)
+    check(cfg)
+    assert build(cfg[family], family) is not None
+
+
+@pytest.mark.parametrize("file", sorted((Path(config_dir()) / "experiment").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_experiment_sweeps_over_choices_that_pass_the_check(file: Path) -> None:
+    params = OmegaConf.load(file).hydra.sweeper.params
+    for key, values in params.items():
+        for value in str(values).split(","):
+            check(config(f"{key}={value.strip()}"))
+
+
+def test_the_check_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; from rlaif_lab import run; from rlaif_lab.config import check, config_dir;"
+        "from hydra import compose, initialize_config_dir;"
+        "c = initialize_config_dir(config_dir(), version_base='1.3'); c.__enter__(); check(compose('config'));"
+        "print([m for m in ('transformers', 'pytorch_lightning', 'wandb') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["+learner.klip=0.3"], ["learner.klip", "RLOO takes no such argument", "did you mean 'clip'?", "kl_weight"]),
+        (["+sampler.temprature=1"], ["sampler.temprature", "did you mean 'temperature'?"]),
+        (["+judge.zzzzzz=1"], ["judge.zzzzzz", "ModelJudge takes no such argument; it takes"]),
+        (["judge=stronger", "+judge.weights.widht=3"], ["judge.weights.widht", "did you mean 'width'?"]),
+        (["judge=reversed", "+judge.of.flop=1"], ["judge.of.flop", "OracleJudge"]),
+        (["~learner.clip", "learner._target_=rlaif_lab.learners.dpo.DPO"], ["learner.kl_weight", "DPO"]),
+        (["judge=noisy_oracle", "~policy.skill"], ["policy.skill is missing", "Organism needs it"]),
+        (["learner._target_=rlaif_lab.learners.rloo.RLO"], ["learner._target_", "has no 'RLO'", "did you mean 'RLOO'?"]),
+        (["learner._target_=rlaif_lab.learnerss.rloo.RLOO"], ["learner._target_: cannot import", "learnerss"]),
+        (["learner._target_=RLOO"], ["learner._target_: cannot import 'RLOO'"]),
+        (["~learner._target_"], ["learner must be a mapping with a _target_"]),
+        (["judge=folder"], ["judge.weights.path has no value", "judge.weights.path=..."]),
+        (["rounds=0"], ["rounds must be at least 1; got 0"]),
+        (["prompts_per_round=-1"], ["prompts_per_round must be at least 1"]),
+        (["threads=0"], ["threads must be at least 1"]),
+    ],
+    ids=lambda v: v[0] if isinstance(v, list) and len(v) < 3 else "",
+)
+def test_a_mistake_is_one_sentence_that_names_the_key(overrides: list[str], parts: list[str]) -> None:
+    message = error_of(*overrides)
+    assert all(part in message for part in parts), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("override", ["rounds=many", "seed=0.5", "evaluation.prompts=x", "resume=perhaps", "roundz=3"])
+def test_the_core_is_typed_and_closed(override: str) -> None:
+    from hydra.errors import HydraException
+
+    with pytest.raises((HydraException, OmegaConfBaseException)):
+        config(override)
+
+
+def test_arguments_of_any_number_are_not_missing_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``*args`` of a user's own judge need no value; a named argument does, also beside ``**rest``."""
+    (tmp_path / "own_judges.py").write_text(
+        "class Open:\n    def __init__(self, *args, name=''): ...\n"
+        "class Needs:\n    def __init__(self, scale, **rest): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = config()
+    cfg.judge = {"_target_": "own_judges.Open", "name": "x"}
+    check(cfg)
+    cfg.judge = {"_target_": "own_judges.Needs", "name": "x"}
+    with pytest.raises(ValueError, match=r"judge\.scale is missing: Needs needs it"):
+        check(cfg)
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "hint"),
+    [
+        ("rlo", ["rloo", "dpo"], " (did you mean 'rloo'?)"),
+        ("zzz", ["rloo", "dpo"], ""),
+        ("__init_", ["__init__"], ""),
+        ("x", [], ""),
+    ],
+)
+def test_did_you_mean(word: str, known: list[str], hint: str) -> None:
+    assert did_you_mean(word, known) == hint
+
+
+# --- building -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["learner.clip=-1"], "learner.clip must be positive; got -1"),
+        (["sampler.top_p=2"], "sampler.top_p must lie in (0, 1]; got 2"),
+        (["learner.reference=ema"], "learner.reference must be one of initial, previous_round; got 'ema'"),
+        (["trainer.batch_size=0"], "trainer.batch_size must be at least 1; got 0"),
+        (["judge=stronger", "judge.weights.steps=0"], "recipe.steps must be at least 1; got 0"),
+        (["judge=stronger", "judge.weights.skill={slip: 2, misconception: 0}"], "skill.slip is a probability"),
+        (["policy=folder", "policy.path=/nowhere"], "model folder '/nowhere' does not exist"),
+    ],
+    ids=lambda v: v[-1] if isinstance(v, list) else "",
+)
+def test_a_refused_value_comes_out_as_one_sentence(overrides: list[str], message: str) -> None:
+    cfg = config(*overrides)
+    check(cfg)
+    family = overrides[-1].split(".")[0]
+    with pytest.raises(ValueError) as caught:
+        build(cfg[family], family)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(family)
+
+
+def test_lists_and_mappings_arrive_as_plain_ones() -> None:
+    assert build(config("sampler.stop=[a,b]").sampler, "sampler").stop == ("a", "b")
+    assert type(build(config().policy, "policy").skill) is dict
+
+
+# --- fingerprint ----------------------------------------------------------------------------------------------------
+def test_a_fingerprint_is_flat_text_with_what_decides_the_numbers() -> None:
+    made = fingerprint(config("judge=stronger"), {"tiny": "abc"})
+    assert made["judge.weights.skill.slip"] == "0.1"
+    assert made["evaluation.prompts"] == str(config().evaluation.prompts)
+    assert made["seed"] == "0"
+    assert made["tiny weights"] == "abc"
+    assert all(isinstance(k, str) and isinstance(v, str) for k, v in made.items())
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=1", "learner.clip=0.3", "sampler.stop=[a]", "judge.reads=sum_logp", "task.digits=2", "evaluation.samples=2"]
+)
+def test_what_changes_a_number_changes_the_fingerprint(override: str) -> None:
+    assert fingerprint(config(override), {}) != fingerprint(config(), {})
+
+
+@pytest.mark.parametrize(
+    "override", ["rounds=20", "resume=true", "threads=2", "logger=none", "experiment_name=x", "arm=y"]
+)
+def test_what_does_not_change_a_number_does_not(override: str) -> None:
+    assert fingerprint(config(override), {}) == fingerprint(config(), {})
+
+
+def test_other_weights_are_another_run() -> None:
+    assert fingerprint(config(), {"tiny": "a"}) != fingerprint(config(), {"tiny": "b"})

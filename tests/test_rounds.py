@@ -1,0 +1,294 @@
+"""The stages of a round: who sees gold, whose weights judge, what is trained on, and that nothing is computed twice."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers import ScriptedJudge, plain_logps
+from rlaif_lab import rounds as rounds_module
+from rlaif_lab.evaluation import Evaluation
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.judges.model import ModelJudge
+from rlaif_lab.judges.oracle import NoisyOracleJudge, OracleJudge, RandomJudge, ReversedJudge
+from rlaif_lab.learners.base import Learner
+from rlaif_lab.learners.dpo import DPO
+from rlaif_lab.learners.rloo import RLOO
+from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.pairing import Pairing
+from rlaif_lab.records import Comparison, Verdict
+from rlaif_lab.rounds import Rounds
+from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.store import RoundStore
+from rlaif_lab.tasks.arithmetic import Addition
+
+Make = Callable[..., Rounds]
+
+
+@pytest.fixture
+def make(organism: LanguageModel, task: Addition, tmp_path: Path) -> Make:
+    """A run of rounds of sixteen prompts; ``directory`` as in a resumed run."""
+
+    def rounds(judge: Judge, learner: Learner | None = None, directory: str = "run", **changes: Any) -> Rounds:
+        network = copy.deepcopy(organism.network).requires_grad_(True).train()
+        fields: dict[str, Any] = {
+            "policy": LanguageModel(network, organism.tokenizer, "policy"),
+            "base": organism,
+            "judge": judge,
+            "learner": learner or RLOO(),
+            "task": task,
+            "sampling": SamplingConfig(k=3),
+            "pairing": Pairing(),
+            "evaluation": Evaluation(prompts=8, samples=2),
+            "store": RoundStore(tmp_path / directory),
+            "seed": 0,
+            "prompts_per_round": 16,
+            "batch_size": 5,
+        }
+        made = Rounds(**(fields | changes))
+        made.attach_judge(lambda source: organism)
+        return made
+
+    return rounds
+
+
+def train(rounds: Rounds, seed: int) -> str:
+    """Stands for a round of training: other weights. Returns the hash of those before."""
+    before = rounds.policy.weights_hash()
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in rounds.policy.network.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=noise)
+    return before
+
+
+# --- gold ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("sees_gold", [True, False])
+def test_gold_goes_only_to_a_judge_that_declares_it(make: Make, task: Addition, sees_gold: bool) -> None:
+    judge = ScriptedJudge(lambda c: Verdict(0.5, "tie"), sees_gold)
+    make(judge)
+    assert judge.context is not None
+    assert judge.context.gold is (task if sees_gold else None)
+    assert judge.context.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("judge", "sees_gold"),
+    [
+        (OracleJudge(), True),
+        (NoisyOracleJudge(), True),
+        (ReversedJudge(OracleJudge()), True),
+        (RandomJudge(), False),
+        (ModelJudge("live"), False),
+        (ReversedJudge(ModelJudge("live")), False),
+    ],
+    ids=lambda x: getattr(x, "name", ""),
+)
+def test_which_judges_declare_it(judge: Judge, sees_gold: bool) -> None:
+    assert judge.sees_gold is sees_gold
+
+
+def test_a_judge_is_shown_prompts_and_texts_and_nothing_else(make: Make) -> None:
+    judge = ScriptedJudge(lambda c: Verdict(0.5, "tie"))
+    make(judge).run(0)
+    assert judge.asked
+    for asked in judge.asked:
+        assert isinstance(asked, Comparison)
+        assert set(asked.__slots__) == {"prompt", "first", "second"}
+        assert set(asked.prompt.__slots__) == {"id", "text"}
+
+
+# --- whose weights ------------------------------------------------------------------------------------------------
+def judging_weights(judge: Judge) -> str:
+    inner = judge.of if isinstance(judge, ReversedJudge) else judge
+    assert isinstance(inner, ModelJudge)
+    return inner.model().weights_hash()
+
+
+@pytest.mark.parametrize("wrap", [lambda j: j, ReversedJudge], ids=["bare", "wrapped"])
+def test_previous_weights_are_those_of_one_round_earlier(make: Make, wrap: Callable[[Judge], Judge]) -> None:
+    judge = wrap(ModelJudge("previous"))
+    rounds = make(judge)
+    initial = rounds.base.weights_hash()
+    rounds.run(0)
+    assert judging_weights(judge) == initial  # there is none before the first
+    started_0 = train(rounds, 0)
+    rounds.run(1)
+    assert judging_weights(judge) == started_0 == initial
+    started_1 = train(rounds, 1)
+    rounds.run(2)
+    assert judging_weights(judge) == started_1 != initial
+
+
+@pytest.mark.parametrize("weights", ["live", "initial"])
+def test_live_and_initial_weights(make: Make, weights: str) -> None:
+    judge = ModelJudge(weights)  # type: ignore[arg-type]
+    rounds = make(judge)
+    for index in range(3):
+        rounds.run(index)
+        expected = rounds.policy if weights == "live" else rounds.base
+        assert judging_weights(judge) == expected.weights_hash()
+        train(rounds, index)
+
+
+def test_two_runs_in_one_process_do_not_share_snapshots(make: Make) -> None:
+    """As in a sweep that runs its jobs one after the other."""
+    for directory in ("one", "two"):
+        judge = ModelJudge("previous")
+        rounds = make(judge, directory=directory)
+        rounds.run(0)
+        train(rounds, 5 if directory == "one" else 6)
+        rounds.run(1)
+        started = train(rounds, 7)
+        rounds.run(2)
+        assert judging_weights(judge) == started
+
+
+# --- what is trained on -------------------------------------------------------------------------------------------
+def batches(rounds: Rounds, index: int = 0) -> list[Any]:
+    data = rounds.run(index)
+    return [data[i] for i in range(len(data))]
+
+
+@pytest.mark.parametrize("learner", [RLOO(), DPO()], ids=lambda x: x.name)
+def test_recorded_logps_are_the_policys_at_round_start(make: Make, learner: Learner) -> None:
+    rounds = make(RandomJudge(), learner)
+    rounds.run(0)
+    train(rounds, 0)
+    for batch in batches(rounds, 1):
+        assert torch.equal(batch.sampled_logps, batch.reference_logps)
+        for b in range(len(batch.signal)):
+            prompt = batch.packed.prompt_ids[b][batch.packed.prompt_mask[b]].tolist()
+            for i in range(batch.signal.shape[1]):
+                mask = batch.packed.response_mask[b, i]
+                answer = batch.packed.response_ids[b, i][mask].tolist()
+                fresh = plain_logps(rounds.policy.network, prompt, answer)
+                torch.testing.assert_close(batch.sampled_logps[b, i][mask], fresh.detach(), atol=1e-5, rtol=0)
+                assert batch.sampled_logps[b, i][~mask].eq(0).all()
+
+
+def test_the_initial_reference_is_the_base_policys(make: Make) -> None:
+    rounds = make(RandomJudge(), DPO(reference="initial"))
+    rounds.run(0)
+    train(rounds, 0)
+    for batch in batches(rounds, 1):
+        prompt = batch.packed.prompt_ids[0][batch.packed.prompt_mask[0]].tolist()
+        mask = batch.packed.response_mask[0, 0]
+        expected = plain_logps(rounds.base.network, prompt, batch.packed.response_ids[0, 0][mask].tolist())
+        torch.testing.assert_close(batch.reference_logps[0, 0][mask], expected, atol=1e-5, rtol=0)
+        assert not batch.reference_logps.requires_grad
+        assert not torch.allclose(batch.sampled_logps, batch.reference_logps, atol=1e-3)
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_every_example_is_seen_once_per_pass(make: Make, passes: int) -> None:
+    rounds = make(RandomJudge(), RLOO(), passes=passes)
+    data = rounds.run(0)
+    seen = [tuple(row.flatten().tolist()) for batch in data.batches for row in batch.signal]
+    assert len(seen) == passes * data.metrics["pairs/examples"] > 0
+    assert [len(b.signal) for b in data.batches[:-1]] == [5] * (len(data.batches) - 1)
+
+
+def test_an_oracles_pairs_train_towards_gold(make: Make, task: Addition) -> None:
+    rounds = make(OracleJudge(), DPO(), prompts_per_round=200, sampling=SamplingConfig(k=8))
+    right = 0
+    for batch in batches(rounds):
+        for b in range(0 if batch is None else len(batch.signal)):
+            prompt, chosen, rejected = (
+                rounds.policy.decode([ids])[0]
+                for ids in (
+                    batch.packed.prompt_ids[b][batch.packed.prompt_mask[b]],
+                    batch.packed.response_ids[b, 0][batch.packed.response_mask[b, 0]],
+                    batch.packed.response_ids[b, 1][batch.packed.response_mask[b, 1]],
+                )
+            )
+            first, second = (int(n[::-1]) for n in prompt.rstrip("=").split("+"))
+            asked = task.to_prompt(first * 100 + second)
+            assert task.quality(asked, chosen) > task.quality(asked, rejected)
+            right += 1
+    assert right > 0
+
+
+@pytest.mark.parametrize("learner", [RLOO(), DPO(), DPO(reference="initial")], ids=lambda x: f"{x.name} {x.reference}")
+def test_a_round_without_any_preference_is_one_empty_batch(make: Make, learner: Learner) -> None:
+    data = make(ScriptedJudge(lambda c: Verdict(0.5, "tie")), learner).run(0)
+    assert (len(data), data[0]) == (1, None)
+    assert data.metrics["pairs/examples"] == data.metrics["pairs/count"] == 0
+    assert data.metrics["judge/tie_rate"] == 1.0
+
+
+def test_a_judge_that_always_fails_leaves_nothing_to_train_on(make: Make) -> None:
+    data = make(ScriptedJudge(lambda c: Verdict(None, "invalid", raw="?"))).run(0)
+    assert (len(data), data[0]) == (1, None)
+    assert data.metrics["judge/invalid_rate"] == 1.0
+
+
+# --- idempotence --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("weights", ["live", "previous"])
+def test_a_stored_round_is_loaded_bit_for_bit_and_never_computed_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch, weights: str
+) -> None:
+    first = make(ModelJudge(weights)).run(0)  # type: ignore[arg-type]
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("computed again")
+
+    for name in ("sample", "evaluate", "judge_generations", "make_pairs"):
+        monkeypatch.setattr(rounds_module, name, never)
+    again = make(ModelJudge(weights)).run(0)  # type: ignore[arg-type]
+    assert again.metrics == pytest.approx(first.metrics, nan_ok=True)
+    assert again.samples == first.samples
+    for one, other in zip(first.batches, again.batches, strict=True):
+        assert torch.equal(one.sampled_logps, other.sampled_logps)
+        assert torch.equal(one.signal, other.signal)
+        assert all(torch.equal(a, b) for a, b in zip(vars(one.packed).values(), vars(other.packed).values(), strict=True))
+
+
+def test_two_runs_with_one_seed_are_equal_and_with_another_differ(make: Make) -> None:
+    def texts(seed: int, directory: str) -> list[Any]:
+        return [row[1:] for row in make(ModelJudge("live"), directory=directory, seed=seed).run(0).samples]
+
+    assert texts(0, "a") == texts(0, "b")
+    assert texts(0, "c") != texts(1, "d")
+
+
+def test_a_round_leaves_the_policy_as_it_was(make: Make) -> None:
+    rounds = make(ModelJudge("live"), RLOO(reference="initial"))
+    before = rounds.policy.weights_hash()
+    rounds.run(0)
+    assert rounds.policy.weights_hash() == before
+    assert rounds.policy.network.training
+    assert all(p.requires_grad and p.grad is None for p in rounds.policy.network.parameters())
+    assert torch.is_grad_enabled()
+
+
+def test_rounds_and_evaluations_use_fresh_and_disjoint_prompts(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    original = Addition.prompts
+
+    def noting(self: Addition, split: Any, start: int, count: int, seed: int) -> Any:
+        made = original(self, split, start, count, seed)
+        asked.extend((split, p.id) for p in made)
+        return made
+
+    monkeypatch.setattr(Addition, "prompts", noting)
+    rounds = make(RandomJudge())
+    for index in range(3):
+        rounds.run(index)
+    assert len(asked) == 3 * (16 + 8)
+    assert len({name for _, name in asked}) == len(asked)
+
+
+def test_a_perfect_judge_has_full_informativeness(make: Make) -> None:
+    metrics = make(OracleJudge(), prompts_per_round=300).run(0).metrics
+    assert metrics["judge/accuracy"] == 1.0
+    assert metrics["gap/informativeness_I"] == pytest.approx(1.0)
+    assert metrics["gap/best_of_2"] == pytest.approx(metrics["gap/diversity_D"]) != 0
+    assert metrics["gap/relative"] <= 1.0
+    reversed_metrics = make(ReversedJudge(OracleJudge()), directory="reversed", prompts_per_round=300).run(0).metrics
+    assert reversed_metrics["gap/informativeness_I"] == pytest.approx(-1.0)
