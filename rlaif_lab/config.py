@@ -99,12 +99,12 @@ def _check_target(path: str, node: dict[str, Any]) -> None:
     if not hasattr(module, attribute):
         hint = did_you_mean(attribute, dir(module))
         raise ValueError(f"{path}._target_: module {module_name!r} has no {attribute!r}{hint}")
-    parameters = inspect.signature(getattr(module, attribute)).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
+    signature = inspect.signature(getattr(module, attribute)).parameters
+    parameters = {n: p for n, p in signature.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     arguments = [key for key in node if not key.startswith("_")]
     for key in arguments:
-        if key not in parameters:
+        if key not in parameters and not takes_any:
             hint = did_you_mean(key, list(parameters))
             raise ValueError(
                 f"{path}.{key}: {attribute} takes no such argument{hint}; it takes {', '.join(parameters)}"
@@ -117,6 +117,21 @@ def _check_target(path: str, node: dict[str, Any]) -> None:
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, [k for k in known if not k.startswith("_")], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def known_keys() -> list[str]:
+    """All keys of the default config, dotted, and of every choice in every group: what a typo may have meant."""
+    keys = list(RunConfig.__dataclass_fields__)
+    for file in Path(config_dir()).glob("*/*.yaml"):
+        if file.parent.name in FAMILIES:
+            keys += _leaves(OmegaConf.load(file), file.parent.name)
+    return sorted({*keys, "evaluation.prompts", "evaluation.samples", "experiment"})
+
+
+def _leaves(node: Any, path: str) -> list[str]:
+    if not isinstance(node, DictConfig):
+        return [path]
+    return [path, *(leaf for key in node for leaf in _leaves(node._get_node(key), f"{path}.{key!s}"))]
 
 
 def build(node: DictConfig, path: str) -> Any:

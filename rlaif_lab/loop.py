@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlaif_lab.config import build, fingerprint
 from rlaif_lab.console import print_row
+from rlaif_lab.evaluation import Evaluation
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.learners.base import Learner
 from rlaif_lab.models.sources import ModelSource, Organism
@@ -29,7 +30,6 @@ from rlaif_lab.tracking import Row, Tracker
 from rlaif_lab.trainer import TrainerConfig
 
 if TYPE_CHECKING:
-
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.rounds import Rounds
 
@@ -49,14 +49,16 @@ class Loop:
         self.pairing: Pairing = build(cfg.pairing, "pairing")
         self.trainer: TrainerConfig = build(cfg.trainer, "trainer")
         self.tracker: Tracker = build(cfg.logger, "logger")
+        self.evaluation = Evaluation(cfg.evaluation.prompts, cfg.evaluation.samples)
         self.check_together()
         self.store = RoundStore(directory)
-        identities = {source.name: source.identity(self.task) for source in self.sources()}
+        identities = {role: source.identity(self.task) for role, source in self.sources().items()}
         self.store.claim(fingerprint(cfg, identities), cfg.resume)
 
-    def sources(self) -> list[ModelSource]:
-        """Every model this run needs."""
-        return [self.policy_source, *self.judge.sources()]
+    def sources(self) -> dict[str, ModelSource]:
+        """Every model this run needs, by its role."""
+        judges = {f"judge {i}": source for i, source in enumerate(self.judge.sources())}
+        return {"policy": self.policy_source, **judges}
 
     def check_together(self) -> None:
         """What only the combination can get wrong. Raises ValueError."""
@@ -78,7 +80,7 @@ class Loop:
                     f"task {self.task.name!r} has {self.task.available(split)} prompts in its {split!r} split, but "
                     f"{rounds} x {each} fresh ones are needed; lower rounds or the prompts per round"
                 )
-        for source in self.sources():
+        for source in self.sources().values():
             source.check(self.task)
 
     # --- the run ----------------------------------------------------------------------------------------------
@@ -98,7 +100,8 @@ class Loop:
         config = {str(k): v for k, v in config.items()} | {"versions": versions(), "git_commit": git_commit()}
         with writing(self.directory / "config.json"):
             (self.directory / "config.json").write_text(json.dumps(config, indent=1))
-        self.tracker.begin(self.directory, config, self.cfg.experiment_name, self.cfg.arm, self.store.rows())
+        history = [(row, rounds.stored_samples(row["round"])) for row in self.store.rows()]
+        self.tracker.begin(self.directory, config, self.cfg.experiment_name, self.cfg.arm, history)
         failed = True
         try:
             self.startup_s = time.perf_counter() - started
@@ -113,13 +116,12 @@ class Loop:
     def build_organisms(self) -> None:
         from rlaif_lab.models.cache import build_missing
 
-        organisms = [source.recipe() for source in self.sources() if isinstance(source, Organism)]
+        organisms = [source.recipe() for source in self.sources().values() if isinstance(source, Organism)]
         if organisms:
             assert isinstance(self.task, ProceduralTask)
             build_missing(self.task, organisms)
 
     def rounds(self) -> Rounds:
-        from rlaif_lab.evaluation import Evaluation
         from rlaif_lab.models.language_model import LanguageModel
         from rlaif_lab.rounds import Rounds
 
@@ -134,7 +136,7 @@ class Loop:
             task=self.task,
             sampling=self.sampling,
             pairing=self.pairing,
-            evaluation=Evaluation(self.cfg.evaluation.prompts, self.cfg.evaluation.samples),
+            evaluation=self.evaluation,
             store=self.store,
             seed=self.cfg.seed,
             prompts_per_round=self.cfg.prompts_per_round,
@@ -154,7 +156,7 @@ class Loop:
         import pytorch_lightning as pl
         from pytorch_lightning.callbacks import ModelCheckpoint
 
-        from rlaif_lab.module import RoundEnd, RoundLoader, RoundModule
+        from rlaif_lab.module import AtomicCheckpoints, RoundEnd, RoundLoader, RoundModule
 
         quiet_lightning()
         loader = RoundLoader(rounds)
@@ -182,13 +184,13 @@ class Loop:
             enable_model_summary=False,
             use_distributed_sampler=False,
             default_root_dir=self.directory,
+            plugins=[AtomicCheckpoints()],
         )
-        with writing(self.directory / "checkpoints"):
-            trainer.fit(RoundModule(rounds, self.trainer), loader, ckpt_path=self.last_checkpoint(), weights_only=False)
+        trainer.fit(RoundModule(rounds, self.trainer), loader, ckpt_path=self.last_checkpoint(), weights_only=False)
 
     def last_checkpoint(self) -> str | None:
         """The newest checkpoint, read once to see that it is whole."""
-        found = sorted((self.directory / "checkpoints").glob("round_*.ckpt"))
+        found = sorted((self.directory / "checkpoints").glob("round_*.ckpt"), key=lambda p: int(p.stem.split("_")[1]))
         if not found:
             return None
         import torch
@@ -206,7 +208,7 @@ class Loop:
     def log_round(self, row: Row, samples: list[list[Any]]) -> None:
         """metrics.jsonl first: it is the truth, and W&B its mirror."""
         if self.store.append_row(row):
-            self.tracker.log(row, samples[: self.tracker.sample_rows])
+            self.tracker.log(row, samples)
         print_row(row, header=row["round"] == 0)
 
 

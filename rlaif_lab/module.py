@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -16,6 +19,7 @@ from rlaif_lab.learners.base import Batch, sequence_logps
 from rlaif_lab.models.packed import response_logps
 from rlaif_lab.rounds import Metrics, RoundData, Rounds
 from rlaif_lab.seeding import seed_for
+from rlaif_lab.store import write_atomically
 from rlaif_lab.trainer import TrainerConfig
 
 
@@ -96,13 +100,20 @@ class RoundLoader(pl.LightningDataModule):
         # A generator of its own: the loader otherwise draws a seed from the global one.
         return DataLoader(self.data, batch_size=None, shuffle=False, generator=torch.Generator())  # type: ignore[arg-type]
 
-    def transfer_batch_to_device(
-        self, batch: Batch | None, device: torch.device, dataloader_idx: int
-    ) -> Batch | None:
+    def transfer_batch_to_device(self, batch: Batch | None, device: torch.device, dataloader_idx: int) -> Batch | None:
         if batch is None:  # an empty round
             return None
         tensors = (batch.sampled_logps, batch.reference_logps, batch.signal)
         return Batch(batch.packed.to(device), *(tensor.to(device) for tensor in tensors))
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """A checkpoint is there whole or not at all, also when the disk fills up while it is written."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getvalue())
 
 
 class RoundEnd(pl.Callback):

@@ -88,9 +88,15 @@ def make_pairs(
     ]
     if pairing.budget is None or len(pairs) <= pairing.budget:
         return pairs
-    ranks = [seed_for("pair budget", *identity, p.prompt.id, p.sample_chosen, p.sample_rejected) for p in pairs]
+    ranks = [_rank(p, pairing.strategy, *identity) for p in pairs]
     kept = sorted(np.argsort(ranks)[: pairing.budget].tolist())
     return [pairs[i] for i in kept]
+
+
+def _rank(pair: PreferencePair, strategy: Strategy, *identity: int | str) -> int:
+    """Where a pair stands in line for the budget: the same whichever of the two the judge chose."""
+    samples = sorted((pair.sample_chosen, pair.sample_rejected)) if strategy == "all_pairs" else []
+    return seed_for("pair budget", *identity, pair.prompt.id, *samples)
 
 
 def _candidates(generation: Generation, matrix: Floats, rates: Floats, pairing: Pairing) -> list[tuple[int, int]]:
@@ -104,4 +110,4 @@ def _candidates(generation: Generation, matrix: Floats, rates: Floats, pairing: 
             first_seen.setdefault(response.text, sample)
         asked = [(i, j) if matrix[i, j] >= 0.5 else (j, i) for i, j in combinations(first_seen.values(), 2)]
     # A nan compares false: no verdict, no pair. So does a best that lost its direct comparison with the worst.
-    return [(i, j) for i, j in asked if matrix[i, j] - 0.5 > pairing.tie_margin]
+    return [(i, j) for i, j in asked if matrix[i, j] > 0.5 + pairing.tie_margin]

@@ -76,7 +76,7 @@ class Rounds:
         examples = self.learner.examples(generations, prob_beats, pairs)
         data = self.training_data(generations, examples)
         data.metrics = evaluation | self.measure(generations, judgements, prob_beats, pairs, examples) | self.times()
-        data.samples = self.samples(generations, prob_beats)
+        data.samples = self.samples(index, generations, prob_beats)
         return data
 
     def evaluate(self, index: int) -> Metrics:
@@ -195,13 +195,21 @@ class Rounds:
             "tokens/judging": sum(j.tokens for j in judgements),
         }
 
-    def samples(self, generations: Sequence[Generation], prob_beats: Floats, prompts: int = 64) -> list[list[Any]]:
+    def samples(
+        self, index: int, generations: Sequence[Generation], prob_beats: Floats, prompts: int = 64
+    ) -> list[list[Any]]:
         """The first prompts' responses with verdict and gold, for a look: rows of tracking.SAMPLE_COLUMNS."""
         return [
-            [self.index, g.prompt.text, i, r.text, float(rate), self.task.quality(g.prompt, r.text)]
+            [index, g.prompt.text, i, r.text, float(rate), self.task.quality(g.prompt, r.text)]
             for g, rates in zip(generations[:prompts], win_rates(prob_beats[:prompts]), strict=True)
             for i, (r, rate) in enumerate(zip(g.responses, rates, strict=True))
         ]
+
+    def stored_samples(self, index: int) -> list[list[Any]]:
+        """The same of an earlier round, from the store."""
+        generations = self.store.stored(index, GENERATIONS)
+        judgements = self.store.stored(index, JUDGEMENTS)
+        return self.samples(index, generations, preference_matrices(generations, judgements)) if generations else []
 
     def times(self) -> Metrics:
         return {f"time/{stage}_s": seconds for stage, seconds in self.seconds.items()}
@@ -228,7 +236,7 @@ class Rounds:
     def keep_policy(self) -> None:
         """Writes the weights at round start, if a judge will want them a round later."""
         path = self.snapshot(self.index)
-        if getattr(self.judge, "weights", None) == "previous" and not path.exists():
+        if self.judge.needs_previous_policy() and not path.exists():
             import io
 
             from rlaif_lab.store import write_atomically

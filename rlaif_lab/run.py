@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.config import check, config_dir, did_you_mean, register_schema
+from rlaif_lab.config import check, config_dir, did_you_mean, known_keys, register_schema
 
 register_schema()
 
@@ -37,6 +38,13 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(run)()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         print(f"rlaif-lab: {_sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # the output directory itself, which Hydra makes
+        from rlaif_lab.store import DISK_ERRORS
+
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"rlaif-lab: cannot write {error.filename!r}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -60,6 +68,8 @@ def _sentence(error: Exception) -> str:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         hint = did_you_mean(choice, error.options)
         return f"{group}={choice}: no such choice{hint}; there is {', '.join(error.options)}"
+    if unknown := re.match(r"Could not override '([^']+)'", text):
+        return f"unknown key {unknown[1]!r}{did_you_mean(unknown[1], known_keys())}; see rlaif-lab --cfg job"
     if isinstance(error.__cause__, OmegaConfBaseException):
         text = f"{text} {' '.join(str(error.__cause__).splitlines()[:1])}"
     return text

@@ -18,9 +18,9 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 def seed_for(*identity: int | str | float) -> int:
     """A 63-bit seed for this identity, e.g. ``seed_for(run_seed, "sample", round_index, prompt.id)``."""
-    # The type is hashed along with the value, so that 1 and "1" are different identities.
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in identity)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    # repr keeps 1 and "1" apart, and ("a", "b") from ("a, b",); numpy's numbers count as Python's.
+    plain = tuple(part.item() if isinstance(part, np.generic) else part for part in identity)
+    return int.from_bytes(hashlib.blake2b(repr(plain).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def rng_for(*identity: int | str | float) -> np.random.Generator:

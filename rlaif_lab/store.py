@@ -9,6 +9,7 @@ run directory/
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -96,7 +97,8 @@ class RoundStore:
         if whole.exists():
             progress(len(items))
             return _read_stage(whole, stage)
-        directory.mkdir(parents=True, exist_ok=True)
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         records: list[T] = []
         seconds = 0.0
         start = 0  # items done
@@ -124,12 +126,16 @@ class RoundStore:
             part.unlink()
         return done
 
+    def stored(self, round_index: int, stage: Stage[T]) -> list[T]:
+        """A stage's records if it is whole, else none."""
+        whole = self.round_directory(round_index) / f"{stage.name}.parquet"
+        return _read_stage(whole, stage).records if whole.exists() else []
+
     def once(self, round_index: int, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A JSON object, from its file if that is whole, else computed and written. Floats survive exactly."""
         path = self.round_directory(round_index) / f"{name}.json"
         if not path.exists():
             value = compute()
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(value, indent=1).encode())
         return _read_json(path)
 
@@ -143,12 +149,14 @@ class RoundStore:
         return read_metrics(self.metrics_file)
 
     def append_row(self, row: dict[str, Any]) -> bool:
-        """Adds a round's row, nan as null. A round that is already there (trained again after a crash) is left as it
+        """Adds a round's row, nan and inf as null. A round that is already there (trained again after a crash) is left as it
         is, and False returned; only a last round, which was evaluated but not trained on, gives way to a whole one."""
         for held in self.rows():
             if held["round"] == row["round"] and len(held) >= len(row):
                 return False
-        row = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+        row = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+        }
         with writing(self.metrics_file), self.metrics_file.open("rb+" if self.metrics_file.exists() else "wb+") as file:
             file.seek(0, os.SEEK_END)
             if file.tell():  # cut off what a crash left of a half-written line
@@ -164,23 +172,22 @@ class RoundStore:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl, one per round (the later of two), sorted.
 
-    ValueError for a line that is no JSON, unless it is the last one and was cut short.
+    ValueError for a line that is no such row.
     """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
+    lines = path.read_bytes().split(b"\n")[:-1]  # what no newline ends was cut short by a crash
     rows: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
         try:
             row = json.loads(line)
             rows[row["round"]] = row
         except (ValueError, KeyError, TypeError) as error:  # not UTF-8, no JSON, no object, no round
-            if number == len(lines):  # no newline after it: a crash cut the write short
-                continue
             raise ValueError(f"{path}, line {number}: not a round's metrics in JSON ({error})") from None
     return [rows[index] for index in sorted(rows)]
+
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 # --- files ----------------------------------------------------------------------------------------------------
@@ -198,10 +205,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into one clear sentence."""
+    """Turns a full or read-only disk into one clear sentence; other errors pass."""
     try:
         yield
     except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
         raise DiskError(
             f"cannot write {str(path)!r}: {error.strerror or error}; what was computed before is kept, and the run "
             "goes on from there with resume=true"
@@ -223,13 +232,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _write_stage(path: Path, stage: Stage[T], result: StageResult[T]) -> None:
     table = stage.encode(result.records).replace_schema_metadata({"seconds": repr(result.seconds)})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
 def _read_stage(path: Path, stage: Stage[T]) -> StageResult[T]:
     try:
-        table = pq.read_table(path, memory_map=False)
+        table = pq.read_table(path, page_checksum_verification=True)
         return StageResult(stage.decode(table), float(table.schema.metadata[b"seconds"]))
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
         raise ValueError(

@@ -15,20 +15,22 @@ from typing import Any, Literal
 
 SAMPLE_COLUMNS = ("round", "prompt", "sample", "response", "win_rate", "gold_quality")
 Row = dict[str, Any]
+Samples = Sequence[Sequence[Any]]  # rows of SAMPLE_COLUMNS
+LoggedRound = tuple[Row, Samples]
 
 
 class Tracker(ABC):
     """Where rows go besides metrics.jsonl. A new one is a subclass plus one YAML in conf/logger/."""
 
-    sample_rows: int = 0
+    @abstractmethod
+    def begin(
+        self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
+    ) -> None:
+        """Opens the run. ``history``: what an earlier part of it logged."""
 
     @abstractmethod
-    def begin(self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[Row]) -> None:
-        """Opens the run. ``history``: rows of an earlier part of it."""
-
-    @abstractmethod
-    def log(self, row: Row, samples: Sequence[Sequence[Any]]) -> None:
-        """One round. ``samples``: rows of SAMPLE_COLUMNS."""
+    def log(self, row: Row, samples: Samples) -> None:
+        """One round."""
 
     @abstractmethod
     def end(self, failed: bool) -> None: ...
@@ -37,9 +39,11 @@ class Tracker(ABC):
 class NoTracker(Tracker):
     """metrics.jsonl only."""
 
-    def begin(self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[Row]) -> None: ...
+    def begin(
+        self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
+    ) -> None: ...
 
-    def log(self, row: Row, samples: Sequence[Sequence[Any]]) -> None: ...
+    def log(self, row: Row, samples: Samples) -> None: ...
 
     def end(self, failed: bool) -> None: ...
 
@@ -63,7 +67,9 @@ class WandbTracker(Tracker):
         self.sample_rows = sample_rows
         self.run: Any = None
 
-    def begin(self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[Row]) -> None:
+    def begin(
+        self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
+    ) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its one look-up of a host when offline
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
@@ -86,11 +92,11 @@ class WandbTracker(Tracker):
         self.defined: set[str] = set()
         # Online, W&B knows the rounds up to run.step already; offline, each part of a run is a folder of its own.
         known = self.run.step if self.mode == "online" else 0
-        for row in history:
+        for row, samples in history:
             if row["round"] >= known:
-                self.log(row, [])
+                self.log(row, samples)
 
-    def log(self, row: Row, samples: Sequence[Sequence[Any]]) -> None:
+    def log(self, row: Row, samples: Samples) -> None:
         values = {key: value for key, value in row.items() if value is not None}
         for name in values:
             if name not in self.defined and name != "round":
@@ -99,7 +105,9 @@ class WandbTracker(Tracker):
         if samples:
             import wandb
 
-            values["samples"] = wandb.Table(columns=list(SAMPLE_COLUMNS), data=[list(sample) for sample in samples])
+            values["samples"] = wandb.Table(
+                columns=list(SAMPLE_COLUMNS), data=[list(sample) for sample in samples[: self.sample_rows]]
+            )
         self.run.log(values, step=int(row["round"]))
 
     def end(self, failed: bool) -> None:

@@ -1,4 +1,4 @@
-"""One thread, one throw-away organism cache per session, W&B offline, and two tiny models that tests must not change."""
+"""One thread, one throw-away organism cache per session, W&B offline, and two tiny models that tests never change."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 import pytest
 import torch
+from helpers import tiny_recipe
 
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.recipe import Recipe
 from rlaif_lab.tasks.arithmetic import Addition
-from helpers import tiny_recipe
 
 torch.set_num_threads(1)
 

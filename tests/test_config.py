@@ -79,7 +79,10 @@ def test_the_check_loads_no_heavy_library() -> None:
         (["judge=reversed", "+judge.of.flop=1"], ["judge.of.flop", "OracleJudge"]),
         (["~learner.clip", "learner._target_=rlaif_lab.learners.dpo.DPO"], ["learner.kl_weight", "DPO"]),
         (["judge=noisy_oracle", "~policy.skill"], ["policy.skill is missing", "Organism needs it"]),
-        (["learner._target_=rlaif_lab.learners.rloo.RLO"], ["learner._target_", "has no 'RLO'", "did you mean 'RLOO'?"]),
+        (
+            ["learner._target_=rlaif_lab.learners.rloo.RLO"],
+            ["learner._target_", "has no 'RLO'", "did you mean 'RLOO'?"],
+        ),
         (["learner._target_=rlaif_lab.learnerss.rloo.RLOO"], ["learner._target_: cannot import", "learnerss"]),
         (["learner._target_=RLOO"], ["learner._target_: cannot import 'RLOO'"]),
         (["~learner._target_"], ["learner must be a mapping with a _target_"]),
@@ -173,7 +176,8 @@ def test_a_fingerprint_is_flat_text_with_what_decides_the_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=1", "learner.clip=0.3", "sampler.stop=[a]", "judge.reads=sum_logp", "task.digits=2", "evaluation.samples=2"]
+    "override",
+    ["seed=1", "learner.clip=0.3", "sampler.stop=[a]", "judge.reads=sum_logp", "task.digits=2", "evaluation.samples=2"],
 )
 def test_what_changes_a_number_changes_the_fingerprint(override: str) -> None:
     assert fingerprint(config(override), {}) != fingerprint(config(), {})

@@ -22,7 +22,17 @@ def loop(directory: Path, *overrides: str) -> Loop:
     register_schema()
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        cfg = compose("config", overrides=["logger=none", "task.digits=2", "prompts_per_round=64", "rounds=2", "evaluation.prompts=64", *overrides])
+        cfg = compose(
+            "config",
+            overrides=[
+                "logger=none",
+                "task.digits=2",
+                "prompts_per_round=64",
+                "rounds=2",
+                "evaluation.prompts=64",
+                *overrides,
+            ],
+        )
     check(cfg)
     return Loop(cfg, directory)
 
@@ -39,7 +49,9 @@ def loop(directory: Path, *overrides: str) -> Loop:
         ("sampler.top_p=0", "sampler.top_p"),
     ],
 )
-def test_mistakes_are_refused_before_anything_is_trained_or_claimed(tmp_path: Path, override: str, message: str) -> None:
+def test_mistakes_are_refused_before_anything_is_trained_or_claimed(
+    tmp_path: Path, override: str, message: str
+) -> None:
     with pytest.raises(ValueError) as caught:
         loop(tmp_path, override)
     assert message in str(caught.value)
@@ -69,7 +81,9 @@ def test_a_policy_and_a_judge_of_one_name_are_both_in_the_fingerprint(tmp_path: 
             loop(tmp_path / "run", *overrides, "resume=true")
 
 
-@pytest.mark.parametrize("error", [ConnectionRefusedError("the judge's server is down"), FileNotFoundError("policy.pt")])
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError("the judge's server is down"), FileNotFoundError("policy.pt")]
+)
 def test_an_error_of_the_judge_is_not_reported_as_a_full_disk(
     tmp_path: Path, organism: LanguageModel, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
@@ -82,7 +96,7 @@ def test_an_error_of_the_judge_is_not_reported_as_a_full_disk(
     made = loop(tmp_path)
     monkeypatch.setattr(pytorch_lightning.Trainer, "fit", fails)
     rounds = SimpleNamespace(policy=LanguageModel(copy.deepcopy(organism.network), organism.tokenizer, "policy"))
-    with pytest.raises(Exception) as caught:  # noqa: B017, PT011
+    with pytest.raises(Exception) as caught:
         made.train(rounds)  # type: ignore[arg-type]
     assert not isinstance(caught.value, DiskError), caught.value
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import ScriptedJudge, generation, judgement, response
 
 from rlaif_lab.judges.base import judge_generations
 from rlaif_lab.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates
 from rlaif_lab.records import Comparison, Generation, Prompt, Verdict
-from helpers import ScriptedJudge, generation, judgement, response
 
 NAN = np.nan
 MATRIX = np.array([[0.5, 0.9, 0.6], [0.1, 0.5, 0.5], [0.4, 0.5, 0.5]])
@@ -33,7 +33,10 @@ def pairs_of(made: Floats, pairing: Pairing, *texts: str) -> list[tuple[int, int
 # --- matrices -----------------------------------------------------------------------------------------------------
 def test_a_matrix_holds_each_verdict_both_ways_round() -> None:
     g = generation("p", "a", "b", "c")
-    judged = [judgement(Comparison(g.prompt, "a", "b"), 0, 1, 0.9), judgement(Comparison(g.prompt, "c", "a"), 2, 0, 0.4)]
+    judged = [
+        judgement(Comparison(g.prompt, "a", "b"), 0, 1, 0.9),
+        judgement(Comparison(g.prompt, "c", "a"), 2, 0, 0.4),
+    ]
     made = preference_matrices([g], judged)[0]
     np.testing.assert_allclose(made, [[0.5, 0.9, 0.6], [0.1, 0.5, NAN], [0.4, NAN, 0.5]])
 
@@ -164,7 +167,7 @@ def test_the_budget_is_drawn_anew_each_round_and_evenly_over_prompts() -> None:
     assert drawn[0] != drawn[1]
     assert make_pairs(generations, matrices, Pairing(budget=20), 0, 0) == drawn[0]
     counts = np.bincount([int(p.prompt.id[1:]) for pairs in drawn for p in pairs], minlength=100)
-    assert 5 <= counts.min()
+    assert counts.min() >= 5
     assert counts.max() <= 40
 
 

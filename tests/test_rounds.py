@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from helpers import ScriptedJudge, plain_logps
+
 from rlaif_lab import rounds as rounds_module
 from rlaif_lab.evaluation import Evaluation
 from rlaif_lab.judges.base import Judge
@@ -246,7 +246,9 @@ def test_a_stored_round_is_loaded_bit_for_bit_and_never_computed_again(
     for one, other in zip(first.batches, again.batches, strict=True):
         assert torch.equal(one.sampled_logps, other.sampled_logps)
         assert torch.equal(one.signal, other.signal)
-        assert all(torch.equal(a, b) for a, b in zip(vars(one.packed).values(), vars(other.packed).values(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(vars(one.packed).values(), vars(other.packed).values(), strict=True)
+        )
 
 
 def test_two_runs_with_one_seed_are_equal_and_with_another_differ(make: Make) -> None:

@@ -64,7 +64,13 @@ def test_rng_for_is_a_generator_of_its_own() -> None:
 def test_splitmix64_gives_the_published_sequence() -> None:
     """The first outputs of the reference implementation seeded with 1234567 (its state goes up by the golden gamma)."""
     states = np.uint64(1234567) + np.uint64(0x9E3779B97F4A7C15) * np.arange(5, dtype=np.uint64)
-    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    published = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
     assert splitmix64(states).tolist() == published
 
 

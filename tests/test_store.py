@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -104,7 +103,7 @@ def test_rounds_do_not_meet(store: RoundStore) -> None:
     assert store.stage(1000, PAIRS, [0], never, chunk=1).records[0].sample_chosen == 1000
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """In place of a kill."""
 
 
@@ -116,7 +115,7 @@ def crashing(at: int, seen: list[Prompt]) -> Callable[[Sequence[Prompt]], list[G
         nonlocal calls
         calls += 1
         if calls == at:
-            raise Crash
+            raise CrashError
         seen.extend(some)
         return generations(some)
 
@@ -127,7 +126,7 @@ def crashing(at: int, seen: list[Prompt]) -> Callable[[Sequence[Prompt]], list[G
 def test_a_killed_stage_goes_on_where_it_stopped(store: RoundStore, at: int) -> None:
     seen: list[Prompt] = []
     progressed: list[int] = []
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         store.stage(0, GENERATIONS, PROMPTS, crashing(at, seen), chunk=3)
     assert not (store.directory / "round_000" / "generations.parquet").exists()
     result = RoundStore(store.directory, 0.0).stage(
@@ -142,7 +141,7 @@ def test_a_killed_stage_goes_on_where_it_stopped(store: RoundStore, at: int) -> 
 def test_a_stage_killed_again_and_again_still_ends_the_same(store: RoundStore) -> None:
     seen: list[Prompt] = []
     for _ in range(9):
-        with pytest.raises(Crash):
+        with pytest.raises(CrashError):
             store.stage(0, GENERATIONS, PROMPTS, crashing(2, seen), chunk=1)
     assert store.stage(0, GENERATIONS, PROMPTS, crashing(-1, seen), chunk=1).records == generations(PROMPTS)
     assert seen == PROMPTS
@@ -151,14 +150,14 @@ def test_a_stage_killed_again_and_again_still_ends_the_same(store: RoundStore) -
 def test_a_stages_seconds_include_those_before_the_crash(store: RoundStore, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 2))  # every look at the clock is two seconds later
     monkeypatch.setattr(store_module.time, "perf_counter", lambda: next(clock))
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         store.stage(0, GENERATIONS, PROMPTS, crashing(3, []), chunk=3)
     assert store.stage(0, GENERATIONS, PROMPTS, generations, chunk=3).seconds == 8.0  # four chunks
 
 
 def test_cheap_chunks_are_not_worth_a_file(tmp_path: Path) -> None:
     store = RoundStore(tmp_path, part_seconds=1000.0)
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         store.stage(0, GENERATIONS, PROMPTS, crashing(3, []), chunk=3)
     assert hidden(store) == []
 
@@ -172,7 +171,7 @@ def test_temporary_files_of_a_kill_are_ignored(store: RoundStore, leftover: str)
 
 def test_part_files_of_a_whole_stage_are_ignored(store: RoundStore) -> None:
     """A kill between the rename and the deletion of the parts."""
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         store.stage(0, GENERATIONS, PROMPTS, crashing(3, []), chunk=3)
     parts = {part: part.read_bytes() for part in hidden(store)}
     assert len(parts) == 2
@@ -233,7 +232,7 @@ def test_flipped_bits_in_the_data_do_not_go_unnoticed(store: RoundStore, name: s
 
 
 def test_a_corrupt_part_file_is_named_too(store: RoundStore) -> None:
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         store.stage(0, GENERATIONS, PROMPTS, crashing(3, []), chunk=3)
     part = hidden(store)[0]
     part.write_bytes(b"half")
@@ -251,7 +250,7 @@ def test_an_object_is_computed_once_and_its_floats_survive_exactly(store: RoundS
 
 def test_what_was_computed_and_what_was_loaded_are_the_same_thing(store: RoundStore) -> None:
     """A tuple comes back as a list already the first time, so a resumed run cannot differ."""
-    assert store.once(0, "x", lambda: {"a": (1, 2)}) == store.once(0, "x", lambda: {}) == {"a": [1, 2]}
+    assert store.once(0, "x", lambda: {"a": (1, 2)}) == store.once(0, "x", dict) == {"a": [1, 2]}
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
@@ -259,7 +258,7 @@ def test_a_corrupt_object_is_named(store: RoundStore, content: bytes) -> None:
     store.once(0, "evaluation", lambda: {"a": 1})
     (store.directory / "round_000" / "evaluation.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"evaluation\.json' is corrupt"):
-        store.once(0, "evaluation", lambda: {})
+        store.once(0, "evaluation", dict)
 
 
 # --- whose store --------------------------------------------------------------------------------------------------
@@ -407,7 +406,7 @@ def test_a_full_disk_is_one_clear_sentence_and_the_run_can_go_on(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(DiskError, match="No space left on device.*resume=true") as caught:
+        with pytest.raises(DiskError, match=r"No space left on device.*resume=true") as caught:
             WRITES[what](store)
     assert isinstance(caught.value, ValueError)
     assert str(store.directory) in str(caught.value)
@@ -415,7 +414,9 @@ def test_a_full_disk_is_one_clear_sentence_and_the_run_can_go_on(
 
 
 @pytest.mark.parametrize("what", ["a stage", "an object", "a claim"])
-def test_a_disk_too_full_for_a_folder_says_so_too(store: RoundStore, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_disk_too_full_for_a_folder_says_so_too(
+    store: RoundStore, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(DiskError, match="No space left on device"):
         WRITES[what](store)

@@ -50,6 +50,10 @@ class Judge(ABC):
         """The models it needs besides the policy."""
         return []
 
+    def needs_previous_policy(self) -> bool:
+        """Whether it will ask for the policy's ``previous`` weights, which are only kept for one that does."""
+        return False
+
     @abstractmethod
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One verdict per comparison, each as presented: ``first`` in slot one."""

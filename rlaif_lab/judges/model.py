@@ -62,6 +62,9 @@ class ModelJudge(Judge):
     def sources(self) -> list[ModelSource]:
         return [] if isinstance(self.weights, str) else [self.weights]
 
+    def needs_previous_policy(self) -> bool:
+        return self.weights == "previous"
+
     def model(self) -> LanguageModel:
         """The judging weights as of now."""
         if isinstance(self.weights, str):
@@ -85,14 +88,15 @@ class ModelJudge(Judge):
         for at in range(0, len(groups), self.batch_size):
             tokens += self._score(model, groups[at : at + self.batch_size], scores)
         latency = (time.perf_counter() - start) / len(comparisons)
+        each, rest = divmod(tokens, len(comparisons))  # shared out so that the sum is what was processed
         return [
             Verdict(
                 prob := self._prob_first_wins(scores[c.prompt.text, c.first], scores[c.prompt.text, c.second]),
                 "tie" if prob == 0.5 else "ok",
                 latency,
-                tokens // len(comparisons),
+                each + (i < rest),
             )
-            for c in comparisons
+            for i, c in enumerate(comparisons)
         ]
 
     def _prob_first_wins(self, first: tuple[float, int], second: tuple[float, int]) -> float:
@@ -115,7 +119,8 @@ class ModelJudge(Judge):
             values, lengths = self._read(model, batch)
         for (prompt, group), row, sizes in zip(groups, values.tolist(), lengths.tolist(), strict=True):
             scores.update({(prompt, text): (row[i], sizes[i]) for i, text in enumerate(group)})
-        return int(batch.prompt_mask.sum() + batch.response_mask.sum())
+        asked = len(texts) if self.reads == "verdict" else 0
+        return int(batch.prompt_mask.sum() + batch.response_mask.sum()) + asked
 
     def _read(self, model: LanguageModel, batch: Packed) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and response lengths in tokens: (B, n) each."""

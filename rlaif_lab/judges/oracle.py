@@ -110,6 +110,9 @@ class ReversedJudge(Judge):
     def sources(self) -> list[ModelSource]:
         return self.of.sources()
 
+    def needs_previous_policy(self) -> bool:
+        return self.of.needs_previous_policy()
+
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         return [
             v if v.prob_first_wins is None else replace(v, prob_first_wins=1.0 - v.prob_first_wins)

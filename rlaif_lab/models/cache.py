@@ -43,7 +43,7 @@ def build_missing(task: ProceduralTask, recipes: Sequence[Recipe]) -> None:
             if folder.exists():
                 waiting.remove(recipe)
                 continue
-            with _try_lock(folder.with_suffix(".lock")) as mine:
+            with _try_lock(folder.with_name(f"{folder.name}.lock")) as mine:
                 if mine and not folder.exists():
                     _build(task, recipe, folder)
         if any(not organism_folder(task, recipe).exists() for recipe in waiting):

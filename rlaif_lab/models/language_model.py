@@ -50,13 +50,16 @@ class LanguageModel:
         return [[*row, self.eos_id] if end else row for row, end in zip(ids, done, strict=True)]
 
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
-        return self.tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True)
+        ids = [list(row) for row in rows]
+        return self.tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []
 
     def _encode(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
         """Refuses unknown characters: the text would be scored as another text."""
         if not texts:
             return []
-        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=add_special_tokens)["input_ids"]
+        ids: list[list[int]] = self.tokenizer(  # "<eos>" spelled out in a text is five characters, not an end
+            list(texts), add_special_tokens=add_special_tokens, split_special_tokens=True
+        )["input_ids"]
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
             return ids
@@ -94,5 +97,5 @@ def hash_weights(network: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

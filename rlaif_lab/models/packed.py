@@ -76,6 +76,7 @@ def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
     rows, width = batch.prompt_ids.shape
     _, n, length = batch.response_ids.shape
     total = width + n * length
+    _refuse_narrow_window(network, width + length)
     ids = torch.cat([batch.prompt_ids, batch.response_ids.reshape(rows, n * length)], dim=1)
     prompt_lengths = batch.prompt_mask.sum(1, keepdim=True)
     prompt_positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
@@ -108,6 +109,16 @@ def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
     first = logits[:, :1].unsqueeze(1).expand(rows, n, 1, -1)
     rest = logits[:, 1:].reshape(rows, n, length, -1)
     return torch.cat([first, rest], dim=2)
+
+
+def _refuse_narrow_window(network: PreTrainedModel, length: int) -> None:
+    """The mask written here is for full attention; a sliding window must be wide enough to be the same."""
+    window = getattr(network.config.get_text_config(), "sliding_window", None)
+    if window is not None and length > window:
+        raise ValueError(
+            f"a prompt with its response is {length} tokens long, but this model attends to the last {window} only "
+            "(sliding_window); shorten prompts or sampler.max_new_tokens"
+        )
 
 
 def token_logps(logits: Tensor, batch: Packed) -> Tensor:

@@ -8,11 +8,12 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from rlaif_lab.tasks.base import SPLITS, Skill, Split
+from rlaif_lab.tasks.base import Skill, Split
 
 if TYPE_CHECKING:
     from rlaif_lab.tasks.base import ProceduralTask
 
+PRETRAINING: tuple[Split, ...] = ("policy_pretraining", "judge_pretraining")
 FORMAT = 1
 """Raise when the meaning of a recipe changes without its fields changing (corpus, initialisation, optimiser)."""
 
@@ -21,21 +22,19 @@ FORMAT = 1
 class Recipe:
     """A tiny Llama pretrained on what a demonstrator of ``skill`` writes: answers, and verdicts on answers.
 
-    split: whose problems it sees; policies and judges learn from disjoint ones.
-    verdict_share: share of the rows whose answer is somebody else's (given, not learnt), there to be judged.
+    split: whose problems it sees; policies and judges learn from disjoint ones. batch_size: prompts, two turns each.
     """
 
     skill: Skill
     split: Split
-    steps: int = 1000
+    steps: int = 800
     batch_size: int = 128
     learning_rate: float = 6e-3
     weight_decay: float = 0.01
     warmup_steps: int = 50
-    verdict_share: float = 0.4
     width: int = 96
-    layers: int = 2
-    heads: int = 4
+    layers: int = 3
+    heads: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -44,10 +43,8 @@ class Recipe:
                 raise ValueError(f"recipe.{name} must be at least 1; got {getattr(self, name)}")
         if self.width % (2 * self.heads):
             raise ValueError(f"recipe.width must be a multiple of 2 x heads; got {self.width} and {self.heads} heads")
-        if self.split not in SPLITS:
-            raise ValueError(f"recipe.split must be one of {', '.join(SPLITS)}; got {self.split!r}")
-        if not 0.0 <= self.verdict_share < 1.0:
-            raise ValueError(f"recipe.verdict_share must lie in [0, 1); got {self.verdict_share}")
+        if self.split not in PRETRAINING:
+            raise ValueError(f"recipe.split must be one of {', '.join(PRETRAINING)}; got {self.split!r}")
         if self.learning_rate <= 0:
             raise ValueError(f"recipe.learning_rate must be positive; got {self.learning_rate}")
 
@@ -59,5 +56,6 @@ class Recipe:
 
 def _source_hash(task_class: type) -> str:
     """A task's demonstrators decide the corpus, so an edited task must not find its old organisms."""
-    own = [c for c in task_class.__mro__ if c.__module__ not in ("abc", "builtins")]
-    return hashlib.sha256("".join(map(inspect.getsource, own)).encode()).hexdigest()
+    modules = {inspect.getmodule(c) for c in task_class.__mro__ if c.__module__ not in ("abc", "builtins")}
+    sources = sorted(inspect.getsource(module) for module in modules if module is not None)
+    return hashlib.sha256("".join(sources).encode()).hexdigest()

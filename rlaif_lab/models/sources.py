@@ -40,13 +40,12 @@ class Organism(ModelSource):
 
     skill: Any
     split: Split
-    steps: int = 1000
+    steps: int = 800
     batch_size: int = 128
     learning_rate: float = 6e-3
-    verdict_share: float = 0.4
     width: int = 96
-    layers: int = 2
-    heads: int = 4
+    layers: int = 3
+    heads: int = 3
     seed: int = 0
     name: str = "organism"
 
@@ -117,9 +116,10 @@ def check_model_folder(path: Path) -> None:
     if not (path / "config.json").is_file():
         raise ValueError(f"model folder {str(path)!r} holds no config.json, so it is not a saved model")
     try:
-        architectures = json.loads((path / "config.json").read_text()).get("architectures") or []
+        config = json.loads((path / "config.json").read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"model folder {str(path)!r}: config.json is not valid JSON ({error})") from None
+    architectures = (config.get("architectures") if isinstance(config, dict) else None) or []
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         raise ValueError(f"model folder {str(path)!r} is not a causal LM: its architectures are {architectures}")
     if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):

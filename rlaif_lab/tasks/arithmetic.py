@@ -23,8 +23,8 @@ class Addition(ProceduralTask):
 
     def __init__(self, digits: int = 3) -> None:
         super().__init__()
-        if not 1 <= digits <= 4:
-            raise ValueError(f"task.digits must lie in 1..4; got {digits}")
+        if not 1 <= digits <= 3:
+            raise ValueError(f"task.digits must lie in 1..3; got {digits}")
         self.digits = digits
         self.name = f"addition{digits}"
         self.alphabet = "0123456789+="

@@ -30,6 +30,7 @@ class Skill:
 
     def __post_init__(self) -> None:
         for name, value in (("slip", self.slip), ("misconception", self.misconception)):
+            object.__setattr__(self, name, float(value))  # 1 and 1.0 are one recipe
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"skill.{name} is a probability and must lie in [0, 1]; got {value}")
 

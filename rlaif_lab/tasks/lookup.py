@@ -1,7 +1,7 @@
 """Facts to be recalled: pure look-up, where no generation-verification gap is expected.
 
-Every fact has a sign of its own, and ``水=`` is answered by the two digits that it happens to have. There is nothing to compute and nothing to
-check: who does not know the fact cannot tell a right answer from a wrong one either.
+Every fact has a sign of its own, and ``水=`` is answered by the two digits that it happens to have. There is nothing to
+compute and nothing to check: who does not know the fact cannot tell a right answer from a wrong one either.
 
 Unsystematic error (slip): the share of facts the demonstrator never learnt; there it guesses anew every time. A more
 skilled demonstrator knows all that a less skilled one knows.

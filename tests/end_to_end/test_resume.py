@@ -50,9 +50,7 @@ def test_killed_and_resumed_equals_straight(
 
     run = tmp_path / "killed"
     for stage, call in deaths:
-        died = killed_lab(
-            cache, stage, call, *SMALL, *setting, f"hydra.run.dir={run}", "resume=true", cwd=tmp_path
-        )
+        died = killed_lab(cache, stage, call, *SMALL, *setting, f"hydra.run.dir={run}", "resume=true", cwd=tmp_path)
         assert died.returncode == -signal.SIGKILL, (stage, died.stderr)
     resumed = killed_lab(cache, "never", 0, *SMALL, *setting, f"hydra.run.dir={run}", "resume=true", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr

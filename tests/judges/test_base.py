@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from helpers import ScriptedJudge, generation
 
 from rlaif_lab.judges.base import comparisons_of, debias, judge_generations
 from rlaif_lab.records import Comparison, Prompt, Verdict
-from helpers import ScriptedJudge, generation
 
 COMPARISON = Comparison(Prompt("p", "1+1="), "a", "b")
 
@@ -77,7 +77,8 @@ def test_one_failed_order_fails_the_judgement_and_its_words_are_kept(
 
 
 @pytest.mark.parametrize(
-    ("probability", "status"), [(None, "ok"), (None, "tie"), (0.5, "invalid"), (0.5, "abstain"), (1.5, "ok"), (-0.1, "ok")]
+    ("probability", "status"),
+    [(None, "ok"), (None, "tie"), (0.5, "invalid"), (0.5, "abstain"), (1.5, "ok"), (-0.1, "ok")],
 )
 def test_a_verdict_cannot_contradict_itself(probability: float | None, status: str) -> None:
     with pytest.raises(AssertionError):

@@ -9,19 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import RAGGED_PROMPTS, plain_logps, prompts_of
 
 from rlaif_lab.judges.base import JudgeContext, both_orders, debias
 from rlaif_lab.judges.model import ModelJudge
 from rlaif_lab.judges.oracle import ReversedJudge
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Prompt, Verdict
-from helpers import RAGGED_PROMPTS, plain_logps, prompts_of
 
 READINGS = ("mean_logp", "sum_logp", "verdict")
 TEXTS = ("080", "", "1", "12345", "090")
 
 
-def judge_with(model: LanguageModel, reads: str = "mean_logp", weights: Any = "live", **others: LanguageModel) -> ModelJudge:
+def judge_with(
+    model: LanguageModel, reads: str = "mean_logp", weights: Any = "live", **others: LanguageModel
+) -> ModelJudge:
     """``others``: the policy's weights by name, where they differ from ``model``."""
     judge = ModelJudge(weights, reads=reads)  # type: ignore[arg-type]
     judge.attach(JudgeContext(0, lambda name: others.get(name, model), lambda source: others["loaded"], None))
@@ -178,7 +180,7 @@ def test_a_reading_that_the_model_cannot_give_is_refused_when_attached(untrained
     bare = Tokenizer(models.WordLevel({"<unk>": 0, "1": 1}, unk_token="<unk>"))
     model = LanguageModel(untrained.network, PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="<unk>"), "bare")
     judge_with(model, "mean_logp")
-    with pytest.raises(ValueError, match="judge.reads=verdict"):
+    with pytest.raises(ValueError, match=r"judge.reads=verdict"):
         judge_with(model, "verdict")
 
 

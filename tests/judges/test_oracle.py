@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from helpers import ScriptedJudge, attached, generation
 from scipy import stats
 
 from rlaif_lab.judges.base import both_orders, debias, judge_generations
@@ -15,7 +16,6 @@ from rlaif_lab.pairing import preference_matrices
 from rlaif_lab.records import Comparison, Generation, Prompt, Verdict
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.base import Skill
-from helpers import ScriptedJudge, attached, generation
 
 PROMPT = Prompt("addition2/43+65=", "43+65=")  # 34 + 56 = 90; under the misconception 80
 RIGHT, MISLED, WRONG, WORSE = "090", "080", "091", "555"
@@ -79,7 +79,9 @@ def test_a_random_judge_is_independent_of_gold(task: Addition) -> None:
 
 def test_a_random_judge_draws_anew_for_each_seed_and_each_prompt() -> None:
     comparisons = [Comparison(Prompt(f"p{i}", "12+34="), "1", "2") for i in range(400)]
-    one, same, other = ([v.prob_first_wins for v in attached(RandomJudge(), seed=s).verdicts(comparisons)] for s in (0, 0, 1))
+    one, same, other = (
+        [v.prob_first_wins for v in attached(RandomJudge(), seed=s).verdicts(comparisons)] for s in (0, 0, 1)
+    )
     assert one == same
     assert 0.4 < np.mean(np.array(one) == other) < 0.6
 
@@ -88,7 +90,10 @@ def test_a_random_judge_draws_anew_for_each_seed_and_each_prompt() -> None:
 @pytest.mark.parametrize("flip", [0.0, 0.2, 0.5, 1.0])
 def test_unsystematic_errors_come_at_their_rate_in_both_orders_alike(task: Addition, flip: float) -> None:
     judge = attached(NoisyOracleJudge(flip=flip), task)
-    comparisons = [Comparison(task.to_prompt(i), task.demonstrate(np.array([i]), Skill(0, 0), np.random.default_rng())[0], "xxx") for i in range(3000)]
+    comparisons = [
+        Comparison(task.to_prompt(i), task.demonstrate(np.array([i]), Skill(0, 0), np.random.default_rng())[0], "xxx")
+        for i in range(3000)
+    ]
     pairs = both_orders(judge, comparisons)
     assert all(a.prob_first_wins == 1.0 - b.prob_first_wins for a, b in pairs)
     wrong = sum(a.prob_first_wins == 0.0 for a, _ in pairs)

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import generation
 from torch import Tensor
 
 from rlaif_lab.learners.base import Batch, Learner, groups_as_examples, pairs_as_examples
@@ -16,7 +17,6 @@ from rlaif_lab.learners.rloo import RLOO
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import Packed, pack, response_logps
 from rlaif_lab.records import PreferencePair
-from helpers import generation
 
 
 def softplus(x: float) -> float:
@@ -36,7 +36,10 @@ def test_pairs_become_examples_with_the_chosen_first() -> None:
     generations = [generation("p", "a", "b"), generation("q", "c", "d", "e")]
     pairs = [PreferencePair(generations[1].prompt, 2, 0, 0.75), PreferencePair(generations[0].prompt, 0, 1, 1.0)]
     examples = pairs_as_examples(generations, pairs)
-    assert [(e.generation, e.samples, e.signal) for e in examples] == [(1, (2, 0), (0.75, 0.25)), (0, (0, 1), (1.0, 0.0))]
+    assert [(e.generation, e.samples, e.signal) for e in examples] == [
+        (1, (2, 0), (0.75, 0.25)),
+        (0, (0, 1), (1.0, 0.0)),
+    ]
 
 
 def test_groups_become_examples_of_win_rates() -> None:
@@ -126,7 +129,9 @@ def test_on_policy_rloo_follows_the_advantages() -> None:
 
 
 # --- batch x accumulation -------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("learner", [DPO(), DPO(labels="soft", nll_weight=0.0), RLOO(), RLOO(kl_weight=0.3)], ids=lambda x: x.name)
+@pytest.mark.parametrize(
+    "learner", [DPO(), DPO(labels="soft", nll_weight=0.0), RLOO(), RLOO(kl_weight=0.3)], ids=lambda x: x.name
+)
 def test_one_batch_of_eight_has_the_gradient_of_two_of_four(untrained: LanguageModel, learner: Learner) -> None:
     """Although the halves are padded to other lengths."""
     rng = np.random.default_rng(0)

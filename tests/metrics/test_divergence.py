@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import RAGGED_PROMPTS, prompts_of
 
 from rlaif_lab.evaluation import divergence_metrics
 from rlaif_lab.metrics.divergence import kl_and_entropy
@@ -14,7 +15,6 @@ from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import pack
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
-from helpers import RAGGED_PROMPTS, prompts_of
 
 
 def test_kl_and_entropy_by_hand() -> None:
@@ -60,7 +60,9 @@ def test_full_vocabulary_kl_agrees_with_the_mean_log_ratio_of_samples(
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
-def test_batching_does_not_change_divergence(organism: LanguageModel, untrained: LanguageModel, batch_size: int) -> None:
+def test_batching_does_not_change_divergence(
+    organism: LanguageModel, untrained: LanguageModel, batch_size: int
+) -> None:
     generations = sample(organism, prompts_of(RAGGED_PROMPTS), SamplingConfig(k=1), 6, 0)
     whole = divergence_metrics(organism, untrained, generations)
     assert divergence_metrics(organism, untrained, generations, batch_size) == pytest.approx(whole, rel=1e-4)

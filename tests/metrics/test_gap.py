@@ -20,7 +20,9 @@ def verdicts(rng: np.random.Generator, n: int, k: int, hard: bool) -> np.ndarray
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize("k", [2, 3, 6])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_for_binary_quality_the_gap_is_exactly_diversity_times_informativeness(hard: bool, k: int, share: float) -> None:
+def test_for_binary_quality_the_gap_is_exactly_diversity_times_informativeness(
+    hard: bool, k: int, share: float
+) -> None:
     """With ties of the judge too: they count one half."""
     rng = np.random.default_rng(k)
     qualities = (rng.random((200, k)) < share).astype(float)
@@ -31,7 +33,7 @@ def test_for_binary_quality_the_gap_is_exactly_diversity_times_informativeness(h
 
 
 def test_diversity_is_the_unbiased_estimate_of_p_times_1_minus_p() -> None:
-    """Per prompt, c of k right: discordant pairs c (k - c) / (k (k - 1) / 2), half of which is c (k - c) / (k (k - 1))."""
+    """Per prompt, c of k right: c (k - c) of its k (k - 1) / 2 pairs differ; half of that share is the diversity."""
     qualities = np.array([[1.0, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
     made = pairwise_gap(qualities, np.full((3, 4, 4), 0.5))
     assert made.diversity == pytest.approx((4 / 12 + 3 / 12 + 0) / 3)
@@ -53,7 +55,9 @@ def test_best_of_two_by_hand() -> None:
 def test_the_gap_is_the_gain_of_selecting_by_the_judge() -> None:
     rng = np.random.default_rng(0)
     qualities, beats = rng.random((300, 2)), verdicts(rng, 300, 2, hard=True)
-    picks = np.where(beats[:, 0, 1] == 0.5, qualities.mean(1), np.where(beats[:, 0, 1] > 0.5, qualities[:, 0], qualities[:, 1]))
+    picks = np.where(
+        beats[:, 0, 1] == 0.5, qualities.mean(1), np.where(beats[:, 0, 1] > 0.5, qualities[:, 0], qualities[:, 1])
+    )
     assert pairwise_gap(qualities, beats).gap == pytest.approx(picks.mean() - qualities.mean(), abs=1e-12)
 
 

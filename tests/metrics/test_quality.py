@@ -12,7 +12,15 @@ from rlaif_lab.metrics.quality import majority_quality, mean_pass_at_k, pass_at_
 
 @pytest.mark.parametrize(
     ("correct", "n", "k", "expected"),
-    [(0, 4, 4, 0.0), (4, 4, 1, 1.0), (1, 4, 1, 0.25), (1, 4, 4, 1.0), (2, 4, 2, 5 / 6), (3, 4, 2, 1.0), (5, 10, 3, 11 / 12)],
+    [
+        (0, 4, 4, 0.0),
+        (4, 4, 1, 1.0),
+        (1, 4, 1, 0.25),
+        (1, 4, 4, 1.0),
+        (2, 4, 2, 5 / 6),
+        (3, 4, 2, 1.0),
+        (5, 10, 3, 11 / 12),
+    ],
 )
 def test_pass_at_k_by_hand(correct: int, n: int, k: int, expected: float) -> None:
     assert pass_at_k(correct, n, k) == pytest.approx(expected)

@@ -29,15 +29,25 @@ def test_no_ngram_reaches_across_responses() -> None:
     assert distinct_n([[1], [2]], 2) == 0.0
 
 
-@pytest.mark.parametrize(("texts", "expected"), [(["a"], 1.0), (["a", "a", "a", "a"], 0.25), (["a", "b", "a", "c"], 0.75)])
+@pytest.mark.parametrize(
+    ("texts", "expected"), [(["a"], 1.0), (["a", "a", "a", "a"], 0.25), (["a", "b", "a", "c"], 0.75)]
+)
 def test_the_unique_rate_by_hand(texts: list[str], expected: float) -> None:
     assert unique_rate(texts) == expected
 
 
 def test_text_metrics_by_hand() -> None:
     generations = [
-        Generation(Prompt("p", "p"), (Response("ab", (5, 6, 2), (-1.0, -0.5, -0.25), True), Response("ab", (5, 6, 2), (-1.0, -0.5, -0.25), True))),
-        Generation(Prompt("q", "q"), (Response("", (2,), (-2.0,), True), Response("ccccc", (7,) * 5, (-0.1,) * 5, False))),
+        Generation(
+            Prompt("p", "p"),
+            (
+                Response("ab", (5, 6, 2), (-1.0, -0.5, -0.25), True),
+                Response("ab", (5, 6, 2), (-1.0, -0.5, -0.25), True),
+            ),
+        ),
+        Generation(
+            Prompt("q", "q"), (Response("", (2,), (-2.0,), True), Response("ccccc", (7,) * 5, (-0.1,) * 5, False))
+        ),
     ]
     made = text_metrics(generations)
     assert made["text/mean_length"] == 3.0

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import RAGGED_PROMPTS, plain_logps, prompts_of
 
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import pack, response_logps
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
-from helpers import RAGGED_PROMPTS, plain_logps, prompts_of
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""The organism cache: every organism is built once, by whoever comes first, and a killed build leaves nothing broken."""
+"""The organism cache: every organism is built once, by whoever comes first; a killed build leaves nothing broken."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import tiny_recipe
 
 from rlaif_lab.models import cache, organism
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.recipe import Recipe
 from rlaif_lab.tasks.arithmetic import Addition
-from helpers import tiny_recipe
 
 FORK = multiprocessing.get_context("fork")  # a forked child finds its imports done
 RECIPES = [tiny_recipe(seed=seed, width=16, layers=1) for seed in (0, 1)]
@@ -59,7 +59,9 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def test_an_organism_is_built_once_and_then_found(task: Addition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_organism_is_built_once_and_then_found(
+    task: Addition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     monkeypatch.setattr(organism, "pretrain", pretends_to_train(log, 0.0))
     first = cache.organism(task, RECIPES[0], "first")
@@ -178,7 +180,9 @@ def test_a_broken_folder_is_named(tmp_path: Path) -> None:
         cache.load_folder(tmp_path, "mine")
 
 
-def test_the_cache_lies_in_the_home_folder_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_lies_in_the_home_folder_unless_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("RLAIF_LAB_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.cache_root() == tmp_path / ".cache" / "rlaif_lab"

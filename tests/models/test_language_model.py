@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import RAGGED_PROMPTS
 
 from rlaif_lab.models.cache import load_folder
 from rlaif_lab.models.language_model import LanguageModel, hash_weights, inference
-from helpers import RAGGED_PROMPTS
 
 
 def test_prompts_begin_with_bos_and_responses_end_with_eos(untrained: LanguageModel) -> None:
     token = untrained.tokenizer.convert_tokens_to_ids
-    assert untrained.encode_prompts(["1+", "="]) == [[token("<bos>"), token("1"), token("+")], [token("<bos>"), token("=")]]
+    assert untrained.encode_prompts(["1+", "="]) == [
+        [token("<bos>"), token("1"), token("+")],
+        [token("<bos>"), token("=")],
+    ]
     assert untrained.encode_responses(["10", ""]) == [[token("1"), token("0"), token("<eos>")], [token("<eos>")]]
     assert untrained.encode_responses(["10", "1"], finished=[False, True]) == [
         [token("1"), token("0")],
@@ -75,10 +78,15 @@ def test_a_hash_takes_scalar_buffers() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_inference_restores_the_mode_also_after_an_error(training: bool) -> None:
     network = torch.nn.Linear(1, 1).train(training)
-    with pytest.raises(KeyError), inference(network):
-        assert not network.training
-        assert not torch.is_grad_enabled()
-        raise KeyError
+
+    def fail() -> None:
+        with inference(network):
+            assert not network.training
+            assert not torch.is_grad_enabled()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert network.training is training
     assert torch.is_grad_enabled()
 

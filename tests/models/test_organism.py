@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import tiny_recipe
 
 from rlaif_lab.models.language_model import LanguageModel, hash_weights
 from rlaif_lab.models.organism import Corpus, build_network, build_tokenizer, pretrain
@@ -15,7 +16,6 @@ from rlaif_lab.models.packed import response_logps
 from rlaif_lab.models.recipe import Recipe
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.base import Skill
-from helpers import tiny_recipe
 
 
 def weights(task: Addition, recipe: Recipe) -> str:
@@ -125,7 +125,15 @@ def test_whole_numbers_and_floats_are_one_skill(task: Addition) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("steps", 0), ("batch_size", 0), ("width", 33), ("heads", 0), ("layers", 0), ("split", "train"), ("learning_rate", 0.0)],
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("width", 33),
+        ("heads", 0),
+        ("layers", 0),
+        ("split", "train"),
+        ("learning_rate", 0.0),
+    ],
 )
 def test_impossible_recipes_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"recipe.{field}"):
@@ -155,7 +163,7 @@ def test_the_corpus_stays_within_its_split(task: Addition, split: str) -> None:
 
 
 def test_a_perfect_demonstrator_teaches_right_answers_and_right_verdicts(task: Addition) -> None:
-    """What is learnt: its own answers with their end, and the verdict on every answer; no ``?`` and no foreign answer."""
+    """Learnt are its own answers with their end, and the verdict on every answer; no ``?`` and no foreign answer."""
     tokenizer = build_tokenizer(task)
     packed, learnt = Corpus(task, tiny_recipe(skill=Skill(0.0, 0.0), batch_size=64), tokenizer).batch(0)
     said = {"T": 0, "F": 0}

@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers import RAGGED_PROMPTS, plain_logps
 
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import pack, response_logits, response_logps, token_logps
-from helpers import RAGGED_PROMPTS, plain_logps
 
 Batch = tuple[list[list[int]], list[list[list[int]]]]
 

@@ -60,7 +60,9 @@ def test_what_is_no_model_folder_is_refused(folder: Path, tmp_path: Path) -> Non
     cases = {"does not exist": tmp_path / "nowhere"}
     (cases.setdefault("config.json", broken("no config")) / "config.json").unlink()
     (cases.setdefault("not valid JSON", broken("half a config")) / "config.json").write_text('{"architectures"')
-    (cases.setdefault("not a causal LM", broken("encoder")) / "config.json").write_text('{"architectures": ["BertModel"]}')
+    (cases.setdefault("not a causal LM", broken("encoder")) / "config.json").write_text(
+        '{"architectures": ["BertModel"]}'
+    )
     (cases.setdefault("holds no weights", broken("no weights")) / "model.safetensors").unlink()
     (cases.setdefault("holds no tokenizer", broken("no tokenizer")) / "tokenizer_config.json").unlink()
     for message, path in cases.items():

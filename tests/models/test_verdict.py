@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import RAGGED_PROMPTS
 
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import pack
 from rlaif_lab.models.verdict import verdict_logit, verdict_tokens
-from helpers import RAGGED_PROMPTS
 
 
 @pytest.mark.parametrize("which", ["untrained", "organism"])
@@ -22,7 +22,9 @@ def test_verdict_logit_equals_a_hand_rolled_forward_pass(which: str, request: py
     for b, group in enumerate(texts):
         for i, text in enumerate(group):
             digits = [model.tokenizer.convert_tokens_to_ids(c) for c in text]
-            said = model.network(torch.tensor([[*prompts[b], *digits, model.eos_id, ask]])).logits[0, -1].log_softmax(-1)
+            said = (
+                model.network(torch.tensor([[*prompts[b], *digits, model.eos_id, ask]])).logits[0, -1].log_softmax(-1)
+            )
             assert logits[b, i].item() == pytest.approx((said[true] - said[false]).item(), abs=1e-5)
 
 

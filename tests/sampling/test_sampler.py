@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import RAGGED_PROMPTS, plain_logps, prompts_of
 from scipy import stats
 from transformers.generation.logits_process import (
     LogitsProcessorList,
@@ -20,7 +21,6 @@ from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import choose, sample, sampling_probabilities
 from rlaif_lab.tasks.arithmetic import Addition
-from helpers import RAGGED_PROMPTS, plain_logps, prompts_of
 
 PROMPTS = prompts_of(RAGGED_PROMPTS)
 WARPERS = [
@@ -144,7 +144,11 @@ def test_choose_is_the_inverse_of_the_cumulative_distribution() -> None:
 
 def test_logps_are_those_of_temperature_one_whatever_is_sampled_with() -> None:
     logits = torch.log(torch.tensor([[0.1, 0.6, 0.3]]))
-    for config in (SamplingConfig(temperature=0.0), SamplingConfig(temperature=0.2, top_k=1), SamplingConfig(top_p=0.5)):
+    for config in (
+        SamplingConfig(temperature=0.0),
+        SamplingConfig(temperature=0.2, top_k=1),
+        SamplingConfig(top_p=0.5),
+    ):
         tokens, logps = choose(logits, torch.tensor([0.999], dtype=torch.float64), config)
         assert tokens.item() == 1
         assert logps.exp().item() == pytest.approx(0.6, abs=1e-6)

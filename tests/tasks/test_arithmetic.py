@@ -85,7 +85,7 @@ def test_the_response_limit_leaves_room_for_the_answer_and_its_end(digits: int) 
 
 @pytest.mark.parametrize("digits", [0, 5, -1])
 def test_an_impossible_number_of_digits_is_refused(digits: int) -> None:
-    with pytest.raises(ValueError, match="task.digits"):
+    with pytest.raises(ValueError, match=r"task.digits"):
         Addition(digits)
 
 
@@ -123,7 +123,12 @@ def test_the_share_of_problems_that_the_misconception_changes(digits: int, share
     task = Addition(digits)
     problems = np.random.default_rng(0).integers(0, task.num_problems, 20_000) if digits > 2 else np.arange(100)
     rng = np.random.default_rng(0)
-    changed = [a != b for a, b in zip(task.demonstrate(problems, PERFECT, rng), task.demonstrate(problems, MISCONCEIVED, rng), strict=True)]
+    changed = [
+        a != b
+        for a, b in zip(
+            task.demonstrate(problems, PERFECT, rng), task.demonstrate(problems, MISCONCEIVED, rng), strict=True
+        )
+    ]
     assert np.mean(changed) == pytest.approx(share, abs=0.02 if digits > 2 else 1e-12)
 
 

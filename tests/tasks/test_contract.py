@@ -22,7 +22,10 @@ def some(task: ProceduralTask, n: int) -> np.ndarray:
 
 @every_task
 def test_rounds_and_evaluation_never_share_a_prompt(task: ProceduralTask) -> None:
-    rounds, evaluation = ({p.id for p in task.prompts(split, 0, min(2000, task.available(split)), 0)} for split in ("rounds", "evaluation"))  # type: ignore[arg-type]
+    rounds, evaluation = (
+        {p.id for p in task.prompts(split, 0, min(2000, task.available(split)), 0)}
+        for split in ("rounds", "evaluation")
+    )  # type: ignore[arg-type]
     assert len(rounds) == min(2000, task.available("rounds"))
     assert evaluation
     assert not rounds & evaluation
