@@ -24,7 +24,7 @@ from rlaif_lab.learners.base import Learner
 from rlaif_lab.models.sources import ModelSource, Organism
 from rlaif_lab.pairing import Pairing
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.store import RoundStore, writing
+from rlaif_lab.store import RoundStore, defined, writing
 from rlaif_lab.tasks.base import ProceduralTask, Split, Task
 from rlaif_lab.tracking import Row, Tracker
 from rlaif_lab.trainer import TrainerConfig
@@ -207,6 +207,7 @@ class Loop:
 
     def log_round(self, row: Row, samples: list[list[Any]]) -> None:
         """metrics.jsonl first: it is the truth, and W&B its mirror."""
+        row = defined(row)
         if self.store.append_row(row):
             self.tracker.log(row, samples)
         print_row(row, header=row["round"] == 0)

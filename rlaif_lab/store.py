@@ -149,14 +149,12 @@ class RoundStore:
         return read_metrics(self.metrics_file)
 
     def append_row(self, row: dict[str, Any]) -> bool:
-        """Adds a round's row, nan and inf as null. A round that is already there (trained again after a crash) is left as it
-        is, and False returned; only a last round, which was evaluated but not trained on, gives way to a whole one."""
+        """Adds a round's row. A round that is already there (trained again after a crash) is left as it is, and False
+        returned; only a last round, which was evaluated but not trained on, gives way to a whole one."""
         for held in self.rows():
             if held["round"] == row["round"] and len(held) >= len(row):
                 return False
-        row = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
-        }
+        row = defined(row)
         with writing(self.metrics_file), self.metrics_file.open("rb+" if self.metrics_file.exists() else "wb+") as file:
             file.seek(0, os.SEEK_END)
             if file.tell():  # cut off what a crash left of a half-written line
@@ -167,6 +165,11 @@ class RoundStore:
             file.flush()
             os.fsync(file.fileno())
         return True
+
+
+def defined(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with None for nan and inf, which JSON has not."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
