@@ -42,13 +42,11 @@ class RunConfig:
     threads: int = 1
 
 
+ConfigStore.instance().store(name="schema", node=RunConfig)  # what `schema` in conf/config.yaml stands for
+
 FAMILIES = ("task", "policy", "judge", "learner", "sampler", "pairing", "trainer", "logger")
 NOT_IN_FINGERPRINT = ("logger", "resume", "threads", "experiment_name", "arm", "rounds")
 """Keys that may differ between a run and its resumption: they do not change a number. More rounds only extend it."""
-
-
-def register_schema() -> None:
-    ConfigStore.instance().store(name="schema", node=RunConfig)
 
 
 def config_dir() -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from rlaif_lab.judges.base import comparisons_of
 from rlaif_lab.records import Generation, Judgement, PreferencePair
 from rlaif_lab.seeding import seed_for
 
@@ -26,8 +26,8 @@ class Pairing:
 
     strategy: ``best_vs_worst`` (highest against lowest win rate, one pair per prompt at most) or ``all_pairs``.
     tie_margin: a comparison with |prob - 0.5| <= tie_margin makes no pair.
-    budget: pairs per round at most (None: no limit), so that all arms train on equally many; which ones are
-        kept is decided by the prompt's identity, not by the judge.
+    budget: pairs (or groups, for a learner that reads those) per round at most, None: no limit. All arms then train
+        on equally many; which ones are kept is decided by the prompt's identity, not by the judge.
     """
 
     strategy: Strategy = "best_vs_worst"
@@ -81,10 +81,14 @@ def make_pairs(
     generations: Sequence[Generation], prob_beats: Floats, pairing: Pairing, *identity: int | str
 ) -> list[PreferencePair]:
     """The round's training pairs, in the order of ``generations``, at most ``pairing.budget`` of them."""
+    candidates = (
+        _best_and_worst(prob_beats) if pairing.strategy == "best_vs_worst" else _all_pairs(generations, prob_beats)
+    )
     pairs = [
-        PreferencePair(generation.prompt, chosen, rejected, float(matrix[chosen, rejected]))
-        for generation, matrix, rates in zip(generations, prob_beats, win_rates(prob_beats), strict=True)
-        for chosen, rejected in _candidates(generation, matrix, rates, pairing)
+        PreferencePair(generations[p].prompt, chosen, rejected, float(prob_beats[p, chosen, rejected]))
+        for p, chosen, rejected in candidates
+        # nan compares false: no verdict, no pair. So does a best that lost its direct comparison with the worst.
+        if prob_beats[p, chosen, rejected] > 0.5 + pairing.tie_margin
     ]
     if pairing.budget is None or len(pairs) <= pairing.budget:
         return pairs
@@ -99,15 +103,18 @@ def _rank(pair: PreferencePair, strategy: Strategy, *identity: int | str) -> int
     return seed_for("pair budget", *identity, pair.prompt.id, *samples)
 
 
-def _candidates(generation: Generation, matrix: Floats, rates: Floats, pairing: Pairing) -> list[tuple[int, int]]:
-    if pairing.strategy == "best_vs_worst":
-        if np.isnan(rates).all():
-            return []
-        asked = [(int(np.nanargmax(rates)), int(np.nanargmin(rates)))]
-    else:
-        first_seen: dict[str, int] = {}
-        for sample, response in enumerate(generation.responses):
-            first_seen.setdefault(response.text, sample)
-        asked = [(i, j) if matrix[i, j] >= 0.5 else (j, i) for i, j in combinations(first_seen.values(), 2)]
-    # A nan compares false: no verdict, no pair. So does a best that lost its direct comparison with the worst.
-    return [(i, j) for i, j in asked if matrix[i, j] > 0.5 + pairing.tie_margin]
+def _best_and_worst(prob_beats: Floats) -> list[tuple[int, int, int]]:
+    """(prompt, highest win rate, lowest win rate), the first of equals."""
+    rates = win_rates(prob_beats)
+    best = np.where(np.isnan(rates), -np.inf, rates).argmax(axis=1)
+    worst = np.where(np.isnan(rates), np.inf, rates).argmin(axis=1)
+    return list(zip(range(len(rates)), best.tolist(), worst.tolist(), strict=True))
+
+
+def _all_pairs(generations: Sequence[Generation], prob_beats: Floats) -> list[tuple[int, int, int]]:
+    """(prompt, winner, loser) of every pair of different texts, by their first occurrence."""
+    found = []
+    for p, generation in enumerate(generations):
+        pairs = comparisons_of(generation)
+        found += [(p, i, j) if prob_beats[p, i, j] >= 0.5 else (p, j, i) for i, j in pairs]
+    return found

@@ -28,7 +28,7 @@ from rlaif_lab.pairing import Floats, Pairing, make_pairs, preference_matrices, 
 from rlaif_lab.records import Generation, Judgement, PreferencePair, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
-from rlaif_lab.seeding import rng_for
+from rlaif_lab.seeding import rng_for, seed_for
 from rlaif_lab.store import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore
 from rlaif_lab.tasks.base import Task
 
@@ -73,7 +73,7 @@ class Rounds:
         judgements = self.judge_all(generations)
         prob_beats = preference_matrices(generations, judgements)
         pairs = self.pair(generations, prob_beats)
-        examples = self.learner.examples(generations, prob_beats, pairs)
+        examples = self.within_budget(self.learner.examples(generations, prob_beats, pairs), generations)
         data = self.training_data(generations, examples)
         data.metrics = evaluation | self.measure(generations, judgements, prob_beats, pairs, examples) | self.times()
         data.samples = self.samples(index, generations, prob_beats)
@@ -128,6 +128,15 @@ class Rounds:
             )
 
         return self.store.stage(self.index, PAIRS, positions, compute, chunk=len(generations)).records
+
+    def within_budget(self, examples: list[Example], generations: Sequence[Generation]) -> list[Example]:
+        """At most ``pairing.budget`` examples, so that learners that read whole groups keep to it as well; which ones
+        is decided by the prompt."""
+        budget = self.pairing.budget
+        if budget is None or len(examples) <= budget:
+            return examples
+        ranks = [seed_for("budget", self.seed, self.index, generations[e.generation].prompt.id) for e in examples]
+        return [examples[i] for i in sorted(sorted(range(len(examples)), key=ranks.__getitem__)[:budget])]
 
     def training_data(self, generations: Sequence[Generation], examples: Sequence[Example]) -> RoundData:
         """Batches in an order decided by (seed, round, pass), the reference policy's log-probabilities included."""

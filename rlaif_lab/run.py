@@ -18,9 +18,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.config import check, config_dir, did_you_mean, known_keys, register_schema
-
-register_schema()
+from rlaif_lab.config import check, config_dir, did_you_mean, known_keys
 
 
 def run(cfg: DictConfig) -> float:

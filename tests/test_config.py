@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.config import build, check, config_dir, did_you_mean, fingerprint, register_schema
+from rlaif_lab.config import build, check, config_dir, did_you_mean, fingerprint
 
 CHOICES = [
     f"{folder.name}={file.stem}"
@@ -24,7 +24,6 @@ CHOICES = [
 
 
 def config(*overrides: str) -> DictConfig:
-    register_schema()
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         return compose("config", overrides=list(overrides))

@@ -12,14 +12,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from rlaif_lab.config import check, config_dir, register_schema
+from rlaif_lab.config import check, config_dir
 from rlaif_lab.loop import Loop
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.store import DiskError
 
 
 def loop(directory: Path, *overrides: str) -> Loop:
-    register_schema()
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = compose(

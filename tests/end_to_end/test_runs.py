@@ -40,7 +40,7 @@ def test_multirun_two_by_two_and_its_report(cache: Path, tmp_path: Path) -> None
     assert len({weights(run) for run in runs.values()}) == 4
     assert len(list((cache / "organisms").glob("addition2-*/model.safetensors"))) >= 1
 
-    command = [sys.executable, "-m", "rlaif_lab.report.cli", str(sweep)]
+    command = [sys.executable, "-c", "from rlaif_lab.report.cli import main; main()", str(sweep)]
     report = subprocess.run(command, capture_output=True, text=True, env=environment(cache))
     assert report.returncode == 0, report.stderr
     with (sweep / "report" / "table.csv").open() as file:
