@@ -19,9 +19,11 @@ COLUMNS = (
 )
 
 
-def print_row(row: dict[str, Any], header: bool) -> None:
-    """One line for a round, after the column names if ``header``. ``-`` where a metric is missing."""
+def print_row(row: dict[str, Any], run: str, header: bool) -> None:
+    """One line for a round of ``run`` (several print at once in a sweep), after the column names if ``header``.
+    ``-`` where a metric is missing."""
     if header:
-        print("  ".join(title.rjust(width) for title, _, _, width in COLUMNS))
+        print("  ".join(["run".ljust(16), *(title.rjust(width) for title, _, _, width in COLUMNS)]))
     cells = ((row.get(key), form, width) for _, key, form, width in COLUMNS)
-    print("  ".join(("-" if v is None else form.format(v)).rjust(width) for v, form, width in cells), flush=True)
+    values = (("-" if v is None else form.format(v)).rjust(width) for v, form, width in cells)
+    print("  ".join([run.ljust(16), *values]), flush=True)

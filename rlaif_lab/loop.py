@@ -210,7 +210,7 @@ class Loop:
         row = defined(row)
         if self.store.append_row(row):
             self.tracker.log(row, samples)
-        print_row(row, header=row["round"] == 0)
+        print_row(row, f"{self.cfg.arm}, seed {self.cfg.seed}", header=row["round"] == 0)
 
 
 def versions() -> dict[str, str]:

@@ -123,13 +123,19 @@ class RoundEnd(pl.Callback):
         self.loader, self.log_row = loader, log_row
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert self.loader.data is not None
+        self.bar = self.loader.rounds.bar("training", len(self.loader.data))
         self.training_started = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.bar.update(1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RoundModule)
         data, rounds = self.loader.data, self.loader.rounds
         assert data is not None
         training = time.perf_counter() - self.training_started
+        self.bar.close()
         statistics = pl_module.take_statistics()
         if trainer.optimizers:
             statistics["train/learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])

@@ -76,6 +76,7 @@ class Rounds:
         examples = self.within_budget(self.learner.examples(generations, prob_beats, pairs), generations)
         data = self.training_data(generations, examples)
         data.metrics = evaluation | self.measure(generations, judgements, prob_beats, pairs, examples) | self.times()
+        data.metrics["tokens/training"] = data.tokens()
         data.samples = self.samples(index, generations, prob_beats)
         return data
 
@@ -263,6 +264,10 @@ class RoundData:
     batches: list[Batch]
     metrics: Metrics = field(default_factory=dict)
     samples: list[list[Any]] = field(default_factory=list)
+
+    def tokens(self) -> int:
+        """Tokens gone through in training; a prompt counts once for all its responses."""
+        return sum(int(b.packed.prompt_mask.sum() + b.packed.response_mask.sum()) for b in self.batches)
 
     def __len__(self) -> int:
         return max(1, len(self.batches))
