@@ -8,7 +8,6 @@ import json
 import logging
 import subprocess
 import sys
-import time
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -86,7 +85,6 @@ class Loop:
     # --- the run ----------------------------------------------------------------------------------------------
     def fit(self) -> float:
         """Trains all rounds (or those left, on resume); returns the final true quality."""
-        started = time.perf_counter()
         import torch
 
         torch.set_num_threads(self.cfg.threads)
@@ -104,7 +102,6 @@ class Loop:
         self.tracker.begin(self.directory, config, self.cfg.experiment_name, self.cfg.arm, history)
         failed = True
         try:
-            self.startup_s = time.perf_counter() - started
             self.train(rounds)
             failed = False
         finally:

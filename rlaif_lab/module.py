@@ -93,7 +93,10 @@ class RoundLoader(pl.LightningDataModule):
         assert self.trainer is not None
         # `current_epoch` is stale in the first call after a resume; this counter is not.
         index = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        if self.data is None or self.data.index != index:
+        assert self.trainer.max_epochs is not None
+        if index >= self.trainer.max_epochs:  # a finished run, resumed: Lightning asks for data all the same
+            self.data = RoundData(index, [])
+        elif self.data is None or self.data.index != index:
             self.started = time.perf_counter()
             self.rounds.base.network.to(self.rounds.policy.device)
             self.data = self.rounds.run(index)

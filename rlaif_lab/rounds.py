@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from rlaif_lab.records import Generation, Judgement, PreferencePair, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
 from rlaif_lab.seeding import rng_for, seed_for
-from rlaif_lab.store import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore
+from rlaif_lab.store import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore, write_atomically
 from rlaif_lab.tasks.base import Task
 
 Metrics = dict[str, float]
@@ -247,10 +248,6 @@ class Rounds:
         """Writes the weights at round start, if a judge will want them a round later."""
         path = self.snapshot(self.index)
         if self.judge.needs_previous_policy() and not path.exists():
-            import io
-
-            from rlaif_lab.store import write_atomically
-
             buffer = io.BytesIO()
             torch.save(self.policy.network.state_dict(), buffer)
             write_atomically(path, buffer.getvalue())

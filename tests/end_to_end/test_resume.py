@@ -87,3 +87,9 @@ def test_more_rounds_extend_a_finished_run(cache: Path, tmp_path: Path) -> None:
     assert weights(long) == weights(extended)
     by_round = {row["round"]: row for row in rows(extended)}
     assert list(by_round.values()) == rows(long)
+
+    files = {file: file.read_bytes() for file in long.rglob("*") if file.is_file() and file.suffix != ".yaml"}
+    assert lab(cache, *SMALL, f"hydra.run.dir={long}", "resume=true", cwd=tmp_path).returncode == 0
+    del files[long / "config.json"]  # tells resume=true
+    assert {file: file.read_bytes() for file in files} == files, "a finished run, resumed, stays as it is"
+    assert not list(long.glob("round_003/*.parquet"))
