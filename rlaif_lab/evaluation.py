@@ -81,6 +81,8 @@ def evaluate(
     metrics["judge/win_rate_vs_round_0"] = (wins + same / 2) / (decided + same) if decided + same else float("nan")
     progress(1)
     metrics |= divergence_metrics(policy, base, sampled)
+    written = (r for part in (sampled, greedy, baseline) for g in part for r in g.responses)
+    metrics["tokens/evaluation"] = sum(len(r.token_ids) for r in written)
     return metrics
 
 

@@ -55,8 +55,13 @@ def resume() -> None:
         print("usage: rlaif-resume DIR [OVERRIDE ...], where DIR is the folder of a run", file=sys.stderr)
         sys.exit(2)
     started_with = [o for o in OmegaConf.to_container(OmegaConf.load(overrides)) or [] if isinstance(o, str)]
-    sys.argv[1:] = [*started_with, "hydra.mode=RUN", f"hydra.run.dir={folder}", "resume=true", *arguments[1:]]
+    sys.argv[1:] = [*started_with, "hydra.mode=RUN", f"hydra.run.dir={_quoted(folder)}", "resume=true", *arguments[1:]]
     main()
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value in Hydra's override grammar, in which = and , mean something."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _sentence(error: Exception) -> str:

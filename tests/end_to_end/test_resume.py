@@ -63,9 +63,9 @@ def test_killed_and_resumed_equals_straight(
 
 @pytest.mark.slow
 def test_rlaif_resume_command_and_two_runs_same_bytes(cache: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second = tmp_path / "first", tmp_path / "it's a=second, folder"
     assert lab(cache, *SMALL, f"hydra.run.dir={first}", cwd=tmp_path).returncode == 0
-    command = [sys.executable, "-m", "rlaif_lab", *SMALL, f"hydra.run.dir={second}"]
+    command = [sys.executable, "-m", "rlaif_lab", *SMALL, f'hydra.run.dir="{second}"']
     with subprocess.Popen(command, cwd=tmp_path, env=environment(cache), stderr=subprocess.PIPE) as process:
         while process.poll() is None and not (second / "round_001" / "generations.parquet").exists():
             time.sleep(0.01)
