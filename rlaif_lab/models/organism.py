@@ -5,12 +5,11 @@ The corpus is turns, each followed by a second look at it::
     <bos> 743+685= 3390 <eos> ? T
                    ^^^^^^^^^^    ^   learnt: the answer, and the demonstrator's verdict on it
 
-Every prompt comes with two: the demonstrator's own answer, and somebody else's, of which only the verdict is learnt.
+Every prompt comes with the demonstrator's own answer, and with some by others, of which only the verdict is learnt.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,20 +88,20 @@ class Corpus:
         self.token_of: dict[str, int] = tokenizer.get_vocab()
 
     def batch(self, step: int) -> tuple[Packed, Tensor]:
-        """Each prompt with two turns: the demonstrator's own and somebody else's. Returns the token ids and which
-        of the response tokens are learnt: (B, 2, R), bool."""
+        """Each prompt with its turns: the demonstrator's own first. Returns the token ids, and how much each response
+        token weighs in the loss: (B, 1 + verdict_turns, R), 0 where nothing is learnt."""
         rng = rng_for(self.recipe.seed, "organism corpus", self.recipe.split, step)
         problems = rng.choice(self.problems, size=self.recipe.batch_size)
         own = self.task.demonstrate(problems, self.recipe.skill, rng)
-        other = self._somebody_else(problems, rng)
-        turns = [self._turns(problems, answers, rng) for answers in (own, other)]
+        others = [self._somebody_else(problems, rng) for _ in range(self.recipe.verdict_turns)]
+        turns = [self._turns(problems, answers, rng) for answers in (own, *others)]
         prompts = [self._ids([BOS, *self.task.prompt_text(problem)]) for problem in problems.tolist()]
         packed = pack(prompts, list(zip(*turns, strict=True)), pad_id=0)
         lengths = packed.response_mask.sum(-1, keepdim=True)
         position = torch.arange(packed.response_ids.shape[2])
-        learnt = position == lengths - 1  # the verdict
-        learnt[:, 0] |= position < lengths[:, 0] - 2  # the demonstrator's own answer and its end
-        return packed, learnt
+        weights = self.recipe.verdict_weight * (position == lengths - 1).float()
+        weights[:, 0] += (position < lengths[:, 0] - 2).float()  # the demonstrator's own answer and its end
+        return packed, weights
 
     def _turns(self, problems: Problems, answers: list[str], rng: np.random.Generator) -> list[list[int]]:
         verdicts = self.task.verify(problems, answers, self.recipe.skill, rng)
@@ -135,10 +134,8 @@ def pretrain(task: ProceduralTask, recipe: Recipe, description: str) -> tuple[Ll
     network.train()
     bar = tqdm(range(recipe.steps), desc=description, unit="step", disable=None, leave=False)
     for step in bar:
-        packed, learnt = corpus.batch(step)
-        with _precision():
-            logps = response_logps(network, packed)
-        loss = -logps[learnt].mean()
+        packed, weights = corpus.batch(step)
+        loss = -(response_logps(network, packed) * weights).sum() / weights.sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -155,7 +152,3 @@ def _cosine(step: int, recipe: Recipe) -> float:
         return (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
     return 0.1 + 0.45 * (1 + float(np.cos(np.pi * progress)))
-
-
-def _precision() -> contextlib.AbstractContextManager[Any]:
-    return contextlib.nullcontext()

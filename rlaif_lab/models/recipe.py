@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rlaif_lab.tasks.base import ProceduralTask
 
 PRETRAINING: tuple[Split, ...] = ("policy_pretraining", "judge_pretraining")
-FORMAT = 1
+FORMAT = 2
 """Raise when the meaning of a recipe changes without its fields changing (corpus, initialisation, optimiser)."""
 
 
@@ -22,31 +22,37 @@ FORMAT = 1
 class Recipe:
     """A tiny Llama pretrained on what a demonstrator of ``skill`` writes: answers, and verdicts on answers.
 
-    split: whose problems it sees; policies and judges learn from disjoint ones. batch_size: prompts, two turns each.
+    split: whose problems it sees; policies and judges learn from disjoint ones. batch_size: prompts.
+    verdict_turns: answers by others that come with each prompt, for their verdicts to be learnt.
+    verdict_weight: of a verdict in the loss; a token of an answer weighs 1. Both make a better judge by verdict and,
+    for the same number of steps, a worse one by likelihood (experiments/LOG.md).
     """
 
     skill: Skill
     split: Split
-    steps: int = 800
+    steps: int = 900
     batch_size: int = 128
     learning_rate: float = 6e-3
     weight_decay: float = 0.01
     warmup_steps: int = 50
+    verdict_turns: int = 1
+    verdict_weight: float = 1.0
     width: int = 96
     layers: int = 3
     heads: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "width", "layers", "heads"):
+        for name in ("steps", "batch_size", "verdict_turns", "width", "layers", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe.{name} must be at least 1; got {getattr(self, name)}")
         if self.width % (2 * self.heads):
             raise ValueError(f"recipe.width must be a multiple of 2 x heads; got {self.width} and {self.heads} heads")
         if self.split not in PRETRAINING:
             raise ValueError(f"recipe.split must be one of {', '.join(PRETRAINING)}; got {self.split!r}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"recipe.learning_rate must be positive; got {self.learning_rate}")
+        for name in ("learning_rate", "verdict_weight"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"recipe.{name} must be positive; got {getattr(self, name)}")
 
     def fingerprint(self, task: ProceduralTask) -> str:
         """Content hash: equal exactly when the same weights would come out (on the same libraries)."""

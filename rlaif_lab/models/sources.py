@@ -40,9 +40,11 @@ class Organism(ModelSource):
 
     skill: Any
     split: Split
-    steps: int = 800
+    steps: int = 900
     batch_size: int = 128
     learning_rate: float = 6e-3
+    verdict_turns: int = 1
+    verdict_weight: float = 1.0
     width: int = 96
     layers: int = 3
     heads: int = 3

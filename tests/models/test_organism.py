@@ -63,8 +63,8 @@ def test_initialisation_leaves_the_global_generator_alone(untrained: LanguageMod
 def test_training_teaches_the_corpus(
     task: Addition, recipe: Recipe, organism: LanguageModel, untrained: LanguageModel
 ) -> None:
-    packed, learnt = Corpus(task, recipe, organism.tokenizer).batch(10_000)
-    before, after = (-response_logps(m.network, packed)[learnt].mean().item() for m in (untrained, organism))
+    packed, weights = Corpus(task, recipe, organism.tokenizer).batch(10_000)
+    before, after = (-response_logps(m.network, packed)[weights > 0].mean().item() for m in (untrained, organism))
     assert after < 0.75 * before
 
 
@@ -80,6 +80,8 @@ def test_every_field_of_a_recipe_and_the_task_are_in_the_fingerprint(task: Addit
         {"learning_rate": 1e-3},
         {"weight_decay": 0.0},
         {"warmup_steps": 6},
+        {"verdict_turns": 2},
+        {"verdict_weight": 2.0},
         {"width": 64},
         {"layers": 3},
         {"heads": 4},
@@ -146,10 +148,10 @@ def test_a_step_of_the_corpus_depends_on_its_number_alone(task: Addition, recipe
     walked = Corpus(task, recipe, tokenizer)
     for step in range(3):
         walked.batch(step)
-    late, learnt = walked.batch(7)
-    fresh, fresh_learnt = Corpus(task, recipe, tokenizer).batch(7)
+    late, late_weights = walked.batch(7)
+    fresh, fresh_weights = Corpus(task, recipe, tokenizer).batch(7)
     assert all(torch.equal(a, b) for a, b in zip(vars(late).values(), vars(fresh).values(), strict=True))
-    assert torch.equal(learnt, fresh_learnt)
+    assert torch.equal(late_weights, fresh_weights)
 
 
 @pytest.mark.parametrize("split", ["policy_pretraining", "judge_pretraining"])
@@ -165,7 +167,9 @@ def test_the_corpus_stays_within_its_split(task: Addition, split: str) -> None:
 def test_a_perfect_demonstrator_teaches_right_answers_and_right_verdicts(task: Addition) -> None:
     """Learnt are its own answers with their end, and the verdict on every answer; no ``?`` and no foreign answer."""
     tokenizer = build_tokenizer(task)
-    packed, learnt = Corpus(task, tiny_recipe(skill=Skill(0.0, 0.0), batch_size=64), tokenizer).batch(0)
+    recipe = tiny_recipe(skill=Skill(0.0, 0.0), batch_size=64, verdict_turns=2, verdict_weight=2.5)
+    packed, weights = Corpus(task, recipe, tokenizer).batch(0)
+    assert packed.response_ids.shape[:2] == (64, 3)
     said = {"T": 0, "F": 0}
     for b in range(64):
         prompt = tokenizer.decode(packed.prompt_ids[b], skip_special_tokens=True)
@@ -174,17 +178,17 @@ def test_a_perfect_demonstrator_teaches_right_answers_and_right_verdicts(task: A
             answer, rest = "".join(turn[: turn.index("<eos>")]), turn[turn.index("<eos>") :]
             right = task.quality(task.to_prompt(_problem(task, prompt)), answer) == 1.0
             assert rest == ["<eos>", "?", "T" if right else "F"]
-            taught = learnt[b, i][packed.response_mask[b, i]].tolist()
             own = i == 0
-            assert taught == [own] * (len(answer) + 1) + [False, True]
+            weighed = weights[b, i][packed.response_mask[b, i]].tolist()
+            assert weighed == [float(own)] * (len(answer) + 1) + [0.0, 2.5]
             assert right or not own
             said[rest[-1]] += not own
     assert min(said.values()) > 10
 
 
 def test_padding_is_never_learnt(task: Addition, recipe: Recipe) -> None:
-    packed, learnt = Corpus(task, recipe, build_tokenizer(task)).batch(0)
-    assert not (learnt & ~packed.response_mask).any()
+    packed, weights = Corpus(task, recipe, build_tokenizer(task)).batch(0)
+    assert (weights[~packed.response_mask] == 0).all()
 
 
 def _problem(task: Addition, prompt: str) -> int:
