@@ -191,3 +191,10 @@ def test_what_does_not_change_a_number_does_not(override: str) -> None:
 
 def test_other_weights_are_another_run() -> None:
     assert fingerprint(config(), {"tiny": "a"}) != fingerprint(config(), {"tiny": "b"})
+
+
+@pytest.mark.parametrize("experiment", sorted(file.stem for file in Path(config_dir()).glob("experiment/*.yaml")))
+def test_every_experiment_composes_and_resolves(experiment: str) -> None:
+    cfg = config(f"experiment={experiment}")
+    check(cfg)
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
