@@ -23,7 +23,7 @@ from rlaif_lab.learners.base import Learner
 from rlaif_lab.models.sources import ModelSource, Organism
 from rlaif_lab.pairing import Pairing
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.store import RoundStore, defined, writing
+from rlaif_lab.store import RoundStore, defined, write_atomically, writing
 from rlaif_lab.tasks.base import ProceduralTask, Split, Task
 from rlaif_lab.tracking import Row, Tracker
 from rlaif_lab.trainer import TrainerConfig
@@ -96,8 +96,7 @@ class Loop:
         config = OmegaConf.to_container(self.cfg, resolve=True)
         assert isinstance(config, dict)
         config = {str(k): v for k, v in config.items()} | {"versions": versions(), "git_commit": git_commit()}
-        with writing(self.directory / "config.json"):
-            (self.directory / "config.json").write_text(json.dumps(config, indent=1))
+        write_atomically(self.directory / "config.json", json.dumps(config, indent=1).encode())
         history = [(row, rounds.stored_samples(row["round"])) for row in self.store.rows()]
         self.tracker.begin(self.directory, config, self.cfg.experiment_name, self.cfg.arm, history)
         failed = True

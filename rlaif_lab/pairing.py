@@ -5,9 +5,9 @@ Both read one array: ``prob_beats[p, i, j]`` = probability that sample i of prom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from rlaif_lab.seeding import seed_for
 
 Strategy = Literal["best_vs_worst", "all_pairs"]
 Floats = npt.NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,15 @@ def make_pairs(
         # nan compares false: no verdict, no pair. So does a best that lost its direct comparison with the worst.
         if prob_beats[p, chosen, rejected] > 0.5 + pairing.tie_margin
     ]
-    if pairing.budget is None or len(pairs) <= pairing.budget:
-        return pairs
-    ranks = [_rank(p, pairing.strategy, *identity) for p in pairs]
-    kept = sorted(np.argsort(ranks)[: pairing.budget].tolist())
-    return [pairs[i] for i in kept]
+    return within_budget(pairs, pairing.budget, lambda pair: _rank(pair, pairing.strategy, *identity))
+
+
+def within_budget(items: list[T], budget: int | None, rank: Callable[[T], int]) -> list[T]:
+    """The ``budget`` items of lowest rank, in their own order; all of them without a budget."""
+    if budget is None or len(items) <= budget:
+        return items
+    ranks = [rank(item) for item in items]
+    return [items[i] for i in sorted(sorted(range(len(items)), key=ranks.__getitem__)[:budget])]
 
 
 def _rank(pair: PreferencePair, strategy: Strategy, *identity: int | str) -> int:

@@ -25,7 +25,7 @@ from rlaif_lab.metrics.judge import judge_metrics
 from rlaif_lab.metrics.text import text_metrics
 from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import pack, response_logps
-from rlaif_lab.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates
+from rlaif_lab.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates, within_budget
 from rlaif_lab.records import Generation, Judgement, PreferencePair, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
@@ -134,11 +134,11 @@ class Rounds:
     def within_budget(self, examples: list[Example], generations: Sequence[Generation]) -> list[Example]:
         """At most ``pairing.budget`` examples, so that learners that read whole groups keep to it as well; which ones
         is decided by the prompt."""
-        budget = self.pairing.budget
-        if budget is None or len(examples) <= budget:
-            return examples
-        ranks = [seed_for("budget", self.seed, self.index, generations[e.generation].prompt.id) for e in examples]
-        return [examples[i] for i in sorted(sorted(range(len(examples)), key=ranks.__getitem__)[:budget])]
+        return within_budget(
+            examples,
+            self.pairing.budget,
+            lambda e: seed_for("budget", self.seed, self.index, generations[e.generation].prompt.id),
+        )
 
     def training_data(self, generations: Sequence[Generation], examples: Sequence[Example]) -> RoundData:
         """Batches in an order decided by (seed, round, pass), the reference policy's log-probabilities included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from torch import Tensor
 
@@ -26,8 +27,8 @@ class RLOO(Learner):
         name: str = "rloo",
     ) -> None:
         super().__init__(reference)
-        if labels not in ("hard", "soft"):
-            raise ValueError(f"learner.labels must be one of hard, soft; got {labels!r}")
+        if labels not in get_args(Labels):
+            raise ValueError(f"learner.labels must be one of {', '.join(get_args(Labels))}; got {labels!r}")
         if clip <= 0:
             raise ValueError(f"learner.clip must be positive; got {clip}")
         if kl_weight < 0:
