@@ -7,22 +7,35 @@ No record carries gold quality: what the judge sees cannot contain the answer ke
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
-Status = Literal["ok", "tie", "abstain", "invalid"]
-"""What became of a verdict. ``ok``: a preference; ``tie``: judged equal; ``abstain``: the judge declined;
-``invalid``: it failed or could not be read. Only ``ok`` and ``tie`` carry a probability."""
+Status = Literal["ok", "tie", "refused", "invalid", "timed_out", "over_budget"]
+"""What became of a verdict. ``ok``: a preference; ``tie``: judged equal; ``refused``: the judge declined;
+``invalid``: it failed or could not be read; ``timed_out``: no answer in time; ``over_budget``: never asked, since the
+run's budget was spent. Only ``ok`` and ``tie`` carry a probability."""
 
-STATUSES: tuple[Status, ...] = ("ok", "tie", "abstain", "invalid")
+STATUSES: tuple[Status, ...] = get_args(Status)
+FAILURES: tuple[Status, ...] = ("invalid", "refused", "timed_out", "over_budget")
+"""Statuses without a probability, the one that tells most about a judge first."""
+
+Details = Mapping[str, Any]
+"""What a judge has to say of a verdict beyond its probability, as JSON: a principle drawn, votes, a panel's members."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt. ``id`` is its identity everywhere (seeds, stores, disjointness checks)."""
+    """One prompt. ``id`` is its identity everywhere (seeds, stores, disjointness checks).
+
+    text: what is asked; of a conversation, its last user turn. turns: the conversation as (role, content), where there
+    is one; a chat model is shown it in its own template, and without it ``text`` as a single user turn.
+    """
 
     id: str
     text: str
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +80,9 @@ class Verdict:
 
     prob_first_wins: in [0, 1], present exactly when ``status`` is ``ok`` or ``tie``.
     latency_s: seconds this verdict took (a batch's time is shared out evenly).
-    tokens: tokens the judge processed for it.
+    tokens: tokens the judge processed for it. cost_usd: what they cost, where they cost something.
     raw: the judge's own words, where it has any; kept for every failure.
+    details: what else it has to say, as JSON.
     """
 
     prob_first_wins: float | None
@@ -76,11 +90,33 @@ class Verdict:
     latency_s: float = 0.0
     tokens: int = 0
     raw: str | None = None
+    cost_usd: float = 0.0
+    details: Details | None = None
 
     def __post_init__(self) -> None:
         has_probability = self.prob_first_wins is not None
         assert has_probability == (self.status in ("ok", "tie")), self
         assert self.prob_first_wins is None or 0.0 <= self.prob_first_wins <= 1.0, self
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A judge's direct score of one response (higher is better), on the judge's own scale.
+
+    value: finite, present exactly when ``status`` is ``ok``. The rest as in Verdict.
+    """
+
+    value: float | None
+    status: Status = "ok"
+    latency_s: float = 0.0
+    tokens: int = 0
+    raw: str | None = None
+    cost_usd: float = 0.0
+    details: Details | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.value is not None) == (self.status == "ok"), self
+        assert self.value is None or math.isfinite(self.value), self
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +139,8 @@ class Judgement:
     latency_s: float
     tokens: int
     raw: str | None = None
+    cost_usd: float = 0.0
+    details: Details | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +151,17 @@ class PreferencePair:
     sample_chosen: int
     sample_rejected: int
     prob_chosen_wins: float
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A response that its own author criticised and rewrote (Constitutional AI, Bai et al. 2212.08073).
+
+    original: the policy's first answer. steps: (principle, critique, rewritten text) in order, one per revision.
+    revised: the last rewriting, with its tokens; its ``logps`` are empty, since it was sampled under another prompt.
+    """
+
+    prompt: Prompt
+    original: Response
+    steps: tuple[tuple[str, str, str], ...]
+    revised: Response

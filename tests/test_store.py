@@ -43,7 +43,7 @@ RECORDS: dict[str, tuple[Any, list[Any]]] = {
             Judgement(COMPARISON, 0, 3, 0.1 + 0.2, 1 / 3, 0.26666666666666666, "ok", 0.001, 17, None),
             Judgement(COMPARISON, 1, 2, 0.5, 1.0, 0.0, "tie", 0.0, 0, ""),
             Judgement(COMPARISON, 0, 1, None, None, 0.25, "invalid", 1e-9, 3, "?\n---\nA"),
-            Judgement(COMPARISON.swapped(), 0, 1, None, 0.25, None, "abstain", 2.0, 3, None),
+            Judgement(COMPARISON.swapped(), 0, 1, None, 0.25, None, "refused", 2.0, 3, None),
             Judgement(COMPARISON, 0, 1, None, None, None, "invalid", 2.0, 0, None),
         ],
     ),

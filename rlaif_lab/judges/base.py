@@ -6,9 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rlaif_lab.records import Comparison, Generation, Judgement, Status, Verdict
+from rlaif_lab.records import (
+    FAILURES,
+    Comparison,
+    Details,
+    Generation,
+    Judgement,
+    Prompt,
+    Score,
+    Status,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
@@ -26,12 +37,14 @@ class JudgeContext:
 
     policy: the policy's weights by name, as of now. load: a model from its source (cached across judges).
     gold: the task, for the judges that declare ``sees_gold``; None for every other.
+    directory: where a judge may keep what must outlive a crash (paid verdicts); None outside a run.
     """
 
     seed: int
     policy: Callable[[PolicyWeights], LanguageModel]
     load: Callable[[ModelSource], LanguageModel]
     gold: Task | None
+    directory: Path | None = None
 
 
 class Judge(ABC):
@@ -42,6 +55,8 @@ class Judge(ABC):
 
     name: str
     sees_gold: bool = False
+    gives_scores: bool = False
+    """Whether ``scores`` works, so that its number can serve as a reward by itself (d-RLAIF, Lee et al. 2309.00267)."""
 
     def attach(self, context: JudgeContext) -> None:
         """Called once, before the first verdict. Load weights here."""
@@ -57,6 +72,15 @@ class Judge(ABC):
     @abstractmethod
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One verdict per comparison, each as presented: ``first`` in slot one."""
+
+    def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        """One direct score per response, for judges that declare ``gives_scores``."""
+        raise ValueError(f"judge {self.name!r} compares responses and gives no score of a single one")
+
+    def identity(self) -> str:
+        """What decides this judge's verdicts, as of now: weights, prompt and settings, hashed or in words. Two judges
+        with equal identity give equal verdicts, which is what a cache goes by. Called after ``attach``."""
+        raise ValueError(f"judge {self.name!r} has no stable identity, so its verdicts cannot be cached")
 
     def describe(self) -> str:
         """One line for the run's log: who judges, with which weights."""
@@ -105,7 +129,7 @@ def debias(
         status = "tie" if probability == 0.5 else "ok"
     else:
         probability = None
-        status = "invalid" if "invalid" in (shown_first.status, shown_second.status) else "abstain"
+        status = next(s for s in FAILURES if s in (shown_first.status, shown_second.status))
     raws = [verdict.raw for verdict in (shown_first, shown_second) if verdict.raw is not None]
     return Judgement(
         comparison=comparison,
@@ -118,4 +142,13 @@ def debias(
         latency_s=shown_first.latency_s + shown_second.latency_s,
         tokens=shown_first.tokens + shown_second.tokens,
         raw="\n---\n".join(raws) if raws else None,
+        cost_usd=shown_first.cost_usd + shown_second.cost_usd,
+        details=_merged(shown_first.details, shown_second.details),
     )
+
+
+def _merged(shown_first: Details | None, shown_second: Details | None) -> Details | None:
+    """What both orders have to say: once if it is the same, else by order."""
+    if shown_first == shown_second:
+        return shown_first
+    return {"shown_first": dict(shown_first or {}), "shown_second": dict(shown_second or {})}

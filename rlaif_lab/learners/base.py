@@ -1,96 +1,152 @@
-"""What a learner is: which examples it reads, and a loss over the log-probabilities of their responses."""
+"""What a learner is: which examples it draws from a round's feedback, and a loss over their log-probabilities."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rlaif_lab.models.packed import Packed
-from rlaif_lab.pairing import Floats, win_rates
-from rlaif_lab.records import Generation, PreferencePair
+from rlaif_lab.pairing import Floats
+from rlaif_lab.records import Generation, PreferencePair, Prompt, Response, Revision
 
 Reference = Literal["initial", "previous_round"]
-"""The policy the loss is anchored to: the one the run started from, or the one that sampled this round."""
+"""The policy the loss is anchored to: the one the run started from, or the one this round started from."""
+
+RewardSource = Literal["win_rate", "score", "reward_model"]
+"""What a learner takes as reward: the win rate within the group of k responses, the judge's direct score of each, or
+the reward model's."""
+
+Restart = Literal["never", "base"]
+"""Which weights a round's training starts from: those the last one ended with, or those the run started from."""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """All that is known of a round's samples: N prompts with k responses each.
+
+    prob_beats: (N, k, k), as in pairing.py. scores: (N, k), the judge's direct score or the reward model's, as the
+    learner's ``reward`` asks; None when it asks for neither, nan where there is none. revisions, demonstrations: empty
+    unless the learner needs them.
+    """
+
+    round_index: int
+    generations: Sequence[Generation]
+    prob_beats: Floats
+    pairs: Sequence[PreferencePair]
+    scores: Floats | None = None
+    revisions: Sequence[Revision] = ()
+    demonstrations: Sequence[Generation] = ()
 
 
 @dataclass(frozen=True)
 class Example:
     """One prompt with n responses to learn from (n is the same for all examples of a round).
 
-    samples: which of the prompt's responses, by sample number.
-    signal: one number per response; its meaning is the learner's (chosen probability, reward, ...).
+    signal: one number per response; its meaning is the learner's (chosen probability, reward, weight, ...).
+    round_index: the round it comes from; with replay that may be an earlier one.
+    sampled: the policy of that round wrote these responses to this prompt, so that their ``logps`` are its
+        log-probabilities. False for revisions, demonstrations and other people's answers.
     """
 
-    generation: int
-    samples: tuple[int, ...]
+    prompt: Prompt
+    responses: tuple[Response, ...]
     signal: tuple[float, ...]
+    round_index: int
+    sampled: bool = True
 
 
 @dataclass(frozen=True)
 class Batch:
     """A padded batch of examples. Shapes with B prompts, n responses each, R tokens:
 
-    packed: the token ids. sampled_logps: (B, n, R), under the weights that sampled.
-    reference_logps: (B, n, R), under the reference policy. signal: (B, n).
+    packed: the token ids. sampled_logps: (B, n, R), under the weights that sampled; for examples that the policy did
+    not sample, under those the round started from. reference_logps: (B, n, R), under the reference policy.
+    signal: (B, n). finished: (B, n) bool. values: (B, n, R), the critic's at the start of the round; None without one.
     """
 
     packed: Packed
     sampled_logps: Tensor
     reference_logps: Tensor
     signal: Tensor
+    finished: Tensor
+    values: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | Packed)}
+        return replace(self, **moved)
+
+    def __len__(self) -> int:
+        return len(self.signal)
 
 
 class Learner(ABC):
-    """Turns a round's judgements into examples, and log-probabilities into a loss. One file plus one YAML."""
+    """Turns a round's feedback into examples, and log-probabilities into a loss. One file plus one YAML.
+
+    The class attributes say what the round has to provide.
+    """
 
     name: str
     minimum_k: int = 2
+    reward: RewardSource | None = None
+    restart: Restart = "never"
+    needs_reference: bool = True
+    """False for a loss without a reference policy: no log-probabilities are computed for it."""
+    needs_pairs: bool = False
+    """It trains on ``feedback.pairs``."""
+    needs_judgements: bool = True
+    """False for a learner that trains on none of the judge's verdicts (they are still measured)."""
+    needs_values: bool = False
+    """A critic is trained beside the policy (PPO)."""
+    needs_revisions: bool = False
+    needs_demonstrations: bool = False
+    """The judge's own answers to the round's prompts."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Reference = "previous_round") -> None:
         if reference not in get_args(Reference):
             raise ValueError(f"learner.reference must be one of {', '.join(get_args(Reference))}; got {reference!r}")
         self.reference = reference
 
     @abstractmethod
-    def examples(
-        self, generations: Sequence[Generation], prob_beats: Floats, pairs: Sequence[PreferencePair]
-    ) -> list[Example]:
-        """What this learner trains on: by default one of pairs_as_examples, groups_as_examples."""
+    def examples(self, feedback: Feedback) -> list[Example]:
+        """What this learner trains on, in the order of the prompts."""
 
     @abstractmethod
-    def loss(self, logps: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scalar loss and scalars to log, from the policy's log-probabilities ``logps`` (B, n, R)."""
+    def loss(self, logps: Tensor, batch: Batch, values: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar loss and scalars to log, from the policy's log-probabilities ``logps`` (B, n, R) and, for a learner
+        with a critic, its ``values`` (B, n, R). The loss is a mean: over ``weight(batch)`` equal parts."""
+
+    def weight(self, batch: Batch) -> float:
+        """What this batch counts among those of one optimiser step; accumulation is exact because of it. Default: its
+        examples. A loss that is a mean over tokens returns their number."""
+        return float(len(batch))
+
+    # --- state that moves with the rounds (an adaptive KL weight); kept in the checkpoint --------------------------
+    def observe(self, row: Mapping[str, float]) -> None:
+        """Called with a round's metrics after its training."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-def pairs_as_examples(generations: Sequence[Generation], pairs: Sequence[PreferencePair]) -> list[Example]:
+def pairs_as_examples(feedback: Feedback) -> list[Example]:
     """Chosen first, rejected second; the signal is the probability that each is the better one."""
-    position = {g.prompt.id: i for i, g in enumerate(generations)}
+    responses = {g.prompt.id: g.responses for g in feedback.generations}
     return [
         Example(
-            position[p.prompt.id],
-            (p.sample_chosen, p.sample_rejected),
-            (p.prob_chosen_wins, 1.0 - p.prob_chosen_wins),
+            pair.prompt,
+            (responses[pair.prompt.id][pair.sample_chosen], responses[pair.prompt.id][pair.sample_rejected]),
+            (pair.prob_chosen_wins, 1.0 - pair.prob_chosen_wins),
+            feedback.round_index,
         )
-        for p in pairs
+        for pair in feedback.pairs
     ]
-
-
-def groups_as_examples(prob_beats: Floats, hard: bool) -> list[Example]:
-    """All k responses of each prompt; the signal is the win rate within the group.
-
-    Prompts with a response that got no verdict at all are left out, and so are those whose win rates are all
-    equal: they carry no gradient.
-    """
-    rates = win_rates(prob_beats, hard)
-    samples = tuple(range(rates.shape[1]))
-    useful = ~np.isnan(rates).any(axis=1) & (np.ptp(rates, axis=1) > 0)
-    return [Example(int(i), samples, tuple(rates[i].tolist())) for i in np.flatnonzero(useful)]
 
 
 def sequence_logps(logps: Tensor) -> Tensor:
@@ -98,5 +154,16 @@ def sequence_logps(logps: Tensor) -> Tensor:
     return logps.sum(-1)
 
 
+def response_lengths(batch: Batch) -> Tensor:
+    """Tokens of each response, at least 1: (B, n)."""
+    return batch.packed.response_mask.sum(-1).clamp(min=1)
+
+
 def mean_of(values: Tensor) -> Tensor:
     return values.detach().mean() if values.numel() else torch.zeros(())
+
+
+def one_of(name: str, value: str, allowed: Any) -> None:
+    """Raises ValueError unless ``value`` is one of a Literal's choices."""
+    if value not in get_args(allowed):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")

@@ -62,9 +62,9 @@ def test_a_judge_of_position_alone_ties_exactly(bias: float) -> None:
     [
         (Verdict(None, "invalid", raw="I am not sure"), Verdict(0.9), "invalid", "I am not sure"),
         (Verdict(0.9, raw="A"), Verdict(None, "invalid", raw=""), "invalid", "A\n---\n"),
-        (Verdict(None, "abstain", raw="no"), Verdict(0.9, raw="B"), "abstain", "no\n---\nB"),
-        (Verdict(None, "abstain"), Verdict(None, "invalid", raw="??"), "invalid", "??"),
-        (Verdict(None, "abstain"), Verdict(None, "abstain"), "abstain", None),
+        (Verdict(None, "refused", raw="no"), Verdict(0.9, raw="B"), "refused", "no\n---\nB"),
+        (Verdict(None, "refused"), Verdict(None, "invalid", raw="??"), "invalid", "??"),
+        (Verdict(None, "refused"), Verdict(None, "refused"), "refused", None),
     ],
 )
 def test_one_failed_order_fails_the_judgement_and_its_words_are_kept(
@@ -78,7 +78,7 @@ def test_one_failed_order_fails_the_judgement_and_its_words_are_kept(
 
 @pytest.mark.parametrize(
     ("probability", "status"),
-    [(None, "ok"), (None, "tie"), (0.5, "invalid"), (0.5, "abstain"), (1.5, "ok"), (-0.1, "ok")],
+    [(None, "ok"), (None, "tie"), (0.5, "invalid"), (0.5, "refused"), (1.5, "ok"), (-0.1, "ok")],
 )
 def test_a_verdict_cannot_contradict_itself(probability: float | None, status: str) -> None:
     with pytest.raises(AssertionError):

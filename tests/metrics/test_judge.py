@@ -11,7 +11,7 @@ from rlaif_lab.metrics.judge import judge_metrics, same_slot_rate, win_rate
 from rlaif_lab.records import Comparison, Judgement, Prompt, Verdict
 
 COMPARISON = Comparison(Prompt("p", "1+1="), "a", "b")
-FAILED, ABSTAINED = Verdict(None, "invalid"), Verdict(None, "abstain")
+FAILED, ABSTAINED = Verdict(None, "invalid"), Verdict(None, "refused")
 
 
 def judged(first: float | Verdict, second: float | Verdict) -> Judgement:
@@ -30,7 +30,9 @@ def test_rates_by_hand() -> None:
     ]
     assert judge_metrics(judgements) == {
         "judge/tie_rate": 0.4,
-        "judge/abstain_rate": 0.2,
+        "judge/refused_rate": 0.2,
+        "judge/timed_out_rate": 0.0,
+        "judge/over_budget_rate": 0.0,
         "judge/invalid_rate": 0.2,
         "judge/same_slot_rate": 0.5,
     }
