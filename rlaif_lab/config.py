@@ -21,15 +21,26 @@ class EvaluationSize:
 
 
 @dataclass
+class Gate:
+    force: bool = False
+    confidence: float = 0.95
+
+
+@dataclass
 class RunConfig:
     """The closed core of a run. The open families (task, judge, learner, ...) carry a ``_target_`` each."""
 
     task: Any = None
     policy: Any = None
     judge: Any = None
+    heldout_judge: Any = None
     learner: Any = None
     sampler: Any = None
     pairing: Any = None
+    replay: Any = None
+    reward_model: Any = None
+    revision: Any = None
+    watch: Any = None
     trainer: Any = None
     logger: Any = None
     experiment_name: str = "single"
@@ -38,14 +49,32 @@ class RunConfig:
     rounds: int = 10
     prompts_per_round: int = 1024
     evaluation: EvaluationSize = field(default_factory=EvaluationSize)
+    sync_every: int | None = None
+    lag: int = 0
+    gate: Gate = field(default_factory=Gate)
     resume: bool = False
     threads: int = 1
 
 
 ConfigStore.instance().store(name="schema", node=RunConfig)  # what `schema` in conf/config.yaml stands for
 
-FAMILIES = ("task", "policy", "judge", "learner", "sampler", "pairing", "trainer", "logger")
-NOT_IN_FINGERPRINT = ("logger", "resume", "threads", "experiment_name", "arm", "rounds")
+FAMILIES = (
+    "task",
+    "policy",
+    "judge",
+    "heldout_judge",
+    "learner",
+    "sampler",
+    "pairing",
+    "replay",
+    "reward_model",
+    "revision",
+    "trainer",
+    "watch",
+    "logger",
+)
+OPTIONAL = ("heldout_judge", "reward_model", "revision")
+NOT_IN_FINGERPRINT = ("logger", "resume", "threads", "experiment_name", "arm", "rounds", "gate", "watch")
 """Keys that may differ between a run and its resumption: they do not change a number. More rounds only extend it."""
 
 
@@ -67,8 +96,18 @@ def check(cfg: DictConfig) -> None:
     for name in ("rounds", "prompts_per_round", "threads"):
         if cfg[name] < 1:
             raise ValueError(f"{name} must be at least 1; got {cfg[name]}")
+    if cfg.sync_every is not None and cfg.sync_every < 1:
+        raise ValueError(
+            f"sync_every must be at least 1 optimiser step, or null (once per round); got {cfg.sync_every}"
+        )
+    if cfg.lag < 0:
+        raise ValueError(f"lag must not be negative (rounds); got {cfg.lag}")
+    if not 0.5 < cfg.gate.confidence < 1:
+        raise ValueError(f"gate.confidence must lie between 0.5 and 1; got {cfg.gate.confidence}")
     for family in FAMILIES:
         node = cfg[family]
+        if node is None and family in OPTIONAL:
+            continue
         if not isinstance(node, DictConfig) or "_target_" not in node:
             raise ValueError(f"{family} must be a mapping with a _target_; got {node!r}")
         for path, target in _targets(node, family):

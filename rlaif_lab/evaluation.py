@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlaif_lab.judges.base import Judge, both_orders
+from rlaif_lab.metrics.judge import win_rate_with_ties
 from rlaif_lab.metrics.divergence import kl_and_entropy
-from rlaif_lab.metrics.judge import win_rate
 from rlaif_lab.metrics.quality import majority_quality, mean_pass_at_k
 from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import pack, response_logits
@@ -33,8 +33,35 @@ class Evaluation:
                 raise ValueError(f"evaluation.{name} must be at least 1; got {getattr(self, name)}")
 
 
+def win_rate(judge: Judge, comparisons: Sequence[Comparison]) -> float:
+    """P(first wins) + half the ties, both orders asked. Identical answers are a tie that no judge needs to be asked;
+    comparisons without a verdict are left out, and nan is returned when none is left."""
+    different = [c for c in comparisons if c.first != c.second]
+    return win_rate_with_ties(both_orders(judge, different), len(comparisons) - len(different))
+
+
+def quality_metrics(task: Task, sampled: Sequence[Generation], greedy: Sequence[Generation]) -> dict[str, float]:
+    """True quality of samples and of the greedy answer; nan for a task without gold."""
+    k = len(sampled[0].responses)
+    names = ("sampled", "sampled_stderr", "greedy", f"pass_at_{k}", f"majority_at_{k}")
+    if not task.has_gold:
+        return {f"quality/{name}": float("nan") for name in names}
+    qualities = gold_qualities(task, sampled)
+    stderr = qualities.mean(1).std(ddof=1) / np.sqrt(len(sampled)) if len(sampled) > 1 else 0.0
+    values = (
+        qualities.mean(),
+        stderr,
+        gold_qualities(task, greedy).mean(),
+        mean_pass_at_k(qualities, k),
+        majority_quality(qualities, [[r.text for r in g.responses] for g in sampled]),
+    )
+    return {f"quality/{name}": float(value) for name, value in zip(names, values, strict=True)}
+
+
 def gold_qualities(task: Task, generations: Sequence[Generation]) -> Floats:
-    """Gold quality of every sample: (N, k)."""
+    """Gold quality of every sample: (N, k); nan throughout for a task without gold."""
+    if not task.has_gold:
+        return np.full((len(generations), len(generations[0].responses)), np.nan)
     return np.array([[task.quality(g.prompt, r.text) for r in g.responses] for g in generations])
 
 
@@ -42,6 +69,7 @@ def evaluate(
     policy: LanguageModel,
     base: LanguageModel,
     judge: Judge,
+    heldout_judge: Judge | None,
     task: Task,
     prompts: Sequence[Prompt],
     config: Evaluation,
@@ -49,36 +77,22 @@ def evaluate(
     round_index: int,
     progress: Callable[[int], object] = lambda count: None,
 ) -> dict[str, float]:
-    """All metrics of the policy of this round on ``prompts``. The round-0 answers that the judge compares with are
-    sampled anew from the base policy, on the same fresh prompts."""
+    """All metrics of the policy of this round on ``prompts``. The round-0 answers that the judges compare with are
+    sampled anew from the base policy, on the same fresh prompts. The held-out judge has no part in training."""
     limit = task.max_response_tokens
     untruncated = SamplingConfig(k=config.samples)
     sampled = sample(policy, prompts, untruncated, limit, seed, "evaluation", round_index)
     greedy = sample(policy, prompts, SamplingConfig(k=1, temperature=0.0), limit, seed, "greedy", round_index)
     baseline = sample(base, prompts, SamplingConfig(k=1), limit, seed, "baseline", round_index)
     progress(1)
-    qualities = gold_qualities(task, sampled)
-    metrics = {
-        "quality/sampled": float(qualities.mean()),
-        "quality/sampled_stderr": float(qualities.mean(1).std(ddof=1) / np.sqrt(len(prompts)))
-        if len(prompts) > 1
-        else 0.0,
-        "quality/greedy": float(gold_qualities(task, greedy).mean()),
-        f"quality/pass_at_{config.samples}": mean_pass_at_k(qualities, config.samples),
-        f"quality/majority_at_{config.samples}": majority_quality(
-            qualities, [[r.text for r in g.responses] for g in sampled]
-        ),
-    }
+    metrics = quality_metrics(task, sampled, greedy)
     versus_base = [
         Comparison(now.prompt, now.responses[0].text, then.responses[0].text)
         for now, then in zip(sampled, baseline, strict=True)
     ]
-    different = [c for c in versus_base if c.first != c.second]
-    judged = both_orders(judge, different)
-    decided = sum(a.prob_first_wins is not None and b.prob_first_wins is not None for a, b in judged)
-    same = len(versus_base) - len(different)  # identical answers are a tie, which no judge needs to be asked
-    wins = win_rate(judged) * decided if decided else 0.0
-    metrics["judge/win_rate_vs_round_0"] = (wins + same / 2) / (decided + same) if decided + same else float("nan")
+    metrics["judge/win_rate_vs_round_0"] = win_rate(judge, versus_base)
+    if heldout_judge is not None:
+        metrics["heldout_judge/win_rate_vs_round_0"] = win_rate(heldout_judge, versus_base)
     progress(1)
     metrics |= divergence_metrics(policy, base, sampled)
     written = (r for part in (sampled, greedy, baseline) for g in part for r in g.responses)

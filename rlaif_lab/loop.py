@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import json
 import logging
@@ -22,14 +21,18 @@ from rlaif_lab.judges.base import Judge
 from rlaif_lab.learners.base import Learner
 from rlaif_lab.models.sources import ModelSource, Organism
 from rlaif_lab.pairing import Pairing
+from rlaif_lab.replay import Replay
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.store import RoundStore, defined, write_atomically, writing
 from rlaif_lab.tasks.base import ProceduralTask, Split, Task
 from rlaif_lab.tracking import Row, Tracker
 from rlaif_lab.trainer import TrainerConfig
+from rlaif_lab.watch import Watch
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.reward.model import NoRewardModel, RewardModel
+    from rlaif_lab.revision import RevisionConfig
     from rlaif_lab.rounds import Rounds
 
 VERSIONED = ("torch", "transformers", "pytorch-lightning", "hydra-core", "wandb", "numpy", "rlaif-lab")
@@ -43,10 +46,19 @@ class Loop:
         self.task: Task = build(cfg.task, "task")
         self.policy_source: ModelSource = build(cfg.policy, "policy")
         self.judge: Judge = build(cfg.judge, "judge")
+        self.heldout_judge: Judge | None = cfg.heldout_judge and build(cfg.heldout_judge, "heldout_judge")
         self.learner: Learner = build(cfg.learner, "learner")
         self.sampling: SamplingConfig = build(cfg.sampler, "sampler")
         self.pairing: Pairing = build(cfg.pairing, "pairing")
+        self.replay: Replay = build(cfg.replay, "replay")
+        from rlaif_lab.reward.model import NoRewardModel
+
+        self.reward_model: RewardModel | NoRewardModel = (
+            build(cfg.reward_model, "reward_model") if cfg.reward_model else NoRewardModel()
+        )
+        self.revision: RevisionConfig = build(cfg.revision, "revision") if cfg.revision else None
         self.trainer: TrainerConfig = build(cfg.trainer, "trainer")
+        self.watch: Watch = build(cfg.watch, "watch")
         self.tracker: Tracker = build(cfg.logger, "logger")
         self.evaluation = Evaluation(cfg.evaluation.prompts, cfg.evaluation.samples)
         self.check_together()
@@ -56,8 +68,15 @@ class Loop:
 
     def sources(self) -> dict[str, ModelSource]:
         """Every model this run needs, by its role."""
-        judges = {f"judge {i}": source for i, source in enumerate(self.judge.sources())}
-        return {"policy": self.policy_source, **judges}
+        found = {"policy": self.policy_source}
+        for role, part in (
+            ("judge", self.judge),
+            ("heldout judge", self.heldout_judge),
+            ("reward model", self.reward_model),
+        ):
+            for i, source in enumerate(part.sources() if part is not None else []):
+                found[f"{role} {i}"] = source
+        return found
 
     def check_together(self) -> None:
         """What only the combination can get wrong. Raises ValueError."""
@@ -67,6 +86,9 @@ class Loop:
                 f"sampler.k must be at least {self.learner.minimum_k} for learner {self.learner.name!r}: one response "
                 f"has nothing to be compared with; got {self.sampling.k}"
             )
+        self.check_learner()
+        if cfg.lag and cfg.sync_every is not None:
+            raise ValueError(f"lag={cfg.lag} and sync_every={cfg.sync_every} both say whose policy samples: set one")
         needs: tuple[tuple[Split, int, int], ...] = (
             ("rounds", cfg.rounds, cfg.prompts_per_round),
             ("evaluation", cfg.rounds + 1, cfg.evaluation.prompts),
@@ -81,6 +103,29 @@ class Loop:
                 )
         for source in self.sources().values():
             source.check(self.task)
+
+    def check_learner(self) -> None:
+        """What the learner needs of the other parts. Raises ValueError."""
+        learner, name = self.learner, self.learner.name
+        if learner.reward == "score" and not self.judge.gives_scores:
+            raise ValueError(
+                f"learner.reward=score needs a judge that scores single responses; judge {self.judge.name!r} compares "
+                "two. Use learner.reward=win_rate"
+            )
+        if learner.reward == "reward_model" and not self.reward_model.trains:
+            raise ValueError("learner.reward=reward_model needs a reward model: add reward_model=bradley_terry")
+        if learner.needs_demonstrations and not self.judge.writes:
+            raise ValueError(
+                f"learner {name!r} learns from the judge's own answers, but judge {self.judge.name!r} is no language model"
+            )
+        if learner.needs_revisions and self.revision.principles is None:
+            raise ValueError(f"learner {name!r} learns from revisions: add revision=constitutional")
+        if learner.restart == "base" and self.cfg.sync_every is not None:
+            raise ValueError(
+                f"learner {name!r} starts each round from the first weights (restart=base), so it cannot sample again "
+                "within a round; got sync_every="
+                f"{self.cfg.sync_every}"
+            )
 
     # --- the run ----------------------------------------------------------------------------------------------
     def fit(self) -> float:
@@ -107,7 +152,7 @@ class Loop:
             self.tracker.end(failed)
         with writing(self.directory / "policy"):
             rounds.policy.save(self.directory / "policy")
-        return float(self.store.rows()[-1]["quality/sampled"])
+        return objective(self.store.rows()[-1])
 
     def build_organisms(self) -> None:
         from rlaif_lab.models.cache import build_missing
@@ -118,16 +163,20 @@ class Loop:
             build_missing(self.task, organisms)
 
     def rounds(self) -> Rounds:
-        from rlaif_lab.models.language_model import LanguageModel
+        from rlaif_lab.batches import Batching
         from rlaif_lab.rounds import Rounds
+
+        import copy
+        from rlaif_lab.models.language_model import LanguageModel
 
         base = self.policy_source.load(self.task)
         base.network.requires_grad_(False)
-        network = copy.deepcopy(base.network).requires_grad_(True).train()
+        policy = LanguageModel(copy.deepcopy(base.network).requires_grad_(True).train(), base.tokenizer, "policy")
         rounds = Rounds(
-            policy=LanguageModel(network, base.tokenizer, "policy"),
+            policy=policy,
             base=base,
             judge=self.judge,
+            heldout_judge=self.heldout_judge,
             learner=self.learner,
             task=self.task,
             sampling=self.sampling,
@@ -136,10 +185,14 @@ class Loop:
             store=self.store,
             seed=self.cfg.seed,
             prompts_per_round=self.cfg.prompts_per_round,
-            batch_size=self.trainer.batch_size,
-            passes=self.trainer.passes,
+            batching=Batching(self.trainer.batch_size, self.trainer.accumulate, self.trainer.passes),
+            replay=self.replay,
+            reward_model=self.reward_model if self.reward_model.trains else None,
+            revision=self.revision,
+            sync_every=self.cfg.sync_every,
+            lag=self.cfg.lag,
         )
-        rounds.attach_judge(self.load_judge)
+        rounds.attach_judges(self.load_judge)
         return rounds
 
     def load_judge(self, source: ModelSource) -> LanguageModel:
@@ -170,8 +223,6 @@ class Loop:
             accelerator=self.trainer.accelerator,
             precision=self.trainer.precision,  # type: ignore[arg-type]
             devices=1,
-            accumulate_grad_batches=self.trainer.accumulate,
-            gradient_clip_val=self.trainer.clip_norm or None,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             logger=False,
@@ -204,9 +255,20 @@ class Loop:
     def log_round(self, row: Row, samples: list[list[Any]]) -> None:
         """metrics.jsonl first: it is the truth, and W&B its mirror."""
         row = defined(row)
+        first = next(iter(self.store.rows()), row)
+        alarms = self.watch.alarms(row, first)
+        row |= {f"alarm/{name}": float(name in alarms) for name in self.watch.names()}
+        for name, sentence in alarms.items():
+            print(f"alarm ({name}), round {row['round']}: {sentence}", flush=True)
         if self.store.append_row(row):
             self.tracker.log(row, samples)
         print_row(row, f"{self.cfg.arm}, seed {self.cfg.seed}", header=row["round"] == 0)
+
+
+def objective(row: Row) -> float:
+    """The final true quality, which sweepers optimise; without gold, what the judges think: the held-out one first."""
+    names = ("quality/sampled", "heldout_judge/win_rate_vs_round_0", "judge/win_rate_vs_round_0")
+    return next((float(row[name]) for name in names if row.get(name) is not None), float("nan"))
 
 
 def versions() -> dict[str, str]:
@@ -235,7 +297,6 @@ def quiet_lightning() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*yielded None.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*The number of training batches.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -15,70 +15,136 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from rlaif_lab.batches import Step
 from rlaif_lab.learners.base import Batch, sequence_logps
+from rlaif_lab.measure import Metrics
 from rlaif_lab.models.packed import response_logps
-from rlaif_lab.rounds import Metrics, RoundData, Rounds
+from rlaif_lab.rounds import RoundData, Rounds
 from rlaif_lab.seeding import seed_for
 from rlaif_lab.store import write_atomically
 from rlaif_lab.trainer import TrainerConfig
 
 
 class RoundModule(pl.LightningModule):
-    """Trains the policy on the round at hand. The judge and the reference stay out of the module tree, so neither
-    enters its checkpoint or its optimiser."""
+    """Trains the policy on the round at hand, and the critic if the learner has one. The judge and the reference stay
+    out of the module tree, so neither enters its checkpoint or its optimiser.
+
+    Optimisation is manual: a step is accumulated over its batches by what each counts, so that it equals the step of
+    one large batch also where batches differ in size; and a step that is not finite is left out.
+    """
 
     rounds: Rounds
 
     def __init__(self, rounds: Rounds, optimization: TrainerConfig) -> None:
         super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False  # frozen weights are not in the checkpoint
         self.network = rounds.policy.network
+        self.critic = rounds.critic
         object.__setattr__(self, "rounds", rounds)
         self.optimization = optimization
-        self.statistics: dict[str, list[Tensor]] = {}
+        self.statistics: dict[str, list[tuple[float, Tensor]]] = {}
+        self.skipped = 0
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        logps = response_logps(self.network, batch.packed)
-        loss, statistics = self.rounds.learner.loss(logps, batch)
-        if not torch.isfinite(loss):
+    # --- a step -----------------------------------------------------------------------------------------------
+    def training_step(self, step: Step, index: int) -> None:
+        torch.manual_seed(seed_for(self.rounds.seed, "training step", self.rounds.index, index))  # for dropout
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        learner = self.rounds.learner
+        weights = [learner.weight(batch) for batch in step]
+        finite = True
+        for batch, weight in zip(step, weights, strict=True):
+            logps = response_logps(self.network, batch.packed)
+            values = None if self.critic is None else self.critic(batch.packed)
+            loss, statistics = learner.loss(logps, batch, values)
+            finite = finite and bool(torch.isfinite(loss))
+            if not finite:
+                break
+            self.manual_backward(loss * (weight / sum(weights)))
+            self.note(weight, {"loss": loss.detach(), **statistics, **preference_logps(logps.detach(), batch)})
+        norm = torch.nn.utils.clip_grad_norm_(self.trained(), self.optimization.clip_norm or math.inf)
+        if finite and bool(torch.isfinite(norm)):
+            self.note(1.0, {"gradient_norm": norm.detach()})
+            optimizer.step()
+            schedule = self.lr_schedulers()
+            assert schedule is not None and not isinstance(schedule, list)
+            schedule.step()
+        else:
+            self.skip(index)
+        optimizer.zero_grad(set_to_none=True)
+
+    def skip(self, index: int) -> None:
+        """Counts a step whose loss or gradient is not finite. Raises ValueError when that happens too often."""
+        self.skipped += 1
+        if self.skipped > self.optimization.max_skipped_steps:
             raise ValueError(
-                f"the loss of round {self.rounds.index}, batch {batch_index} is not finite ({loss.item()}); the last "
-                "good round is kept. Lower trainer.learning_rate or raise learner.beta"
+                f"round {self.rounds.index}, step {index}: loss or gradient is not finite, for the "
+                f"{self.skipped}th time in this round (trainer.max_skipped_steps={self.optimization.max_skipped_steps});"
+                " the last good round is kept. Lower trainer.learning_rate or raise the learner's anchor (beta, "
+                "kl_weight)"
             )
-        self.note({"loss": loss.detach(), **statistics, **preference_logps(logps.detach(), batch)})
-        return loss
 
-    def note(self, statistics: dict[str, Tensor]) -> None:
+    def trained(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def note(self, weight: float, statistics: dict[str, Tensor]) -> None:
         for name, value in statistics.items():
-            self.statistics.setdefault(name, []).append(value)
+            self.statistics.setdefault(name, []).append((weight, value))
 
     def take_statistics(self) -> Metrics:
-        """Means over the batches since the last call."""
-        means = {f"train/{name}": float(torch.stack(v).mean()) for name, v in self.statistics.items()}
-        self.statistics = {}
+        """Means over the batches since the last call, and the steps left out."""
+        means = {
+            f"train/{name}": float(sum(weight * value for weight, value in noted) / sum(weight for weight, _ in noted))
+            for name, noted in self.statistics.items()
+        }
+        means["train/skipped_steps"] = self.skipped
+        self.statistics, self.skipped = {}, 0
         return means
 
     def configure_optimizers(self) -> Any:
         o = self.optimization
-        optimizer = torch.optim.AdamW(
-            [p for p in self.network.parameters() if p.requires_grad],
-            lr=o.learning_rate,
-            betas=(0.9, o.adam_beta2),
-            weight_decay=o.weight_decay,
-        )
+        groups = [{"params": [p for p in self.network.parameters() if p.requires_grad], "lr": o.learning_rate}]
+        if self.critic is not None:
+            rate = o.critic_learning_rate or o.learning_rate
+            groups.append({"params": [p for p in self.critic.parameters() if p.requires_grad], "lr": rate})
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, o.adam_beta2), weight_decay=o.weight_decay)
         warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (o.warmup_steps + 1)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warmup, "interval": "step"}}
+        return [optimizer], [warmup]
 
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        # Lightning's checkpoint holds no random state, so whatever draws in a step draws by identity.
-        torch.manual_seed(seed_for(self.rounds.seed, "training step", self.rounds.index, batch_index))
+    # --- a round ------------------------------------------------------------------------------------------------
+    def on_train_batch_start(self, step: Step, index: int) -> int | None:
+        return None if step else -1  # an empty step: the round is over
+
+    def on_train_epoch_start(self) -> None:
+        restart = self.rounds.learner.restart == "base"
+        if restart:
+            self.rounds.history.restart()
+        if restart or self.optimization.reset_optimizer:
+            optimizer = self.optimizers()
+            assert not isinstance(optimizer, list)
+            optimizer.state.clear()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        checkpoint["learner"] = self.rounds.learner.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.rounds.learner.load_state_dict(checkpoint["learner"])
 
 
 def preference_logps(logps: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Log-probabilities of the best and the worst response by the learner's signal, apart from each other: likelihood
-    displacement (2410.08847) shows only so. Means over the batch, in nats."""
-    totals = sequence_logps(logps)
+    """Log-probabilities of the best and the worst response by the learner's signal, apart from each other, now and at
+    the start of the round: likelihood displacement (2410.08847) shows only so. Means over the batch, in nats."""
+    now, before = sequence_logps(logps), sequence_logps(batch.sampled_logps)
     best, worst = batch.signal.argmax(1, keepdim=True), batch.signal.argmin(1, keepdim=True)
-    return {"chosen_logp": totals.gather(1, best).mean(), "rejected_logp": totals.gather(1, worst).mean()}
+    return {
+        "chosen_logp": now.gather(1, best).mean(),
+        "chosen_logp_at_start": before.gather(1, best).mean(),
+        "rejected_logp": now.gather(1, worst).mean(),
+        "rejected_logp_at_start": before.gather(1, worst).mean(),
+    }
 
 
 class RoundLoader(pl.LightningDataModule):
@@ -90,24 +156,20 @@ class RoundLoader(pl.LightningDataModule):
         self.data: RoundData | None = None
 
     def train_dataloader(self) -> DataLoader[Any]:
-        assert self.trainer is not None
+        assert self.trainer is not None and self.trainer.max_epochs is not None
         # `current_epoch` is stale in the first call after a resume; this counter is not.
         index = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        assert self.trainer.max_epochs is not None
         if index >= self.trainer.max_epochs:  # a finished run, resumed: Lightning asks for data all the same
-            self.data = RoundData(index, [])
-        elif self.data is None or self.data.index != index:
+            return DataLoader([[]], batch_size=None)  # type: ignore[arg-type]
+        if self.data is None or self.data.index != index:
             self.started = time.perf_counter()
             self.rounds.base.network.to(self.rounds.policy.device)
             self.data = self.rounds.run(index)
         # A generator of its own: the loader otherwise draws a seed from the global one.
         return DataLoader(self.data, batch_size=None, shuffle=False, generator=torch.Generator())  # type: ignore[arg-type]
 
-    def transfer_batch_to_device(self, batch: Batch | None, device: torch.device, dataloader_idx: int) -> Batch | None:
-        if batch is None:  # an empty round
-            return None
-        tensors = (batch.sampled_logps, batch.reference_logps, batch.signal)
-        return Batch(batch.packed.to(device), *(tensor.to(device) for tensor in tensors))
+    def transfer_batch_to_device(self, step: Step, device: torch.device, dataloader_idx: int) -> Step:
+        return [batch.to(device) for batch in step]
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -127,7 +189,7 @@ class RoundEnd(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert self.loader.data is not None
-        self.bar = self.loader.rounds.bar("training", len(self.loader.data))
+        self.bar = self.loader.rounds.bar("training", len(self.loader.data.ready))
         self.training_started = time.perf_counter()
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -140,19 +202,20 @@ class RoundEnd(pl.Callback):
         training = time.perf_counter() - self.training_started
         self.bar.close()
         statistics = pl_module.take_statistics()
-        if trainer.optimizers:
-            statistics["train/learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        statistics["train/learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        metrics = data.metrics()
         after = rounds.evaluate(data.index + 1)
-        change = after["quality/sampled"] - data.metrics["quality/sampled"]
+        change = after["quality/sampled"] - metrics["quality/sampled"]
         row = {
             "round": data.index,
-            **data.metrics,
+            **metrics,
             **statistics,
-            "gap/update_loss_eps": data.metrics["gap/best_of_2"] - change,
+            "gap/update_loss_eps": metrics["gap/best_of_2"] - change,
             "time/training_s": training,
             "time/round_s": time.perf_counter() - self.loader.started,
         }
-        self.log_row(row, data.samples)
+        rounds.learner.observe(row)
+        self.log_row(row, data.samples())
         if data.index + 1 == trainer.max_epochs:
             self.log_row({"round": data.index + 1, **after}, [])
         pl_module.log_dict({"round": float(data.index), **{k: v for k, v in after.items() if not math.isnan(v)}})

@@ -5,7 +5,7 @@ Both read one array: ``prob_beats[p, i, j]`` = probability that sample i of prom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -16,7 +16,7 @@ from rlaif_lab.judges.base import comparisons_of
 from rlaif_lab.records import Generation, Judgement, PreferencePair
 from rlaif_lab.seeding import seed_for
 
-Strategy = Literal["best_vs_worst", "all_pairs"]
+Strategy = Literal["best_vs_worst", "best_vs_random", "best_vs_all", "all_pairs"]
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
 
@@ -25,14 +25,17 @@ T = TypeVar("T")
 class Pairing:
     """How pairs are drawn from a prompt's judged responses.
 
-    strategy: ``best_vs_worst`` (highest against lowest win rate, one pair per prompt at most) or ``all_pairs``.
+    strategy: ``best_vs_worst`` (highest against lowest win rate, one pair per prompt at most), ``best_vs_random``
+        (against one of the others, drawn by identity), ``best_vs_all`` (against each of the others) or ``all_pairs``.
     tie_margin: a comparison with |prob - 0.5| <= tie_margin makes no pair.
+    max_margin: nor does one with |prob - 0.5| > max_margin, None: no limit. Leaves out what is too easy.
     budget: pairs (or groups, for a learner that reads those) per round at most, None: no limit. All arms then train
         on equally many; which ones are kept is decided by the prompt's identity, not by the judge.
     """
 
     strategy: Strategy = "best_vs_worst"
     tie_margin: float = 0.0
+    max_margin: float | None = None
     budget: int | None = None
 
     def __post_init__(self) -> None:
@@ -40,6 +43,10 @@ class Pairing:
             raise ValueError(f"pairing.strategy must be one of {', '.join(get_args(Strategy))}; got {self.strategy!r}")
         if not 0.0 <= self.tie_margin < 0.5:
             raise ValueError(f"pairing.tie_margin must lie in [0, 0.5); got {self.tie_margin}")
+        if self.max_margin is not None and not self.tie_margin < self.max_margin <= 0.5:
+            raise ValueError(
+                f"pairing.max_margin must lie above tie_margin and be at most 0.5, or null; got {self.max_margin}"
+            )
         if self.budget is not None and self.budget < 1:
             raise ValueError(f"pairing.budget must be at least 1 or null; got {self.budget}")
 
@@ -82,14 +89,12 @@ def make_pairs(
     generations: Sequence[Generation], prob_beats: Floats, pairing: Pairing, *identity: int | str
 ) -> list[PreferencePair]:
     """The round's training pairs, in the order of ``generations``, at most ``pairing.budget`` of them."""
-    candidates = (
-        _best_and_worst(prob_beats) if pairing.strategy == "best_vs_worst" else _all_pairs(generations, prob_beats)
-    )
+    limit = 1.0 if pairing.max_margin is None else 0.5 + pairing.max_margin
     pairs = [
         PreferencePair(generations[p].prompt, chosen, rejected, float(prob_beats[p, chosen, rejected]))
-        for p, chosen, rejected in candidates
-        # nan compares false: no verdict, no pair. So does a best that lost its direct comparison with the worst.
-        if prob_beats[p, chosen, rejected] > 0.5 + pairing.tie_margin
+        for p, chosen, rejected in _candidates(generations, prob_beats, pairing.strategy, *identity)
+        # nan compares false: no verdict, no pair. So does a best that lost its direct comparison with the other.
+        if 0.5 + pairing.tie_margin < prob_beats[p, chosen, rejected] <= limit
     ]
     return within_budget(pairs, pairing.budget, lambda pair: _rank(pair, pairing.strategy, *identity))
 
@@ -104,16 +109,35 @@ def within_budget(items: list[T], budget: int | None, rank: Callable[[T], int]) 
 
 def _rank(pair: PreferencePair, strategy: Strategy, *identity: int | str) -> int:
     """Where a pair stands in line for the budget: the same whichever of the two the judge chose."""
-    samples = sorted((pair.sample_chosen, pair.sample_rejected)) if strategy == "all_pairs" else []
+    several = strategy in ("all_pairs", "best_vs_all")
+    samples = sorted((pair.sample_chosen, pair.sample_rejected)) if several else []
     return seed_for("pair budget", *identity, pair.prompt.id, *samples)
 
 
-def _best_and_worst(prob_beats: Floats) -> list[tuple[int, int, int]]:
-    """(prompt, highest win rate, lowest win rate), the first of equals."""
+def _candidates(
+    generations: Sequence[Generation], prob_beats: Floats, strategy: Strategy, *identity: int | str
+) -> Iterator[tuple[int, int, int]]:
+    """(prompt, winner, loser), in the order of the prompts."""
+    if strategy == "all_pairs":
+        yield from _all_pairs(generations, prob_beats)
+        return
     rates = win_rates(prob_beats)
-    best = np.where(np.isnan(rates), -np.inf, rates).argmax(axis=1)
-    worst = np.where(np.isnan(rates), np.inf, rates).argmin(axis=1)
-    return list(zip(range(len(rates)), best.tolist(), worst.tolist(), strict=True))
+    best = np.where(np.isnan(rates), -np.inf, rates).argmax(axis=1).tolist()  # the first of equals
+    worst = np.where(np.isnan(rates), np.inf, rates).argmin(axis=1).tolist()
+    for p, generation in enumerate(generations):
+        if strategy == "best_vs_worst":
+            yield p, best[p], worst[p]
+            continue
+        texts = [response.text for response in generation.responses]
+        others = [i for i in _first_occurrences(texts) if texts[i] != texts[best[p]]]
+        if strategy == "best_vs_random" and others:
+            others = [others[seed_for("pair opponent", *identity, generation.prompt.id) % len(others)]]
+        for other in others:
+            yield p, best[p], other
+
+
+def _first_occurrences(texts: Sequence[str]) -> list[int]:
+    return sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())
 
 
 def _all_pairs(generations: Sequence[Generation], prob_beats: Floats) -> list[tuple[int, int, int]]:

@@ -5,35 +5,35 @@ prompts -> generations -> judgements -> preference pairs -> training data       
 
 from __future__ import annotations
 
-import copy
 import functools
-import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from rlaif_lab.batches import Batching, Step, make_batches, with_reference, with_sampled, with_values
 from rlaif_lab.evaluation import Evaluation, evaluate, gold_qualities
-from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights, judge_generations
-from rlaif_lab.learners.base import Batch, Example, Learner
-from rlaif_lab.metrics.gap import best_of_k_gap, pairwise_gap
-from rlaif_lab.metrics.judge import judge_metrics
-from rlaif_lab.metrics.text import text_metrics
-from rlaif_lab.models.language_model import LanguageModel, inference
-from rlaif_lab.models.packed import pack, response_logps
+from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights, judge_generations, score_generations
+from rlaif_lab.learners.base import Example, Feedback, Learner
+from rlaif_lab.measure import Metrics, Segment, round_metrics
+from rlaif_lab.models.critic import Critic
+from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates, within_budget
-from rlaif_lab.records import Generation, Judgement, PreferencePair, Prompt
+from rlaif_lab.records import Generation, Judgement, PreferencePair, Prompt, Revision, Score
+from rlaif_lab.replay import Replay
+from rlaif_lab.reward.examples import RewardExample, examples_from
+from rlaif_lab.reward.model import RewardModel
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
-from rlaif_lab.seeding import rng_for, seed_for
-from rlaif_lab.store import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore, write_atomically
+from rlaif_lab.seeding import seed_for
+from rlaif_lab.store import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, SCORES, RoundStore, Stage
 from rlaif_lab.tasks.base import Task
-
-Metrics = dict[str, float]
+from rlaif_lab.weights import PolicyHistory
 
 
 @dataclass
@@ -41,7 +41,10 @@ class Rounds:
     """The stages of a round, for one policy under one judge. Every stage is idempotent: what the store holds is
     loaded, never computed again.
 
-    policy: the weights being trained. base: a frozen copy of what they were at first.
+    policy: the weights being trained. base: a frozen model of what they were at first.
+    sync_every: optimiser steps after which the round goes on with prompts sampled from the policy as it is by then.
+        None: once per round; more steps than a round has: once in that many rounds, so that a large number is fully
+        offline. lag: rounds by which the policy that samples is older than the one that is trained.
     """
 
     policy: LanguageModel
@@ -55,32 +58,51 @@ class Rounds:
     store: RoundStore
     seed: int
     prompts_per_round: int
-    batch_size: int
-    passes: int = 1
+    batching: Batching
+    replay: Replay = field(default_factory=Replay)
+    reward_model: RewardModel | None = None
+    revision: Any | None = None
+    heldout_judge: Judge | None = None
+    sync_every: int | None = None
+    lag: int = 0
     chunk: int = 256
 
     def __post_init__(self) -> None:
-        self.index = 0
+        self.index = self.segment = 0
         self.seconds: dict[str, float] = {}
+        self.extra: Metrics = {}
+        steps = -(-self.prompts_per_round // self.batching.per_step()) * self.batching.passes
+        every = self.sync_every or steps
+        self.sync_rounds = max(1, every // steps)
+        self.prompts_per_segment = min(
+            self.prompts_per_round, max(1, every * self.batching.per_step() // self.batching.passes)
+        )
+        judges = [self.judge, *([self.heldout_judge] if self.heldout_judge else [])]
+        previous = any(judge.needs_previous_policy() for judge in judges)
+        reach = max(int(previous), self.lag + self.sync_rounds - 1)
+        self.history = PolicyHistory(self.policy, self.base, self.store, reach)
+        self.critic = Critic(self.base, self.seed) if self.learner.needs_values else None
 
     # --- the round --------------------------------------------------------------------------------------------
     def run(self, index: int) -> RoundData:
-        """Everything of round ``index`` up to its training, with the policy as it stands."""
-        self.index = index
-        self.keep_policy()
-        evaluation = self.evaluate(index)
-        prompts = self.task.prompts("rounds", index * self.prompts_per_round, self.prompts_per_round, self.seed)
+        """Opens round ``index``. Its data are computed segment by segment, the first one now."""
+        self.index, self.segment, self.seconds, self.extra = index, 0, {}, {}
+        self.history.keep(index)
+        return RoundData(self, index, self.evaluate(index))
+
+    def next_segment(self, prompts: Sequence[Prompt]) -> tuple[Segment, list[Step]]:
+        """prompts -> what Lightning trains on, with the policy as it stands."""
         generations = self.generate(prompts)
         judgements = self.judge_all(generations)
         prob_beats = preference_matrices(generations, judgements)
         pairs = self.pair(generations, prob_beats)
-        examples = self.within_budget(self.learner.examples(generations, prob_beats, pairs), generations)
-        data = self.training_data(generations, examples)
-        data.metrics = evaluation | self.measure(generations, judgements, prob_beats, pairs, examples) | self.times()
-        data.metrics["tokens/training"] = data.tokens()
-        data.samples = self.samples(index, generations, prob_beats)
-        return data
+        scores = self.score(generations, judgements)
+        revisions, demonstrations = self.revise(generations), self.demonstrate(prompts)
+        feedback = Feedback(self.index, generations, prob_beats, pairs, scores, revisions, demonstrations)
+        examples = self.replay_with(self.within_budget(self.learner.examples(feedback)))
+        return Segment(feedback, judgements, examples), self.steps(examples)
 
+    # --- the stages ---------------------------------------------------------------------------------------------
     def evaluate(self, index: int) -> Metrics:
         """Metrics of the policy as it stands, which is that of round ``index``."""
         self.index = index
@@ -93,6 +115,7 @@ class Rounds:
                     self.policy,
                     self.base,
                     self.judge,
+                    self.heldout_judge,
                     self.task,
                     prompts,
                     self.evaluation,
@@ -105,176 +128,248 @@ class Rounds:
         return self.store.once(index, "evaluation", compute)
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Generation]:
-        def compute(some: Sequence[Prompt]) -> list[Generation]:
-            limit = self.task.max_response_tokens
-            return sample(self.policy, some, self.sampling, limit, self.seed, "rounds", self.index)
+        policy = self.sampling_policy()
+        config = self.sampling.of_round(self.index)
 
-        with self.bar("generating", len(prompts)) as bar:
-            result = self.store.stage(self.index, GENERATIONS, prompts, compute, self.chunk, bar.update)
-        self.seconds["sampling"] = result.seconds
-        return result.records
+        def compute(some: Sequence[Prompt]) -> list[Generation]:
+            return sample(policy, some, config, self.task.max_response_tokens, self.seed, "rounds", self.index)
+
+        return self.stage("sampling", GENERATIONS, prompts, compute)
 
     def judge_all(self, generations: Sequence[Generation]) -> list[Judgement]:
-        with self.bar("judging", len(generations)) as bar:
-            compute = functools.partial(judge_generations, self.judge)
-            result = self.store.stage(self.index, JUDGEMENTS, generations, compute, self.chunk, bar.update)
-        self.seconds["judging"] = result.seconds
-        return result.records
+        return self.stage("judging", JUDGEMENTS, generations, functools.partial(judge_generations, self.judge))
 
     def pair(self, generations: Sequence[Generation], prob_beats: Floats) -> list[PreferencePair]:
-        positions = range(len(generations))
-
         def compute(some: Sequence[int]) -> list[PreferencePair]:
             return make_pairs(
                 [generations[i] for i in some], prob_beats[list(some)], self.pairing, self.seed, self.index
             )
 
-        return self.store.stage(self.index, PAIRS, positions, compute, chunk=len(generations)).records
+        positions = range(len(generations))
+        return self.store.stage(
+            self.index, PAIRS, positions, compute, chunk=len(generations), segment=self.segment
+        ).records
 
-    def within_budget(self, examples: list[Example], generations: Sequence[Generation]) -> list[Example]:
+    def score(self, generations: Sequence[Generation], judgements: Sequence[Judgement]) -> Floats | None:
+        """The number that the learner takes as reward, if it is not the win rate: (N, k), nan where there is none."""
+        model = self.reward_model
+        if model is not None and model.trains:
+            examples = [e for i in range(self.index) for e in self.judged(i)] if model.data == "all" else []
+            examples += self.judged(self.index, self.segment)
+            examples += examples_from(self.index, generations, judgements)
+            folder = self.store.round_directory(self.index, self.segment) / "reward_model"
+            self.extra |= model.fit(examples, self.index, folder, self.last_reward_model())
+            if self.learner.reward == "reward_model":
+                return model.rewards(generations)[0]
+        if self.learner.reward != "score":
+            return None
+        found = self.stage("scoring", SCORES, generations, functools.partial(score_generations, self.judge))
+        return _score_array(found, len(generations))
+
+    def revise(self, generations: Sequence[Generation]) -> list[Revision]:
+        if not self.learner.needs_revisions:
+            return []
+        from rlaif_lab.revision import critique_and_revise
+
+        assert self.revision is not None
+        compute = functools.partial(
+            critique_and_revise, self.sampling_policy(), config=self.revision, seed=self.seed, round_index=self.index
+        )
+        return self.stage("revising", REVISIONS, generations, compute)
+
+    def demonstrate(self, prompts: Sequence[Prompt]) -> list[Generation]:
+        """The judge's own answers, one per prompt, for a learner that is distilled from them."""
+        if not self.learner.needs_demonstrations:
+            return []
+        model, config = self.judge.language_model(), SamplingConfig(k=1, batch_size=self.sampling.batch_size)
+
+        def compute(some: Sequence[Prompt]) -> list[Generation]:
+            return sample(model, some, config, self.task.max_response_tokens, self.seed, "demonstrations", self.index)
+
+        return self.stage("demonstrating", DEMONSTRATIONS, prompts, compute)
+
+    def within_budget(self, examples: list[Example]) -> list[Example]:
         """At most ``pairing.budget`` examples, so that learners that read whole groups keep to it as well; which ones
         is decided by the prompt."""
-        return within_budget(
-            examples,
-            self.pairing.budget,
-            lambda e: seed_for("budget", self.seed, self.index, generations[e.generation].prompt.id),
+        budget = self.pairing.budget
+        return within_budget(examples, budget, lambda e: seed_for("budget", self.seed, self.index, e.prompt.id))
+
+    def replay_with(self, latest: list[Example]) -> list[Example]:
+        """The latest examples, mixed with those of the rounds before that are in the replay window."""
+        before = self.replay.rounds_before(self.index)
+        older = [e for i in before for feedback in self.stored_feedback(i) for e in self.learner.examples(feedback)]
+        return self.replay.mix(latest, older, self.seed, self.index, self.segment)
+
+    def steps(self, examples: Sequence[Example]) -> list[Step]:
+        """Batches in an order decided by identity, with all that the loss needs beside the policy's log-probabilities."""
+        start = time.perf_counter()
+        size = self.batching.batch_size
+        order = self.batching.order(len(examples), self.seed, "training order", self.index, self.segment)
+        batches = make_batches(examples, order, size, self.policy)
+        rows = [[examples[i] for i in order[at : at + size]] for at in range(0, len(order), size)]
+        batches = with_sampled(batches, [torch.tensor([e.sampled for e in row]) for row in rows], self.policy)
+        if self.learner.needs_reference and self.learner.reference == "initial":
+            batches = with_reference(batches, [True] * len(batches), self.base)
+        elif self.learner.needs_reference:
+            fresh = self.sampling_round() == self.index
+            stale = [not fresh or any(e.round_index != self.index for e in row) for row in rows]
+            batches = with_reference(batches, stale, self.policy)
+        if self.critic is not None:
+            batches = with_values(batches, self.critic)
+        self.spent("batching", time.perf_counter() - start)
+        return self.batching.steps(batches)
+
+    def stage(
+        self, name: str, stage: Stage[Any], items: Sequence[Any], compute: Callable[[Any], list[Any]]
+    ) -> list[Any]:
+        with self.bar(name, len(items)) as bar:
+            result = self.store.stage(self.index, stage, items, compute, self.chunk, bar.update, self.segment)
+        self.spent(name, result.seconds)
+        return result.records
+
+    # --- which rounds and whose weights ---------------------------------------------------------------------------
+    def prompts(self, index: int) -> Iterator[list[Prompt]]:
+        """The fresh prompts of a round, segment by segment."""
+        first, end = index * self.prompts_per_round, (index + 1) * self.prompts_per_round
+        for start in range(first, end, self.prompts_per_segment):
+            yield self.task.prompts("rounds", start, min(self.prompts_per_segment, end - start), self.seed)
+
+    def sampling_round(self) -> int:
+        """Whose policy samples this round: that of its own start, or an earlier round's."""
+        return max(0, self.index - self.index % self.sync_rounds - self.lag)
+
+    def sampling_policy(self) -> LanguageModel:
+        of = self.sampling_round()
+        return self.policy if of == self.index else self.history.as_of(of)
+
+    def policy_with(self, weights: PolicyWeights) -> LanguageModel:
+        if weights == "live":
+            return self.policy
+        return self.base if weights == "initial" else self.history.as_of(self.index - 1)
+
+    def attach_judges(self, load: Callable[[Any], LanguageModel]) -> None:
+        """Gives each judge what it may know of the run: gold only to one that declares it."""
+        for role, judge in (("judge", self.judge), ("heldout_judge", self.heldout_judge)):
+            if judge is not None:
+                gold = self.task if judge.sees_gold else None
+                judge.attach(JudgeContext(self.seed, self.policy_with, load, gold, self.store.directory / role))
+        if self.reward_model is not None:
+            self.reward_model.attach(JudgeContext(self.seed, self.policy_with, load, None, self.store.directory))
+
+    def last_reward_model(self) -> Path | None:
+        """The folder of the reward model before the one to be trained now; None for the first."""
+        if self.segment:
+            return self.store.round_directory(self.index, self.segment - 1) / "reward_model"
+        if not self.index:
+            return None
+        return self.store.round_directory(self.index - 1, self.segments() - 1) / "reward_model"
+
+    # --- earlier rounds, from the store ---------------------------------------------------------------------------
+    def segments(self) -> int:
+        """How many segments each round has."""
+        return -(-self.prompts_per_round // self.prompts_per_segment)
+
+    def stored_feedback(self, index: int) -> list[Feedback]:
+        """What an earlier round was trained on, one per segment."""
+        return [self._stored_feedback(index, segment) for segment in range(self.segments())]
+
+    def _stored_feedback(self, index: int, segment: int) -> Feedback:
+        generations = self.store.stored(index, GENERATIONS, segment)
+        prob_beats = preference_matrices(generations, self.store.stored(index, JUDGEMENTS, segment))
+        scores = None
+        if self.learner.reward == "reward_model":  # rewarded anew: the model has learnt since
+            assert self.reward_model is not None
+            scores = self.reward_model.rewards(generations)[0]
+        elif self.learner.reward == "score":
+            scores = _score_array(self.store.stored(index, SCORES, segment), len(generations))
+        return Feedback(
+            index,
+            generations,
+            prob_beats,
+            self.store.stored(index, PAIRS, segment),
+            scores,
+            self.store.stored(index, REVISIONS, segment),
+            self.store.stored(index, DEMONSTRATIONS, segment),
         )
 
-    def training_data(self, generations: Sequence[Generation], examples: Sequence[Example]) -> RoundData:
-        """Batches in an order decided by (seed, round, pass), the reference policy's log-probabilities included."""
-        prompt_ids = self.policy.encode_prompts([generations[e.generation].prompt.text for e in examples])
-        responses = [[generations[e.generation].responses[s] for s in e.samples] for e in examples]
-        order = [
-            int(i)
-            for number in range(self.passes)
-            for i in rng_for(self.seed, "training order", self.index, number).permutation(len(examples))
-        ]
-        batches = []
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            packed = pack(
-                [prompt_ids[i] for i in rows], [[r.token_ids for r in responses[i]] for i in rows], self.policy.pad_id
-            )
-            length = packed.response_ids.shape[2]
-            sampled = torch.tensor([[r.logps + (0.0,) * (length - len(r.logps)) for r in responses[i]] for i in rows])
-            signal = torch.tensor([examples[i].signal for i in rows])
-            batches.append(Batch(packed, sampled, sampled, signal))
-        if self.learner.reference == "initial":
-            batches = self.with_initial_reference(batches)
-        return RoundData(self.index, batches)
-
-    def with_initial_reference(self, batches: Sequence[Batch]) -> list[Batch]:
-        """The frozen base policy's log-probabilities in place of those recorded while sampling."""
-        start = time.perf_counter()
-        device = self.base.device
-        with inference(self.base.network):
-            logps = [response_logps(self.base.network, batch.packed.to(device)).cpu() for batch in batches]
-        self.seconds["reference"] = time.perf_counter() - start
-        return [
-            Batch(b.packed, b.sampled_logps, reference, b.signal) for b, reference in zip(batches, logps, strict=True)
-        ]
+    def judged(self, index: int, segments: int | None = None) -> list[RewardExample]:
+        """The labelled pairs of an earlier round, or of the first segments of this one."""
+        examples = []
+        for segment in range(self.segments() if segments is None else segments):
+            generations = self.store.stored(index, GENERATIONS, segment)
+            examples += examples_from(index, generations, self.store.stored(index, JUDGEMENTS, segment))
+        return examples
 
     # --- what the round was like --------------------------------------------------------------------------------
-    def measure(
-        self,
-        generations: Sequence[Generation],
-        judgements: Sequence[Judgement],
-        prob_beats: Floats,
-        pairs: Sequence[PreferencePair],
-        examples: Sequence[Example],
-    ) -> Metrics:
-        """On-policy metrics of the round's own samples."""
-        qualities = gold_qualities(self.task, generations)
-        gap = pairwise_gap(qualities, prob_beats)
-        absolute, relative = best_of_k_gap(qualities, prob_beats)
-        k = self.sampling.k
-        return {
-            "judge/accuracy": gap.accuracy,
-            **judge_metrics(judgements),
-            "gap/best_of_2": gap.gap,
-            "gap/diversity_D": gap.diversity,
-            "gap/informativeness_I": gap.informativeness,
-            f"gap/best_of_{k}": absolute,
-            "gap/relative": relative,
-            "pairs/discordant_rate": gap.discordant_rate,
-            "pairs/judged": len(judgements),
-            "pairs/duplicate_rate": 1.0 - len(judgements) / (len(generations) * k * (k - 1) / 2) if k > 1 else 0.0,
-            "pairs/count": len(pairs),
-            "pairs/examples": len(examples),
-            **text_metrics(generations),
-            "tokens/sampling": sum(len(r.token_ids) for g in generations for r in g.responses),
-            "tokens/judging": sum(j.tokens for j in judgements),
-        }
+    def measure(self, segments: Sequence[Segment]) -> Metrics:
+        times = {f"time/{stage}_s": seconds for stage, seconds in self.seconds.items()}
+        return round_metrics(self.task, segments) | self.extra | times
 
-    def samples(
-        self, index: int, generations: Sequence[Generation], prob_beats: Floats, prompts: int = 64
-    ) -> list[list[Any]]:
-        """The first prompts' responses with verdict and gold, for a look: rows of tracking.SAMPLE_COLUMNS."""
+    def samples(self, generations: Sequence[Generation], prob_beats: Floats, prompts: int = 64) -> list[list[Any]]:
+        """The first prompts' responses with verdict and gold, for a look: rows of tracking.SAMPLE_COLUMNS, less the
+        round."""
+        qualities = gold_qualities(self.task, generations[:prompts])
         return [
-            [index, g.prompt.text, i, r.text, float(rate), self.task.quality(g.prompt, r.text)]
-            for g, rates in zip(generations[:prompts], win_rates(prob_beats[:prompts]), strict=True)
-            for i, (r, rate) in enumerate(zip(g.responses, rates, strict=True))
+            [g.prompt.text, i, r.text, float(rate), float(quality)]
+            for g, rates, row in zip(generations[:prompts], win_rates(prob_beats[:prompts]), qualities, strict=True)
+            for i, (r, rate, quality) in enumerate(zip(g.responses, rates, row, strict=True))
         ]
 
     def stored_samples(self, index: int) -> list[list[Any]]:
         """The same of an earlier round, from the store."""
         generations = self.store.stored(index, GENERATIONS)
         judgements = self.store.stored(index, JUDGEMENTS)
-        return self.samples(index, generations, preference_matrices(generations, judgements)) if generations else []
+        return self.samples(generations, preference_matrices(generations, judgements)) if generations else []
 
-    def times(self) -> Metrics:
-        return {f"time/{stage}_s": seconds for stage, seconds in self.seconds.items()}
+    def spent(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def bar(self, stage: str, total: int) -> tqdm[Any]:
         return tqdm(total=total, desc=f"round {self.index}: {stage}", disable=None, leave=False)
 
-    # --- whose weights judge --------------------------------------------------------------------------------------
-    def attach_judge(self, load: Callable[[Any], LanguageModel]) -> None:
-        """Gives the judge what it may know of the run: gold only to one that declares it."""
-        gold = self.task if self.judge.sees_gold else None
-        self.judge.attach(JudgeContext(self.seed, self.policy_with, load, gold))
 
-    def policy_with(self, weights: PolicyWeights) -> LanguageModel:
-        if weights == "live":
-            return self.policy
-        if weights == "initial" or self.index == 0:
-            return self.base
-        return _load_snapshot(self.snapshot(self.index - 1), self.base)
-
-    def snapshot(self, index: int) -> Path:
-        return self.store.round_directory(index) / "policy.pt"
-
-    def keep_policy(self) -> None:
-        """Writes the weights at round start, if a judge will want them a round later."""
-        path = self.snapshot(self.index)
-        if self.judge.needs_previous_policy() and not path.exists():
-            buffer = io.BytesIO()
-            torch.save(self.policy.network.state_dict(), buffer)
-            write_atomically(path, buffer.getvalue())
+def _score_array(scores: Sequence[Score], prompts: int) -> Floats:
+    """(N, k), nan where the judge gave none."""
+    return np.array([np.nan if s.value is None else s.value for s in scores]).reshape(prompts, -1)
 
 
-@dataclass
 class RoundData:
-    """What Lightning trains a round on. An empty round still yields one batch, of None, which Lightning skips."""
+    """What Lightning trains a round on: optimiser steps, computed a segment at a time as training gets there.
 
-    index: int
-    batches: list[Batch]
-    metrics: Metrics = field(default_factory=dict)
-    samples: list[list[Any]] = field(default_factory=list)
+    Beyond the last step comes an empty one, which ends the epoch: only after its last segment is it known how many
+    steps a round has.
+    """
 
-    def tokens(self) -> int:
-        """Tokens gone through in training; a prompt counts once for all its responses."""
-        return sum(int(b.packed.prompt_mask.sum() + b.packed.response_mask.sum()) for b in self.batches)
+    def __init__(self, rounds: Rounds, index: int, evaluation: Metrics) -> None:
+        self.rounds, self.index, self.evaluation = rounds, index, evaluation
+        self.segments: list[Segment] = []
+        self.prompts = list(rounds.prompts(index))
+        self.ready: list[Step] = []
+        self.tokens = 0
+        self.advance()
+
+    def advance(self) -> None:
+        """Computes the next segment."""
+        self.rounds.segment = len(self.segments)
+        segment, steps = self.rounds.next_segment(self.prompts[len(self.segments)])
+        self.segments.append(segment)
+        self.ready += steps
+        self.tokens += sum(
+            int(b.packed.prompt_mask.sum() + b.packed.response_mask.sum()) for step in steps for b in step
+        )
 
     def __len__(self) -> int:
-        return max(1, len(self.batches))
+        return max(1, len(self.ready)) if len(self.prompts) == 1 else 1 << 20
 
-    def __getitem__(self, i: int) -> Batch | None:
-        return self.batches[i] if self.batches else None
+    def __getitem__(self, i: int) -> Step:
+        while i >= len(self.ready) and len(self.segments) < len(self.prompts):
+            self.advance()
+        return self.ready[i] if i < len(self.ready) else []
 
+    def metrics(self) -> Metrics:
+        """Of the whole round, once it is over. ``tokens/training`` counts a prompt once for all its responses."""
+        return self.evaluation | self.rounds.measure(self.segments) | {"tokens/training": self.tokens}
 
-@functools.lru_cache(maxsize=1)
-def _load_snapshot(path: Path, base: LanguageModel) -> LanguageModel:
-    network = copy.deepcopy(base.network)
-    network.load_state_dict(torch.load(path, map_location=base.device, weights_only=True))
-    return LanguageModel(network, base.tokenizer, "previous policy")
+    def samples(self) -> list[list[Any]]:
+        first = self.segments[0].feedback
+        return [[self.index, *row] for row in self.rounds.samples(first.generations, first.prob_beats)]

@@ -56,8 +56,10 @@ class RoundStore:
         self.directory = directory
         self.part_seconds = part_seconds
 
-    def round_directory(self, round_index: int) -> Path:
-        return self.directory / f"round_{round_index:03d}"
+    def round_directory(self, round_index: int, segment: int = 0) -> Path:
+        """Of a round that samples anew while it trains, each segment but the first has a folder of its own."""
+        folder = self.directory / f"round_{round_index:03d}"
+        return folder / f"sync_{segment:03d}" if segment else folder
 
     # --- which config this store belongs to -----------------------------------------------------------------
     def claim(self, fingerprint: dict[str, Any], resume: bool) -> None:
@@ -89,10 +91,11 @@ class RoundStore:
         compute: Callable[[Sequence[S]], list[T]],
         chunk: int,
         progress: Callable[[int], Any] = lambda count: None,
+        segment: int = 0,
     ) -> StageResult[T]:
         """``compute`` over ``items``, ``chunk`` at a time. Chunks worth more than ``part_seconds`` of computing are
         kept in part files until the stage is whole, so a killed stage goes on where it stopped."""
-        directory = self.round_directory(round_index)
+        directory = self.round_directory(round_index, segment)
         whole = directory / f"{stage.name}.parquet"
         if whole.exists():
             progress(len(items))
@@ -126,9 +129,9 @@ class RoundStore:
             part.unlink()
         return done
 
-    def stored(self, round_index: int, stage: Stage[T]) -> list[T]:
+    def stored(self, round_index: int, stage: Stage[T], segment: int = 0) -> list[T]:
         """A stage's records if it is whole, else none."""
-        whole = self.round_directory(round_index) / f"{stage.name}.parquet"
+        whole = self.round_directory(round_index, segment) / f"{stage.name}.parquet"
         return _read_stage(whole, stage).records if whole.exists() else []
 
     def once(self, round_index: int, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

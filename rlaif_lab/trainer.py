@@ -10,8 +10,11 @@ class TrainerConfig:
     """AdamW with linear warm-up, its state carried across rounds.
 
     batch_size: prompts (RLOO) or pairs (DPO) per forward pass. accumulate: batches per optimiser step.
-    passes: how often each round's data is gone through. clip_norm: gradient norm, 0 = off.
+    passes: how often each round's data is gone through (PPO's mini-epochs). clip_norm: gradient norm, 0 = off.
     warmup_steps: optimiser steps from 0 to ``learning_rate``, once per run.
+    reset_optimizer: forget AdamW's moments at the start of each round. critic_learning_rate: None: learning_rate.
+    max_skipped_steps: steps per round that may be left out because loss or gradient is not finite; one more ends the
+        run, with the last round kept.
     accelerator, precision: as in ``pytorch_lightning.Trainer``.
     """
 
@@ -23,6 +26,9 @@ class TrainerConfig:
     clip_norm: float = 1.0
     weight_decay: float = 0.0
     adam_beta2: float = 0.98
+    reset_optimizer: bool = False
+    critic_learning_rate: float | None = None
+    max_skipped_steps: int = 5
     accelerator: str = "cpu"
     precision: str = "32-true"
 
@@ -32,7 +38,13 @@ class TrainerConfig:
                 raise ValueError(f"trainer.{name} must be at least 1; got {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"trainer.learning_rate must be positive; got {self.learning_rate}")
-        for name in ("warmup_steps", "clip_norm", "weight_decay"):
+        if self.critic_learning_rate is not None and self.critic_learning_rate <= 0:
+            raise ValueError(f"trainer.critic_learning_rate must be positive or null; got {self.critic_learning_rate}")
+        if self.precision.startswith("16"):
+            raise ValueError(
+                f"trainer.precision={self.precision} would need gradient scaling, which is not supported; use bf16-mixed"
+            )
+        for name in ("warmup_steps", "clip_norm", "weight_decay", "max_skipped_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"trainer.{name} must not be negative; got {getattr(self, name)}")
         if not 0 <= self.adam_beta2 < 1:

@@ -57,6 +57,10 @@ class Judge(ABC):
     sees_gold: bool = False
     gives_scores: bool = False
     """Whether ``scores`` works, so that its number can serve as a reward by itself (d-RLAIF, Lee et al. 2309.00267)."""
+    null: bool = False
+    """A judge that knows nothing, by design: the gate that refuses to train under a judge at chance lets it pass."""
+    writes: bool = False
+    """Whether it is a language model whose own answers can be had, for a policy to be distilled from."""
 
     def attach(self, context: JudgeContext) -> None:
         """Called once, before the first verdict. Load weights here."""
@@ -76,6 +80,10 @@ class Judge(ABC):
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
         """One direct score per response, for judges that declare ``gives_scores``."""
         raise ValueError(f"judge {self.name!r} compares responses and gives no score of a single one")
+
+    def language_model(self) -> LanguageModel:
+        """The judging model as of now, for judges that declare ``writes``."""
+        raise ValueError(f"judge {self.name!r} is no language model, so it has no answers of its own")
 
     def identity(self) -> str:
         """What decides this judge's verdicts, as of now: weights, prompt and settings, hashed or in words. Two judges
@@ -105,6 +113,13 @@ def judge_generations(judge: Judge, generations: Sequence[Generation]) -> list[J
             asked, comparisons, both_orders(judge, comparisons), strict=True
         )
     ]
+
+
+def score_generations(judge: Judge, generations: Sequence[Generation]) -> list[Score]:
+    """Direct scores of all samples, k per prompt in their order; equal texts are scored once."""
+    asked = list(dict.fromkeys((g.prompt, r.text) for g in generations for r in g.responses))
+    found = dict(zip(asked, judge.scores(asked) if asked else [], strict=True))
+    return [found[g.prompt, r.text] for g in generations for r in g.responses]
 
 
 def both_orders(judge: Judge, comparisons: Sequence[Comparison]) -> list[tuple[Verdict, Verdict]]:

@@ -14,7 +14,7 @@ from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights
 from rlaif_lab.models.language_model import inference
 from rlaif_lab.models.packed import Packed, pack, response_logits, token_logps
 from rlaif_lab.models.verdict import verdict_logit, verdict_tokens
-from rlaif_lab.records import Comparison, Verdict
+from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
@@ -33,6 +33,9 @@ class ModelJudge(Judge):
         ``verdict``: log-odds of the verdict tokens when asked whether the response is right (pointwise).
     prob_first_wins = sigmoid(score of the first - score of the second). Equal scores are a tie.
     """
+
+    gives_scores = True
+    writes = True
 
     def __init__(
         self,
@@ -76,22 +79,30 @@ class ModelJudge(Judge):
         whose = f"the policy's own {self.weights} weights" if isinstance(self.weights, str) else str(self.weights)
         return f"{self.name}: {whose}, read by {self.reads}"
 
+    def language_model(self) -> LanguageModel:
+        return self.model()
+
+    def identity(self) -> str:
+        return f"{self.model().weights_hash()} read by {self.reads}"
+
+    def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        start = time.perf_counter()
+        found, tokens = self._score_all(responses)
+        latency = (time.perf_counter() - start) / len(responses)
+        each, rest = divmod(tokens, len(responses))
+        return [
+            Score(found[prompt, text][0], "ok", latency, each + (i < rest))
+            for i, (prompt, text) in enumerate(responses)
+        ]
+
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         start = time.perf_counter()
-        responses: dict[str, dict[str, None]] = {}  # every response of a prompt once, in order of appearance
-        for c in comparisons:
-            responses.setdefault(c.prompt.text, {}).update({c.first: None, c.second: None})
-        model = self.model()
-        scores: dict[tuple[str, str], tuple[float, int]] = {}
-        tokens = 0
-        groups = list(responses.items())
-        for at in range(0, len(groups), self.batch_size):
-            tokens += self._score(model, groups[at : at + self.batch_size], scores)
+        scores, tokens = self._score_all([(c.prompt, text) for c in comparisons for text in (c.first, c.second)])
         latency = (time.perf_counter() - start) / len(comparisons)
         each, rest = divmod(tokens, len(comparisons))  # shared out so that the sum is what was processed
         return [
             Verdict(
-                prob := self._prob_first_wins(scores[c.prompt.text, c.first], scores[c.prompt.text, c.second]),
+                prob := self._prob_first_wins(scores[c.prompt, c.first], scores[c.prompt, c.second]),
                 "tie" if prob == 0.5 else "ok",
                 latency,
                 each + (i < rest),
@@ -104,16 +115,30 @@ class ModelJudge(Judge):
         difference = scale * (first[0] - second[0])
         return 1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, difference))))
 
+    def _score_all(
+        self, responses: Sequence[tuple[Prompt, str]]
+    ) -> tuple[dict[tuple[Prompt, str], tuple[float, int]], int]:
+        """(score, length in tokens) of every response, each computed once, and the tokens processed for all of them."""
+        texts: dict[Prompt, dict[str, None]] = {}  # every response of a prompt once, in order of appearance
+        for prompt, text in responses:
+            texts.setdefault(prompt, {})[text] = None
+        model, tokens = self.model(), 0
+        scores: dict[tuple[Prompt, str], tuple[float, int]] = {}
+        groups = [(prompt, list(group)) for prompt, group in texts.items()]
+        for at in range(0, len(groups), self.batch_size):
+            tokens += self._score(model, groups[at : at + self.batch_size], scores)
+        return scores, tokens
+
     def _score(
         self,
         model: LanguageModel,
-        groups: Sequence[tuple[str, dict[str, None]]],
-        scores: dict[tuple[str, str], tuple[float, int]],
+        groups: Sequence[tuple[Prompt, list[str]]],
+        scores: dict[tuple[Prompt, str], tuple[float, int]],
     ) -> int:
         """Fills in (score, tokens) of every response of these prompts; returns the tokens processed."""
         texts = [text for _, group in groups for text in group]
         encoded = iter(model.encode_responses(texts))
-        prompts = model.encode_prompts([prompt for prompt, _ in groups])
+        prompts = model.encode_prompts([prompt.text for prompt, _ in groups])
         batch = pack(prompts, [[next(encoded) for _ in group] for _, group in groups], model.pad_id).to(model.device)
         with inference(model.network):
             values, lengths = self._read(model, batch)

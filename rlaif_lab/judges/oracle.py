@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rlaif_lab.judges.base import Judge, JudgeContext
-from rlaif_lab.records import Comparison, Prompt, Verdict
+from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 from rlaif_lab.seeding import seed_for
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class OracleJudge(Judge):
     """Prefers the higher gold quality; equal quality is a tie."""
 
     sees_gold = True
+    gives_scores = True
 
     def __init__(self, name: str = "oracle") -> None:
         self.name = name
@@ -39,6 +40,12 @@ class OracleJudge(Judge):
 
     def quality(self, prompt: Prompt, response: str) -> float:
         return self.gold.quality(prompt, response)
+
+    def identity(self) -> str:
+        return f"{type(self).__name__} of {self.gold.name}"
+
+    def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        return [Score(self.quality(prompt, response)) for prompt, response in responses]
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         return [self._verdict(comparison) for comparison in comparisons]
@@ -59,12 +66,17 @@ class NoisyOracleJudge(OracleJudge):
         what is right under it (systematic error).
     """
 
+    gives_scores = False  # its errors are of comparisons
+
     def __init__(self, flip: float = 0.0, misconception: float = 0.0, name: str = "noisy_oracle") -> None:
         super().__init__(name)
         for key, value in (("flip", flip), ("misconception", misconception)):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"judge.{key} is a probability and must lie in [0, 1]; got {value}")
         self.flip, self.misconception = flip, misconception
+
+    def identity(self) -> str:
+        return f"{super().identity()}, seed {self.seed}, flip {self.flip}, misconception {self.misconception}"
 
     def quality(self, prompt: Prompt, response: str) -> float:
         if _coin(self.misconception, self.seed, "misconception", prompt.id):
@@ -82,11 +94,16 @@ class NoisyOracleJudge(OracleJudge):
 class RandomJudge(Judge):
     """A fair coin per pair: the null under which nothing may be learnt."""
 
+    null = True
+
     def __init__(self, name: str = "random") -> None:
         self.name = name
 
     def attach(self, context: JudgeContext) -> None:
         self.seed = context.seed
+
+    def identity(self) -> str:
+        return f"coin, seed {self.seed}"
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         return [self._verdict(comparison) for comparison in comparisons]
@@ -118,6 +135,9 @@ class ReversedJudge(Judge):
             v if v.prob_first_wins is None else replace(v, prob_first_wins=1.0 - v.prob_first_wins)
             for v in self.of.verdicts(comparisons)
         ]
+
+    def identity(self) -> str:
+        return f"opposite of {self.of.identity()}"
 
     def describe(self) -> str:
         return f"{self.name} (the opposite of: {self.of.describe()})"

@@ -32,14 +32,16 @@ def same_slot_rate(judgements: Sequence[Judgement]) -> float:
     return float(np.mean([(a > 0.5) != (b > 0.5) for a, b in decided if a is not None and b is not None]))
 
 
-def win_rate(verdict_pairs: Sequence[tuple[Verdict, Verdict]]) -> float:
-    """Mean over both orders of P(first wins) + half the ties; comparisons without a verdict are left out.
+def win_rate_with_ties(verdict_pairs: Sequence[tuple[Verdict, Verdict]], identical: int = 0) -> float:
+    """P(first wins) + half the ties, by the decision of both orders' mean; comparisons without a verdict are left out.
 
-    Each element: the verdict with ``first`` in slot one, and the verdict with the slots swapped.
+    Each element: the verdict with ``first`` in slot one, and the verdict with the slots swapped. identical:
+    comparisons of equal answers, which are ties. nan where nothing is left.
     """
     values = [
         ((a.prob_first_wins + 1.0 - b.prob_first_wins) / 2)
         for a, b in verdict_pairs
         if a.prob_first_wins is not None and b.prob_first_wins is not None
     ]
-    return float(decisions(np.array(values)).mean()) if values else float("nan")
+    wins = float(decisions(np.array(values)).sum()) + identical / 2
+    return wins / (len(values) + identical) if values or identical else float("nan")

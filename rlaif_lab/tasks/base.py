@@ -40,6 +40,8 @@ class Task(ABC):
 
     name: str
     max_response_tokens: int
+    has_gold: bool = True
+    """False for prompts whose answers nobody has graded: what needs gold is then "n/a" (null in the metrics)."""
 
     @abstractmethod
     def available(self, split: Split) -> int:

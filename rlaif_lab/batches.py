@@ -1,0 +1,96 @@
+"""Examples -> the optimiser steps of a round, with the log-probabilities that a loss needs beside the policy's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rlaif_lab.learners.base import Batch, Example
+from rlaif_lab.models.critic import Critic
+from rlaif_lab.models.language_model import LanguageModel, inference
+from rlaif_lab.models.packed import pack, response_logps
+from rlaif_lab.seeding import rng_for
+
+Step = list[Batch]
+"""The batches of one optimiser step: gradients are accumulated over them."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """batch_size: examples per forward pass. accumulate: batches per optimiser step. passes: over the examples."""
+
+    batch_size: int = 128
+    accumulate: int = 1
+    passes: int = 1
+
+    def per_step(self) -> int:
+        return self.batch_size * self.accumulate
+
+    def order(self, count: int, *identity: int | str) -> list[int]:
+        """Which example when: a permutation for each pass, decided by identity."""
+        return [int(i) for n in range(self.passes) for i in rng_for(*identity, n).permutation(count)]
+
+    def steps(self, batches: Sequence[Batch]) -> list[Step]:
+        return [list(batches[i : i + self.accumulate]) for i in range(0, len(batches), self.accumulate)]
+
+
+def make_batches(
+    examples: Sequence[Example], order: Sequence[int], batch_size: int, policy: LanguageModel
+) -> list[Batch]:
+    """Padded batches in this order. Log-probabilities are those recorded while sampling, 0 where none were; the
+    reference's are the same until ``with_reference``."""
+    prompt_ids = policy.encode_prompts([e.prompt.text for e in examples])
+    batches = []
+    for start in range(0, len(order), batch_size):
+        rows = [(examples[i], prompt_ids[i]) for i in order[start : start + batch_size]]
+        packed = pack([ids for _, ids in rows], [[r.token_ids for r in e.responses] for e, _ in rows], policy.pad_id)
+        length = packed.response_ids.shape[2]
+        sampled = torch.tensor([[_padded(r.logps, length) for r in e.responses] for e, _ in rows])
+        signal = torch.tensor([e.signal for e, _ in rows])
+        finished = torch.tensor([[r.finished for r in e.responses] for e, _ in rows])
+        batches.append(Batch(packed, sampled, sampled, signal, finished))
+    return batches
+
+
+def _padded(values: Sequence[float], length: int) -> tuple[float, ...]:
+    return (*values, *(0.0,) * (length - len(values)))
+
+
+def logps_under(model: LanguageModel, batches: Sequence[Batch]) -> list[Tensor]:
+    """Log-probabilities of every batch's tokens under a model: (B, n, R) each, on the CPU."""
+    with inference(model.network):
+        return [response_logps(model.network, batch.packed.to(model.device)).cpu() for batch in batches]
+
+
+def with_sampled(batches: Sequence[Batch], recorded: Sequence[Tensor], policy: LanguageModel) -> list[Batch]:
+    """Fills in what was not recorded while sampling with the log-probabilities under the policy as it stands.
+
+    recorded: per batch, (B,) bool: whether its ``sampled_logps`` are the sampling weights' own.
+    """
+    todo = [i for i, known in enumerate(recorded) if not bool(known.all())]
+    filled = list(batches)
+    for i, logps in zip(todo, logps_under(policy, [batches[i] for i in todo]), strict=True):
+        sampled = torch.where(recorded[i][:, None, None], batches[i].sampled_logps, logps)
+        filled[i] = replace(batches[i], sampled_logps=sampled, reference_logps=sampled)
+    return filled
+
+
+def with_reference(batches: Sequence[Batch], stale: Sequence[bool], reference: LanguageModel) -> list[Batch]:
+    """The reference policy's log-probabilities, computed for the batches that are stale: where the reference is not
+    the policy that sampled."""
+    todo = [i for i, outdated in enumerate(stale) if outdated]
+    filled = list(batches)
+    for i, logps in zip(todo, logps_under(reference, [batches[i] for i in todo]), strict=True):
+        filled[i] = replace(batches[i], reference_logps=logps)
+    return filled
+
+
+def with_values(batches: Sequence[Batch], critic: Critic) -> list[Batch]:
+    """The critic's values as it stands, by which advantages are estimated: PPO keeps them fixed while it trains."""
+    device = next(critic.parameters()).device
+    with inference(critic):
+        values = [critic.values(batch.packed.to(device)).cpu() for batch in batches]
+    return [replace(batch, values=v) for batch, v in zip(batches, values, strict=True)]
