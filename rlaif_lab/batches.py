@@ -42,7 +42,7 @@ def make_batches(
 ) -> list[Batch]:
     """Padded batches in this order. Log-probabilities are those recorded while sampling, 0 where none were; the
     reference's are the same until ``with_reference``."""
-    prompt_ids = policy.encode_prompts([e.prompt.text for e in examples])
+    prompt_ids = policy.encode_prompts([e.prompt for e in examples])
     batches = []
     for start in range(0, len(order), batch_size):
         rows = [(examples[i], prompt_ids[i]) for i in order[start : start + batch_size]]

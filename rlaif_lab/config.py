@@ -186,7 +186,7 @@ def build(node: DictConfig, path: str) -> Any:
 
 
 def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
-    """What decides a run's numbers, flat: dotted key -> value. ``identities``: content hashes of its models."""
+    """What decides a run's numbers, flat: dotted key -> value. ``identities``: content hashes of models and data."""
     content = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(content, dict)
     flat: dict[str, str] = {}
@@ -199,4 +199,4 @@ def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
             flat[prefix] = str(value)
 
     walk("", {key: value for key, value in content.items() if key not in NOT_IN_FINGERPRINT})
-    return flat | {f"{name} weights": identity for name, identity in identities.items()}
+    return flat | identities

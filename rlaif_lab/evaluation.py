@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlaif_lab.judges.base import Judge, both_orders
-from rlaif_lab.metrics.judge import win_rate_with_ties
+from rlaif_lab.metrics.judge import win_rate
 from rlaif_lab.metrics.divergence import kl_and_entropy
 from rlaif_lab.metrics.quality import majority_quality, mean_pass_at_k
 from rlaif_lab.models.language_model import LanguageModel, inference
@@ -33,11 +33,11 @@ class Evaluation:
                 raise ValueError(f"evaluation.{name} must be at least 1; got {getattr(self, name)}")
 
 
-def win_rate(judge: Judge, comparisons: Sequence[Comparison]) -> float:
+def judged_win_rate(judge: Judge, comparisons: Sequence[Comparison]) -> float:
     """P(first wins) + half the ties, both orders asked. Identical answers are a tie that no judge needs to be asked;
     comparisons without a verdict are left out, and nan is returned when none is left."""
     different = [c for c in comparisons if c.first != c.second]
-    return win_rate_with_ties(both_orders(judge, different), len(comparisons) - len(different))
+    return win_rate(both_orders(judge, different), len(comparisons) - len(different))
 
 
 def quality_metrics(task: Task, sampled: Sequence[Generation], greedy: Sequence[Generation]) -> dict[str, float]:
@@ -90,9 +90,9 @@ def evaluate(
         Comparison(now.prompt, now.responses[0].text, then.responses[0].text)
         for now, then in zip(sampled, baseline, strict=True)
     ]
-    metrics["judge/win_rate_vs_round_0"] = win_rate(judge, versus_base)
+    metrics["judge/win_rate_vs_round_0"] = judged_win_rate(judge, versus_base)
     if heldout_judge is not None:
-        metrics["heldout_judge/win_rate_vs_round_0"] = win_rate(heldout_judge, versus_base)
+        metrics["heldout_judge/win_rate_vs_round_0"] = judged_win_rate(heldout_judge, versus_base)
     progress(1)
     metrics |= divergence_metrics(policy, base, sampled)
     written = (r for part in (sampled, greedy, baseline) for g in part for r in g.responses)
@@ -107,7 +107,7 @@ def divergence_metrics(
     totals: dict[str, list[float]] = {"kl": [], "entropy": [], "tokens": []}
     for start in range(0, len(generations), batch_size):
         some = generations[start : start + batch_size]
-        prompts = policy.encode_prompts([g.prompt.text for g in some])
+        prompts = policy.encode_prompts([g.prompt for g in some])
         batch = pack(prompts, [[g.responses[0].token_ids] for g in some], policy.pad_id).to(policy.device)
         with inference(policy.network):
             now, then = response_logits(policy.network, batch), response_logits(base.network, batch)

@@ -63,8 +63,8 @@ class Loop:
         self.evaluation = Evaluation(cfg.evaluation.prompts, cfg.evaluation.samples)
         self.check_together()
         self.store = RoundStore(directory)
-        identities = {role: source.identity(self.task) for role, source in self.sources().items()}
-        self.store.claim(fingerprint(cfg, identities), cfg.resume)
+        identities = {f"{role} weights": source.identity(self.task) for role, source in self.sources().items()}
+        self.store.claim(fingerprint(cfg, identities | {"task content": self.task.identity()}), cfg.resume)
 
     def sources(self) -> dict[str, ModelSource]:
         """Every model this run needs, by its role."""
@@ -166,12 +166,7 @@ class Loop:
         from rlaif_lab.batches import Batching
         from rlaif_lab.rounds import Rounds
 
-        import copy
-        from rlaif_lab.models.language_model import LanguageModel
-
-        base = self.policy_source.load(self.task)
-        base.network.requires_grad_(False)
-        policy = LanguageModel(copy.deepcopy(base.network).requires_grad_(True).train(), base.tokenizer, "policy")
+        policy, base = self.policy_source.load_trainable(self.task, self.cfg.seed)
         rounds = Rounds(
             policy=policy,
             base=base,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.models.lora import frozen_copy
 from rlaif_lab.store import RoundStore, write_atomically
 
 
@@ -68,6 +68,6 @@ def trainable(model: LanguageModel) -> dict[str, Tensor]:
 
 @functools.lru_cache(maxsize=1)
 def _load_snapshot(path: Path, policy: LanguageModel) -> LanguageModel:
-    network = copy.deepcopy(policy.network).requires_grad_(False)
+    network = frozen_copy(policy.network).eval()
     network.load_state_dict(torch.load(path, map_location=policy.device, weights_only=True), strict=False)
-    return LanguageModel(network, policy.tokenizer, path.parent.name)
+    return replace(policy, network=network, name=path.parent.name)

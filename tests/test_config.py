@@ -13,14 +13,24 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.config import build, check, config_dir, did_you_mean, fingerprint
+from rlaif_lab.config import FAMILIES, build, check, config_dir, did_you_mean, fingerprint
 
 CHOICES = [
     f"{folder.name}={file.stem}"
     for folder in sorted(Path(config_dir()).iterdir())
-    if folder.is_dir() and folder.name not in ("hydra", "experiment")
+    if folder.is_dir() and folder.name in FAMILIES
     for file in sorted(folder.glob("*.yaml"))
 ]
+
+
+NEEDS_A_VALUE = {
+    "hf": {},
+    "hf_sft": {"path": "{}/rows.jsonl", "of.path": "{}"},
+    "prompts": {"path": "{}/rows.jsonl"},
+    "reward_model": {"path": "{}"},
+    "api": {"base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key_env": "null"},
+}
+"""Choices that say nothing until they are told a path, a name, ..."""
 
 
 def config(*overrides: str) -> DictConfig:
@@ -40,12 +50,16 @@ def error_of(*overrides: str) -> str:
 def test_every_choice_on_offer_passes_the_check_and_builds(choice: str, tmp_path: Path, organism: Any) -> None:
     family, name = choice.split("=")
     overrides = [choice]
-    if name == "folder":
+    if name in NEEDS_A_VALUE:
         organism.save(tmp_path)
-        overrides.append(f"{family}.path={tmp_path}" if family == "policy" else f"{family}.weights.path={tmp_path}")
+        (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1=", "response": "2"}\n')
+        if name == "hf":
+            overrides.append(f"policy.path={tmp_path}" if family == "policy" else f"judge.weights.path={tmp_path}")
+        overrides += [f"{family}.{key}={value.format(tmp_path)}" for key, value in NEEDS_A_VALUE[name].items()]
     cfg = config(*overrides)
     check(cfg)
-    assert build(cfg[family], family) is not None
+    if choice != "judge=reward_model":  # the folder is a language model's
+        assert build(cfg[family], family) is not None
 
 
 @pytest.mark.parametrize("file", sorted((Path(config_dir()) / "experiment").glob("*.yaml")), ids=lambda f: f.stem)
@@ -76,7 +90,7 @@ def test_the_check_loads_no_heavy_library() -> None:
         (["+judge.zzzzzz=1"], ["judge.zzzzzz", "ModelJudge takes no such argument; it takes"]),
         (["judge=stronger", "+judge.weights.widht=3"], ["judge.weights.widht", "did you mean 'width'?"]),
         (["judge=reversed", "+judge.of.flop=1"], ["judge.of.flop", "OracleJudge"]),
-        (["~learner.clip", "learner._target_=rlaif_lab.learners.dpo.DPO"], ["learner.kl_weight", "DPO"]),
+        (["~learner.reward", "learner._target_=rlaif_lab.learners.dpo.DPO"], ["learner.clip", "DPO"]),
         (["judge=noisy_oracle", "~policy.skill"], ["policy.skill is missing", "Organism needs it"]),
         (
             ["learner._target_=rlaif_lab.learners.rloo.RLO"],
@@ -85,7 +99,7 @@ def test_the_check_loads_no_heavy_library() -> None:
         (["learner._target_=rlaif_lab.learnerss.rloo.RLOO"], ["learner._target_: cannot import", "learnerss"]),
         (["learner._target_=RLOO"], ["learner._target_: cannot import 'RLOO'"]),
         (["~learner._target_"], ["learner must be a mapping with a _target_"]),
-        (["judge=folder"], ["judge.weights.path has no value", "judge.weights.path=..."]),
+        (["judge=hf"], ["judge.weights.path has no value", "judge.weights.path=..."]),
         (["rounds=0"], ["rounds must be at least 1; got 0"]),
         (["prompts_per_round=-1"], ["prompts_per_round must be at least 1"]),
         (["threads=0"], ["threads must be at least 1"]),
@@ -138,13 +152,13 @@ def test_did_you_mean(word: str, known: list[str], hint: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["learner.clip=-1"], "learner.clip must be positive; got -1"),
+        (["learner.clip=-1"], "learner.clip must lie in (0, 1); got -1"),
         (["sampler.top_p=2"], "sampler.top_p must lie in (0, 1]; got 2"),
         (["learner.reference=ema"], "learner.reference must be one of initial, previous_round; got 'ema'"),
         (["trainer.batch_size=0"], "trainer.batch_size must be at least 1; got 0"),
         (["judge=stronger", "judge.weights.steps=0"], "recipe.steps must be at least 1; got 0"),
         (["judge=stronger", "judge.weights.skill={slip: 2, misconception: 0}"], "skill.slip is a probability"),
-        (["policy=folder", "policy.path=/nowhere"], "model folder '/nowhere' does not exist"),
+        (["policy=hf", "policy.path=/nowhere"], "model folder '/nowhere' does not exist"),
     ],
     ids=lambda v: v[-1] if isinstance(v, list) else "",
 )
@@ -166,7 +180,7 @@ def test_lists_and_mappings_arrive_as_plain_ones() -> None:
 
 # --- fingerprint ----------------------------------------------------------------------------------------------------
 def test_a_fingerprint_is_flat_text_with_what_decides_the_numbers() -> None:
-    made = fingerprint(config("judge=stronger"), {"tiny": "abc"})
+    made = fingerprint(config("judge=stronger"), {"tiny weights": "abc"})
     assert made["judge.weights.skill.slip"] == "0.1"
     assert made["evaluation.prompts"] == str(config().evaluation.prompts)
     assert made["seed"] == "0"

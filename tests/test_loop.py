@@ -62,8 +62,8 @@ def test_a_policy_and_a_judge_of_one_name_are_both_in_the_fingerprint(tmp_path: 
     for folder in ("policy", "judge"):
         organism.save(tmp_path / folder)
     overrides = [
-        "policy=folder",
-        "judge=folder",
+        "policy=hf",
+        "judge=hf",
         "policy.name=same",
         "judge.weights.name=same",
         f"policy.path={tmp_path / 'policy'}",

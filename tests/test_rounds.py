@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +15,19 @@ import torch
 from helpers import ScriptedJudge, plain_logps
 
 from rlaif_lab import rounds as rounds_module
+from rlaif_lab.batches import Batching, Step
 from rlaif_lab.evaluation import Evaluation
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.model import ModelJudge
 from rlaif_lab.judges.oracle import NoisyOracleJudge, OracleJudge, RandomJudge, ReversedJudge
-from rlaif_lab.learners.base import Learner
+from rlaif_lab.learners.base import Batch, Learner
 from rlaif_lab.learners.dpo import DPO
 from rlaif_lab.learners.rloo import RLOO
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.pairing import Pairing
 from rlaif_lab.records import Comparison, Verdict
-from rlaif_lab.rounds import Rounds
+from rlaif_lab.replay import Replay
+from rlaif_lab.rounds import RoundData, Rounds
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.store import RoundStore
 from rlaif_lab.tasks.arithmetic import Addition
@@ -48,10 +53,10 @@ def make(organism: LanguageModel, task: Addition, tmp_path: Path) -> Make:
             "store": RoundStore(tmp_path / directory),
             "seed": 0,
             "prompts_per_round": 16,
-            "batch_size": 5,
+            "batching": Batching(batch_size=5),
         }
         made = Rounds(**(fields | changes))
-        made.attach_judge(lambda source: organism)
+        made.attach_judges(lambda source: organism)
         return made
 
     return rounds
@@ -100,7 +105,7 @@ def test_a_judge_is_shown_prompts_and_texts_and_nothing_else(make: Make) -> None
     for asked in judge.asked:
         assert isinstance(asked, Comparison)
         assert set(asked.__slots__) == {"prompt", "first", "second"}
-        assert set(asked.prompt.__slots__) == {"id", "text"}
+        assert set(asked.prompt.__slots__) == {"id", "text", "turns"}
 
 
 # --- whose weights ------------------------------------------------------------------------------------------------
@@ -150,9 +155,17 @@ def test_two_runs_in_one_process_do_not_share_snapshots(make: Make) -> None:
 
 
 # --- what is trained on -------------------------------------------------------------------------------------------
-def batches(rounds: Rounds, index: int = 0) -> list[Any]:
-    data = rounds.run(index)
-    return [data[i] for i in range(len(data))]
+def steps_of(data: RoundData) -> list[Step]:
+    """All steps of a round, up to the empty one that ends it."""
+    return list(itertools.takewhile(bool, (data[i] for i in range(len(data)))))
+
+
+def batches(rounds: Rounds, index: int = 0) -> list[Batch]:
+    return flat(steps_of(rounds.run(index)))
+
+
+def flat(steps: list[Step]) -> list[Batch]:
+    return [batch for step in steps for batch in step]
 
 
 @pytest.mark.parametrize("learner", [RLOO(), DPO()], ids=lambda x: x.name)
@@ -187,18 +200,19 @@ def test_the_initial_reference_is_the_base_policys(make: Make) -> None:
 
 @pytest.mark.parametrize("passes", [1, 3])
 def test_every_example_is_seen_once_per_pass(make: Make, passes: int) -> None:
-    rounds = make(RandomJudge(), RLOO(), passes=passes)
-    data = rounds.run(0)
-    seen = [tuple(row.flatten().tolist()) for batch in data.batches for row in batch.signal]
-    assert len(seen) == passes * data.metrics["pairs/examples"] > 0
-    assert [len(b.signal) for b in data.batches[:-1]] == [5] * (len(data.batches) - 1)
+    data = make(RandomJudge(), RLOO(), batching=Batching(5, accumulate=2, passes=passes)).run(0)
+    steps = steps_of(data)
+    sizes = [len(batch) for step in steps for batch in step]
+    assert sum(sizes) == passes * data.metrics()["pairs/examples"] > 0
+    assert sizes[:-1] == [5] * (len(sizes) - 1)
+    assert [len(step) for step in steps[:-1]] == [2] * (len(steps) - 1)
 
 
 def test_an_oracles_pairs_train_towards_gold(make: Make, task: Addition) -> None:
     rounds = make(OracleJudge(), DPO(), prompts_per_round=200, sampling=SamplingConfig(k=8))
     right = 0
     for batch in batches(rounds):
-        for b in range(0 if batch is None else len(batch.signal)):
+        for b in range(len(batch)):
             prompt, chosen, rejected = (
                 rounds.policy.decode([ids])[0]
                 for ids in (
@@ -215,17 +229,22 @@ def test_an_oracles_pairs_train_towards_gold(make: Make, task: Addition) -> None
 
 
 @pytest.mark.parametrize("learner", [RLOO(), DPO(), DPO(reference="initial")], ids=lambda x: f"{x.name} {x.reference}")
-def test_a_round_without_any_preference_is_one_empty_batch(make: Make, learner: Learner) -> None:
+def test_a_round_without_any_preference_is_one_empty_step(make: Make, learner: Learner) -> None:
     data = make(ScriptedJudge(lambda c: Verdict(0.5, "tie")), learner).run(0)
-    assert (len(data), data[0]) == (1, None)
-    assert data.metrics["pairs/examples"] == data.metrics["pairs/count"] == 0
-    assert data.metrics["judge/tie_rate"] == 1.0
+    assert (len(data), data[0]) == (1, [])
+    metrics = data.metrics()
+    assert metrics["pairs/examples"] == metrics["pairs/count"] == 0
+    assert metrics["judge/tie_rate"] == 1.0
 
 
 def test_a_judge_that_always_fails_leaves_nothing_to_train_on(make: Make) -> None:
     data = make(ScriptedJudge(lambda c: Verdict(None, "invalid", raw="?"))).run(0)
-    assert (len(data), data[0]) == (1, None)
-    assert data.metrics["judge/invalid_rate"] == 1.0
+    assert (len(data), data[0]) == (1, [])
+    assert data.metrics()["judge/invalid_rate"] == 1.0
+
+
+def no_times(metrics: dict[str, float]) -> dict[str, float]:
+    return {k: v for k, v in metrics.items() if k != "time/batching_s"}
 
 
 # --- idempotence --------------------------------------------------------------------------------------------------
@@ -241,9 +260,9 @@ def test_a_stored_round_is_loaded_bit_for_bit_and_never_computed_again(
     for name in ("sample", "evaluate", "judge_generations", "make_pairs"):
         monkeypatch.setattr(rounds_module, name, never)
     again = make(ModelJudge(weights)).run(0)  # type: ignore[arg-type]
-    assert again.metrics == pytest.approx(first.metrics, nan_ok=True)
-    assert again.samples == first.samples
-    for one, other in zip(first.batches, again.batches, strict=True):
+    assert no_times(again.metrics()) == pytest.approx(no_times(first.metrics()), nan_ok=True)
+    assert again.samples() == first.samples()
+    for one, other in zip(flat(steps_of(first)), flat(steps_of(again)), strict=True):
         assert torch.equal(one.sampled_logps, other.sampled_logps)
         assert torch.equal(one.signal, other.signal)
         assert all(
@@ -253,7 +272,7 @@ def test_a_stored_round_is_loaded_bit_for_bit_and_never_computed_again(
 
 def test_two_runs_with_one_seed_are_equal_and_with_another_differ(make: Make) -> None:
     def texts(seed: int, directory: str) -> list[Any]:
-        return [row[1:] for row in make(ModelJudge("live"), directory=directory, seed=seed).run(0).samples]
+        return [row[1:] for row in make(ModelJudge("live"), directory=directory, seed=seed).run(0).samples()]
 
     assert texts(0, "a") == texts(0, "b")
     assert texts(0, "c") != texts(1, "d")
@@ -287,10 +306,165 @@ def test_rounds_and_evaluations_use_fresh_and_disjoint_prompts(make: Make, monke
 
 
 def test_a_perfect_judge_has_full_informativeness(make: Make) -> None:
-    metrics = make(OracleJudge(), prompts_per_round=300).run(0).metrics
+    metrics = make(OracleJudge(), prompts_per_round=300).run(0).metrics()
     assert metrics["judge/accuracy"] == 1.0
     assert metrics["gap/informativeness_I"] == pytest.approx(1.0)
     assert metrics["gap/best_of_2"] == pytest.approx(metrics["gap/diversity_D"]) != 0
     assert metrics["gap/relative"] <= 1.0
-    reversed_metrics = make(ReversedJudge(OracleJudge()), directory="reversed", prompts_per_round=300).run(0).metrics
+    reversed_metrics = make(ReversedJudge(OracleJudge()), directory="reversed", prompts_per_round=300).run(0).metrics()
     assert reversed_metrics["gap/informativeness_I"] == pytest.approx(-1.0)
+
+
+# --- whose samples ------------------------------------------------------------------------------------------------
+def signals(data: RoundData) -> list[Any]:
+    return [e for segment in data.segments for e in segment.examples]
+
+
+def test_a_round_that_samples_anew_asks_for_each_prompt_once_and_trains_in_between(make: Make) -> None:
+    """Two steps of five prompts each, then the next ten: the second segment is sampled from other weights."""
+    rounds = make(RandomJudge(), RLOO(), sync_every=2, prompts_per_round=24)
+    data = rounds.run(0)
+    started = rounds.policy.weights_hash()
+    assert len(data.segments) == 1
+    while data[len(data.ready) - 1] and len(data.segments) < 3:
+        train(rounds, len(data.segments))
+        data[len(data.ready)]
+    assert started != rounds.policy.weights_hash()
+    asked = [g.prompt.id for segment in data.segments for g in segment.feedback.generations]
+    assert len(asked) == len(set(asked)) == 24
+    assert [len(segment.feedback.generations) for segment in data.segments] == [10, 10, 4]
+    for batch in batches_of_segment(rounds, data, 2):
+        prompt = batch.packed.prompt_ids[0][batch.packed.prompt_mask[0]].tolist()
+        mask = batch.packed.response_mask[0, 0]
+        now = plain_logps(rounds.policy.network, prompt, batch.packed.response_ids[0, 0][mask].tolist())
+        torch.testing.assert_close(batch.sampled_logps[0, 0][mask], now.detach(), atol=1e-5, rtol=0)
+    assert data.metrics()["pairs/judged"] == sum(len(s.judgements) for s in data.segments)
+
+
+def batches_of_segment(rounds: Rounds, data: RoundData, number: int) -> list[Batch]:
+    rounds.segment = number
+    return flat(rounds.steps(data.segments[number].examples))
+
+
+def test_the_same_segments_come_back_from_the_store(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make(RandomJudge(), RLOO(), sync_every=1).run(0)
+    steps = len(steps_of(first))
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("computed again")
+
+    for name in ("sample", "evaluate", "judge_generations", "make_pairs"):
+        monkeypatch.setattr(rounds_module, name, never)
+    again = make(RandomJudge(), RLOO(), sync_every=1).run(0)
+    assert len(steps_of(again)) == steps
+    assert signals(again) == signals(first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sampled_by"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"sync_every": 4}, [0, 1, 2, 3]),  # 16 prompts are 4 steps of 5
+        ({"sync_every": 8}, [0, 0, 2, 2]),
+        ({"sync_every": 1000}, [0, 0, 0, 0]),  # fully offline
+        ({"lag": 1}, [0, 0, 1, 2]),
+    ],
+)
+def test_who_samples(make: Make, changes: dict[str, Any], sampled_by: list[int]) -> None:
+    """Responses are those of the policy as of the round that ``sampled_by`` says, whatever was trained since."""
+    rounds = make(RandomJudge(), DPO(), **changes)
+    kept: list[LanguageModel] = []
+    for index, of in enumerate(sampled_by):
+        kept.append(rounds_copy(rounds.policy))
+        made = batches(rounds, index)
+        for batch in made:
+            prompt = batch.packed.prompt_ids[0][batch.packed.prompt_mask[0]].tolist()
+            mask = batch.packed.response_mask[0, 0]
+            answer = batch.packed.response_ids[0, 0][mask].tolist()
+            behaviour, reference = (plain_logps(kept[i].network, prompt, answer).detach() for i in (of, index))
+            torch.testing.assert_close(batch.sampled_logps[0, 0][mask], behaviour, atol=1e-5, rtol=0)
+            torch.testing.assert_close(batch.reference_logps[0, 0][mask], reference, atol=1e-5, rtol=0)
+        train(rounds, index)
+
+
+def rounds_copy(model: LanguageModel) -> LanguageModel:
+    return LanguageModel(copy.deepcopy(model.network), model.tokenizer, "copy")
+
+
+@pytest.mark.parametrize(
+    ("replay", "from_rounds"),
+    [
+        (Replay(), {3: 16}),
+        (Replay(window=2), {2: 16, 3: 16}),
+        (Replay(window=None), {0: 16, 1: 16, 2: 16, 3: 16}),
+        (Replay(window=None, share=0.0), {3: 16}),
+    ],
+)
+def test_which_rounds_are_trained_on(make: Make, replay: Replay, from_rounds: dict[int, int]) -> None:
+    rounds = make(ModelJudge("live"), RLOO(labels="soft"), replay=replay)
+    for index in range(3):
+        rounds.run(index)
+        train(rounds, index)
+    data = rounds.run(3)
+    found = Counter(e.round_index for e in signals(data))
+    assert set(found) == set(from_rounds)
+    assert data.metrics()["pairs/replayed"] == sum(n for index, n in found.items() if index != 3)
+    for index, examples in itertools.groupby(signals(data), key=lambda e: e.round_index):
+        if index < 3:  # unchanged since they were the latest
+            assert list(examples) == signals(make(ModelJudge("live"), RLOO(labels="soft")).run(index))
+
+
+def test_a_share_of_the_older_rounds(make: Make) -> None:
+    rounds = make(ModelJudge("live"), RLOO(labels="soft"), replay=Replay(window=None, share=0.5))
+    for index in range(3):
+        data = rounds.run(index)
+    latest = sum(e.round_index == 2 for e in signals(data))
+    assert sum(e.round_index < 2 for e in signals(data)) == round(0.5 * latest)
+    assert {e.round_index for e in signals(data)} == {0, 1, 2}
+
+
+def test_old_weights_are_not_kept_for_ever(make: Make, tmp_path: Path) -> None:
+    rounds = make(ModelJudge("previous"))
+    for index in range(6):
+        rounds.run(index)
+        train(rounds, index)
+    assert [p.parent.name for p in sorted((tmp_path / "run").glob("*/policy.pt"))] == [
+        "round_003",
+        "round_004",
+        "round_005",
+    ]
+
+
+def test_a_held_out_judge_only_evaluates(make: Make) -> None:
+    held_out = ScriptedJudge(lambda c: Verdict(0.75))
+    metrics = make(RandomJudge(), heldout_judge=held_out).run(0).metrics()
+    assert "heldout_judge/win_rate_vs_round_0" in metrics
+    assert held_out.asked
+    rounds_prompts = {p.id for p in Addition(2).prompts("rounds", 0, 16, 0)}
+    assert not {c.prompt.id for c in held_out.asked} & rounds_prompts
+
+
+def test_without_gold_the_metrics_that_need_it_are_nan(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Addition, "has_gold", False)
+    monkeypatch.setattr(Addition, "quality", lambda *_: pytest.fail("there is no gold"))
+    metrics = make(ModelJudge("live")).run(0).metrics()
+    unknown = {name for name, value in metrics.items() if math.isnan(value)}
+    assert {"quality/sampled", "quality/greedy", "judge/accuracy", "gap/best_of_2", "gap/diversity_D"} <= unknown
+    assert "judge/win_rate_vs_round_0" not in unknown
+    assert metrics["pairs/examples"] > 0
+
+
+def test_the_judges_score_as_reward(make: Make) -> None:
+    rounds = make(ModelJudge("live", reads="sum_logp"), RLOO(reward="score"))
+    data = rounds.run(0)
+    compared = 0
+    for example in signals(data):
+        texts = [response.text for response in example.responses]
+        for response, reward, ids in zip(
+            example.responses, example.signal, rounds.policy.encode_responses(texts), strict=True
+        ):
+            if tuple(ids) == response.token_ids:  # a judge reads a text that has ended, not control tokens in between
+                assert reward == pytest.approx(sum(response.logps), abs=1e-4)
+                compared += 1
+    assert compared > 0
+    assert data.metrics()["reward/missing_rate"] == 0.0

@@ -138,7 +138,7 @@ class ModelJudge(Judge):
         """Fills in (score, tokens) of every response of these prompts; returns the tokens processed."""
         texts = [text for _, group in groups for text in group]
         encoded = iter(model.encode_responses(texts))
-        prompts = model.encode_prompts([prompt.text for prompt, _ in groups])
+        prompts = model.encode_prompts([prompt for prompt, _ in groups])
         batch = pack(prompts, [[next(encoded) for _ in group] for _, group in groups], model.pad_id).to(model.device)
         with inference(model.network):
             values, lengths = self._read(model, batch)

@@ -32,7 +32,7 @@ def same_slot_rate(judgements: Sequence[Judgement]) -> float:
     return float(np.mean([(a > 0.5) != (b > 0.5) for a, b in decided if a is not None and b is not None]))
 
 
-def win_rate_with_ties(verdict_pairs: Sequence[tuple[Verdict, Verdict]], identical: int = 0) -> float:
+def win_rate(verdict_pairs: Sequence[tuple[Verdict, Verdict]], identical: int = 0) -> float:
     """P(first wins) + half the ties, by the decision of both orders' mean; comparisons without a verdict are left out.
 
     Each element: the verdict with ``first`` in slot one, and the verdict with the slots swapped. identical:

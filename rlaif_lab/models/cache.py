@@ -43,7 +43,7 @@ def build_missing(task: ProceduralTask, recipes: Sequence[Recipe]) -> None:
             if folder.exists():
                 waiting.remove(recipe)
                 continue
-            with _try_lock(folder.with_name(f"{folder.name}.lock")) as mine:
+            with try_lock(folder.with_name(f"{folder.name}.lock")) as mine:
                 if mine and not folder.exists():
                     _build(task, recipe, folder)
         if any(not organism_folder(task, recipe).exists() for recipe in waiting):
@@ -69,7 +69,7 @@ def _build(task: ProceduralTask, recipe: Recipe, folder: Path) -> None:
 
 
 @contextmanager
-def _try_lock(path: Path) -> Iterator[bool]:
+def try_lock(path: Path) -> Iterator[bool]:
     """True to one process at a time. The kernel releases the lock when its holder dies, however it dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

@@ -61,7 +61,11 @@ class Recipe:
 
 
 def _source_hash(task_class: type) -> str:
-    """A task's demonstrators decide the corpus, so an edited task must not find its old organisms."""
-    modules = {inspect.getmodule(c) for c in task_class.__mro__ if c.__module__ not in ("abc", "builtins")}
+    """A task's demonstrators decide the corpus, so an edited task must not find its old organisms. Of the base classes
+    only what demonstrates counts."""
+    from rlaif_lab.tasks.base import ProceduralTask
+
+    own = [c for c in task_class.__mro__ if issubclass(c, ProceduralTask) and c is not ProceduralTask]
+    modules = {inspect.getmodule(c) for c in own}
     sources = sorted(inspect.getsource(module) for module in modules if module is not None)
-    return hashlib.sha256("".join(sources).encode()).hexdigest()
+    return hashlib.sha256("".join([*sources, inspect.getsource(ProceduralTask)]).encode()).hexdigest()

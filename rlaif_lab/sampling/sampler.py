@@ -44,7 +44,7 @@ def _sample_batch(
     model: LanguageModel, prompts: Sequence[Prompt], config: SamplingConfig, limit: int, identity: tuple[int | str, ...]
 ) -> list[Generation]:
     network, device, k = model.network, model.device, config.k
-    batch = pack(model.encode_prompts([p.text for p in prompts]), [[()] for _ in prompts], model.pad_id)
+    batch = pack(model.encode_prompts(prompts), [[()] for _ in prompts], model.pad_id)
     mask = batch.prompt_mask.long().to(device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     output = network(
@@ -61,6 +61,7 @@ def _sample_batch(
     seeds = (prompt_seeds[:, None] ^ streams[None, :]).reshape(-1)
 
     rows = len(prompts) * k
+    ends = torch.tensor(model.eos_ids, device=device)
     tokens: list[list[int]] = [[] for _ in range(rows)]
     logps: list[list[float]] = [[] for _ in range(rows)]
     finished = np.zeros(rows, dtype=bool)
@@ -71,7 +72,7 @@ def _sample_batch(
         for row, t, lp in zip(alive.tolist(), token.tolist(), logp.tolist(), strict=True):
             tokens[row].append(t)
             logps[row].append(lp)
-        ended = (token == model.eos_id).cpu().numpy()
+        ended = torch.isin(token, ends).cpu().numpy()
         if config.stop:
             texts = model.decode([tokens[row] for row in alive])
             ended |= np.array([any(stop in text for stop in config.stop) for text in texts], dtype=bool)
