@@ -21,7 +21,7 @@ class EvaluationSize:
 
 
 @dataclass
-class Gate:
+class GateSettings:
     force: bool = False
     confidence: float = 0.95
 
@@ -51,7 +51,7 @@ class RunConfig:
     evaluation: EvaluationSize = field(default_factory=EvaluationSize)
     sync_every: int | None = None
     lag: int = 0
-    gate: Gate = field(default_factory=Gate)
+    gate: GateSettings = field(default_factory=GateSettings)
     resume: bool = False
     threads: int = 1
 
@@ -73,7 +73,7 @@ FAMILIES = (
     "watch",
     "logger",
 )
-OPTIONAL = ("heldout_judge", "reward_model", "revision")
+OPTIONAL = ("heldout_judge", "revision")
 NOT_IN_FINGERPRINT = ("logger", "resume", "threads", "experiment_name", "arm", "rounds", "gate", "watch")
 """Keys that may differ between a run and its resumption: they do not change a number. More rounds only extend it."""
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlaif_lab.judges.base import Judge, both_orders
-from rlaif_lab.metrics.judge import win_rate
 from rlaif_lab.metrics.divergence import kl_and_entropy
+from rlaif_lab.metrics.judge import win_rate
 from rlaif_lab.metrics.quality import majority_quality, mean_pass_at_k
 from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import pack, response_logits

@@ -31,8 +31,8 @@ from rlaif_lab.watch import Watch
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
-    from rlaif_lab.reward.model import NoRewardModel, RewardModel
     from rlaif_lab.revision import RevisionConfig
+    from rlaif_lab.reward.model import NoRewardModel, RewardModel
     from rlaif_lab.rounds import Rounds
 
 VERSIONED = ("torch", "transformers", "pytorch-lightning", "hydra-core", "wandb", "numpy", "rlaif-lab")
@@ -51,12 +51,8 @@ class Loop:
         self.sampling: SamplingConfig = build(cfg.sampler, "sampler")
         self.pairing: Pairing = build(cfg.pairing, "pairing")
         self.replay: Replay = build(cfg.replay, "replay")
-        from rlaif_lab.reward.model import NoRewardModel
-
-        self.reward_model: RewardModel | NoRewardModel = (
-            build(cfg.reward_model, "reward_model") if cfg.reward_model else NoRewardModel()
-        )
-        self.revision: RevisionConfig = build(cfg.revision, "revision") if cfg.revision else None
+        self.reward_model: RewardModel | NoRewardModel = build(cfg.reward_model, "reward_model")
+        self.revision: RevisionConfig | None = cfg.revision and build(cfg.revision, "revision")
         self.trainer: TrainerConfig = build(cfg.trainer, "trainer")
         self.watch: Watch = build(cfg.watch, "watch")
         self.tracker: Tracker = build(cfg.logger, "logger")
@@ -116,9 +112,9 @@ class Loop:
             raise ValueError("learner.reward=reward_model needs a reward model: add reward_model=bradley_terry")
         if learner.needs_demonstrations and not self.judge.writes:
             raise ValueError(
-                f"learner {name!r} learns from the judge's own answers, but judge {self.judge.name!r} is no language model"
+                f"learner {name!r} learns from the judge's own answers, but judge {self.judge.name!r} has none"
             )
-        if learner.needs_revisions and self.revision.principles is None:
+        if learner.needs_revisions and self.revision is None:
             raise ValueError(f"learner {name!r} learns from revisions: add revision=constitutional")
         if learner.restart == "base" and self.cfg.sync_every is not None:
             raise ValueError(
@@ -164,6 +160,8 @@ class Loop:
 
     def rounds(self) -> Rounds:
         from rlaif_lab.batches import Batching
+        from rlaif_lab.gate import Gate
+        from rlaif_lab.reward.model import RewardModel
         from rlaif_lab.rounds import Rounds
 
         policy, base = self.policy_source.load_trainable(self.task, self.cfg.seed)
@@ -182,8 +180,9 @@ class Loop:
             prompts_per_round=self.cfg.prompts_per_round,
             batching=Batching(self.trainer.batch_size, self.trainer.accumulate, self.trainer.passes),
             replay=self.replay,
-            reward_model=self.reward_model if self.reward_model.trains else None,
+            reward_model=self.reward_model if isinstance(self.reward_model, RewardModel) else None,
             revision=self.revision,
+            gate=Gate(**self.cfg.gate),
             sync_every=self.cfg.sync_every,
             lag=self.cfg.lag,
         )

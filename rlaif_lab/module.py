@@ -79,10 +79,9 @@ class RoundModule(pl.LightningModule):
         self.skipped += 1
         if self.skipped > self.optimization.max_skipped_steps:
             raise ValueError(
-                f"round {self.rounds.index}, step {index}: loss or gradient is not finite, for the "
-                f"{self.skipped}th time in this round (trainer.max_skipped_steps={self.optimization.max_skipped_steps});"
-                " the last good round is kept. Lower trainer.learning_rate or raise the learner's anchor (beta, "
-                "kl_weight)"
+                f"round {self.rounds.index}, step {index}: loss or gradient is not finite, {self.skipped} times in "
+                f"this round (trainer.max_skipped_steps={self.optimization.max_skipped_steps}); the last good round is "
+                "kept. Lower trainer.learning_rate or raise the learner's anchor (beta, kl_weight)"
             )
 
     def trained(self) -> list[torch.nn.Parameter]:
@@ -218,4 +217,5 @@ class RoundEnd(pl.Callback):
         self.log_row(row, data.samples())
         if data.index + 1 == trainer.max_epochs:
             self.log_row({"round": data.index + 1, **after}, [])
-        pl_module.log_dict({"round": float(data.index), **{k: v for k, v in after.items() if not math.isnan(v)}})
+        finite = {k: v for k, v in after.items() if not math.isnan(v)}
+        pl_module.log_dict({"round": float(data.index), **finite}, batch_size=1)

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from rlaif_lab.batches import Batching, Step, make_batches, with_reference, with_sampled, with_values
 from rlaif_lab.evaluation import Evaluation, evaluate, gold_qualities
+from rlaif_lab.gate import Gate
 from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights, judge_generations, score_generations
 from rlaif_lab.learners.base import Example, Feedback, Learner
 from rlaif_lab.measure import Metrics, Segment, round_metrics
@@ -26,6 +27,7 @@ from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates, within_budget
 from rlaif_lab.records import Generation, Judgement, PreferencePair, Prompt, Revision, Score
 from rlaif_lab.replay import Replay
+from rlaif_lab.revision import RevisionConfig, critique_and_revise
 from rlaif_lab.reward.examples import RewardExample, examples_from
 from rlaif_lab.reward.model import RewardModel
 from rlaif_lab.sampling.config import SamplingConfig
@@ -61,7 +63,8 @@ class Rounds:
     batching: Batching
     replay: Replay = field(default_factory=Replay)
     reward_model: RewardModel | None = None
-    revision: Any | None = None
+    revision: RevisionConfig | None = None
+    gate: Gate = field(default_factory=Gate)
     heldout_judge: Judge | None = None
     sync_every: int | None = None
     lag: int = 0
@@ -94,6 +97,8 @@ class Rounds:
         """prompts -> what Lightning trains on, with the policy as it stands."""
         generations = self.generate(prompts)
         judgements = self.judge_all(generations)
+        if self.index == self.segment == 0 and self.learner.needs_judgements:
+            self.gate.check(self.judge, self.task, judgements)
         prob_beats = preference_matrices(generations, judgements)
         pairs = self.pair(generations, prob_beats)
         scores = self.score(generations, judgements)
@@ -169,8 +174,6 @@ class Rounds:
     def revise(self, generations: Sequence[Generation]) -> list[Revision]:
         if not self.learner.needs_revisions:
             return []
-        from rlaif_lab.revision import critique_and_revise
-
         assert self.revision is not None
         compute = functools.partial(
             critique_and_revise, self.sampling_policy(), config=self.revision, seed=self.seed, round_index=self.index
@@ -201,7 +204,7 @@ class Rounds:
         return self.replay.mix(latest, older, self.seed, self.index, self.segment)
 
     def steps(self, examples: Sequence[Example]) -> list[Step]:
-        """Batches in an order decided by identity, with all that the loss needs beside the policy's log-probabilities."""
+        """Batches in an order decided by identity, with what the loss needs beside the policy's log-probabilities."""
         start = time.perf_counter()
         size = self.batching.batch_size
         order = self.batching.order(len(examples), self.seed, "training order", self.index, self.segment)

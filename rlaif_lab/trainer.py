@@ -42,7 +42,7 @@ class TrainerConfig:
             raise ValueError(f"trainer.critic_learning_rate must be positive or null; got {self.critic_learning_rate}")
         if self.precision.startswith("16"):
             raise ValueError(
-                f"trainer.precision={self.precision} would need gradient scaling, which is not supported; use bf16-mixed"
+                f"trainer.precision={self.precision} would need gradient scaling, which there is not; use bf16-mixed"
             )
         for name in ("warmup_steps", "clip_norm", "weight_decay", "max_skipped_steps"):
             if getattr(self, name) < 0:

@@ -158,7 +158,7 @@ def test_did_you_mean(word: str, known: list[str], hint: str) -> None:
         (["trainer.batch_size=0"], "trainer.batch_size must be at least 1; got 0"),
         (["judge=stronger", "judge.weights.steps=0"], "recipe.steps must be at least 1; got 0"),
         (["judge=stronger", "judge.weights.skill={slip: 2, misconception: 0}"], "skill.slip is a probability"),
-        (["policy=hf", "policy.path=/nowhere"], "model folder '/nowhere' does not exist"),
+        (["policy=hf", "policy.path=/nowhere"], "model path '/nowhere' does not exist"),
     ],
     ids=lambda v: v[-1] if isinstance(v, list) else "",
 )

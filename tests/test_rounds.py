@@ -17,6 +17,7 @@ from helpers import ScriptedJudge, plain_logps
 from rlaif_lab import rounds as rounds_module
 from rlaif_lab.batches import Batching, Step
 from rlaif_lab.evaluation import Evaluation
+from rlaif_lab.gate import Gate
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.model import ModelJudge
 from rlaif_lab.judges.oracle import NoisyOracleJudge, OracleJudge, RandomJudge, ReversedJudge
@@ -54,6 +55,7 @@ def make(organism: LanguageModel, task: Addition, tmp_path: Path) -> Make:
             "seed": 0,
             "prompts_per_round": 16,
             "batching": Batching(batch_size=5),
+            "gate": Gate(force=True),
         }
         made = Rounds(**(fields | changes))
         made.attach_judges(lambda source: organism)

@@ -21,6 +21,7 @@ SMALL = (
     "evaluation.samples=2",
     "trainer.batch_size=16",
     "logger=none",
+    "gate.force=true",
 )
 """A run of seconds. Its policy knows next to nothing, which is beside the point of the tests that use it."""
 
