@@ -40,6 +40,7 @@ class RunConfig:
     replay: Any = None
     reward_model: Any = None
     revision: Any = None
+    bank: Any = None
     watch: Any = None
     trainer: Any = None
     logger: Any = None
@@ -52,6 +53,7 @@ class RunConfig:
     sync_every: int | None = None
     lag: int = 0
     gate: GateSettings = field(default_factory=GateSettings)
+    export: bool = True
     resume: bool = False
     threads: int = 1
 
@@ -69,12 +71,13 @@ FAMILIES = (
     "replay",
     "reward_model",
     "revision",
+    "bank",
     "trainer",
     "watch",
     "logger",
 )
-OPTIONAL = ("heldout_judge", "revision")
-NOT_IN_FINGERPRINT = ("logger", "resume", "threads", "experiment_name", "arm", "rounds", "gate", "watch")
+OPTIONAL = ("heldout_judge", "revision", "bank")
+NOT_IN_FINGERPRINT = ("logger", "resume", "export", "threads", "experiment_name", "arm", "rounds", "gate", "watch")
 """Keys that may differ between a run and its resumption: they do not change a number. More rounds only extend it."""
 
 

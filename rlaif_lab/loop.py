@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlaif_lab.config import build, fingerprint
 from rlaif_lab.console import print_row
 from rlaif_lab.evaluation import Evaluation
+from rlaif_lab.export import export_run
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.learners.base import Learner
 from rlaif_lab.models.sources import ModelSource, Organism
@@ -30,6 +31,8 @@ from rlaif_lab.trainer import TrainerConfig
 from rlaif_lab.watch import Watch
 
 if TYPE_CHECKING:
+    from rlaif_lab.audit.bank import PairBank
+    from rlaif_lab.audit.pairs import LabelledPair
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.revision import RevisionConfig
     from rlaif_lab.reward.model import NoRewardModel, RewardModel
@@ -53,6 +56,7 @@ class Loop:
         self.replay: Replay = build(cfg.replay, "replay")
         self.reward_model: RewardModel | NoRewardModel = build(cfg.reward_model, "reward_model")
         self.revision: RevisionConfig | None = cfg.revision and build(cfg.revision, "revision")
+        self.bank: PairBank | None = cfg.bank and build(cfg.bank, "bank")
         self.trainer: TrainerConfig = build(cfg.trainer, "trainer")
         self.watch: Watch = build(cfg.watch, "watch")
         self.tracker: Tracker = build(cfg.logger, "logger")
@@ -148,6 +152,8 @@ class Loop:
             self.tracker.end(failed)
         with writing(self.directory / "policy"):
             rounds.policy.save(self.directory / "policy")
+        if self.cfg.export:
+            export_run(self.directory)
         return objective(self.store.rows()[-1])
 
     def build_organisms(self) -> None:
@@ -182,12 +188,19 @@ class Loop:
             replay=self.replay,
             reward_model=self.reward_model if isinstance(self.reward_model, RewardModel) else None,
             revision=self.revision,
+            bank=self.labelled_pairs(),
             gate=Gate(**self.cfg.gate),
             sync_every=self.cfg.sync_every,
             lag=self.cfg.lag,
         )
         rounds.attach_judges(self.load_judge)
         return rounds
+
+    def labelled_pairs(self) -> list[LabelledPair]:
+        """Of the bank; none where it is made by demonstrators that the task has not."""
+        if self.bank is None or (self.bank.graded and not isinstance(self.task, ProceduralTask)):
+            return []
+        return self.bank.load(self.task)
 
     def load_judge(self, source: ModelSource) -> LanguageModel:
         model = source.load(self.task)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlaif_lab.audit.in_loop import on_policy_metrics
 from rlaif_lab.evaluation import gold_qualities
 from rlaif_lab.learners.base import Example, Feedback
 from rlaif_lab.metrics.gap import Gap, best_of_k_gap, pairwise_gap
@@ -40,6 +41,7 @@ def round_metrics(task: Task, segments: Sequence[Segment]) -> Metrics:
     metrics = {
         **gap_metrics(qualities, prob_beats),
         **judge_metrics(judgements),
+        **on_policy_metrics(judgements, generations, qualities),
         "pairs/judged": len(judgements),
         "pairs/duplicate_rate": 1.0 - len(judgements) / (len(generations) * k * (k - 1) / 2) if k > 1 else 0.0,
         "pairs/count": sum(len(s.feedback.pairs) for s in segments),

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from rlaif_lab.audit.in_loop import frozen_bank_metrics
+from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.batches import Batching, Step, make_batches, with_reference, with_sampled, with_values
 from rlaif_lab.evaluation import Evaluation, evaluate, gold_qualities
 from rlaif_lab.gate import Gate
@@ -46,7 +48,8 @@ class Rounds:
     policy: the weights being trained. base: a frozen model of what they were at first.
     sync_every: optimiser steps after which the round goes on with prompts sampled from the policy as it is by then.
         None: once per round; more steps than a round has: once in that many rounds, so that a large number is fully
-        offline. lag: rounds by which the policy that samples is older than the one that is trained.
+        offline. bank: labelled pairs that stay the same, on which the judge is audited in every round.
+    lag: rounds by which the policy that samples is older than the one that is trained.
     """
 
     policy: LanguageModel
@@ -64,6 +67,7 @@ class Rounds:
     replay: Replay = field(default_factory=Replay)
     reward_model: RewardModel | None = None
     revision: RevisionConfig | None = None
+    bank: Sequence[LabelledPair] = ()
     gate: Gate = field(default_factory=Gate)
     heldout_judge: Judge | None = None
     sync_every: int | None = None
@@ -128,7 +132,8 @@ class Rounds:
                     index,
                     bar.update,
                 )
-            return metrics | {"time/evaluation_s": time.perf_counter() - start}
+            audit = frozen_bank_metrics(self.judge, self.bank) if self.bank else {}
+            return metrics | audit | {"time/evaluation_s": time.perf_counter() - start}
 
         return self.store.once(index, "evaluation", compute)
 

@@ -77,7 +77,7 @@ class Batch:
     values: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | Packed)}
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | Packed)}
         return replace(self, **moved)
 
     def __len__(self) -> int:

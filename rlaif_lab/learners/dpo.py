@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
+import torch
 from torch import Tensor
 
-from rlaif_lab.learners.base import Batch, Example, Learner, Reference, mean_of, pairs_as_examples, sequence_logps
-from rlaif_lab.learners.losses import dpo, preference_logits
-from rlaif_lab.pairing import Floats
-from rlaif_lab.records import Generation, PreferencePair
+from rlaif_lab.learners.base import Batch, Reference, one_of
+from rlaif_lab.learners.losses import dpo, smoothed
+from rlaif_lab.learners.preference import PairLearner, check_flip_rate, check_positive, log_ratio_difference
 
 Labels = Literal["hard", "soft"]
 
 
-class DPO(Learner):
-    """beta: strength of the anchor to the reference policy. labels: ``hard`` (the chosen one won) or ``soft``
-    (the judge's probability). nll_weight: weight of the chosen response's negative log-likelihood per token,
-    which guards against likelihood displacement."""
+class DPO(PairLearner):
+    """DPO (Rafailov et al. 2305.18290), and with soft or smoothed labels conservative DPO (Mitchell 2023).
+
+    beta: strength of the anchor to the reference policy. labels: ``hard`` (the chosen one won) or ``soft`` (the judge's
+    probability). label_smoothing: probability, in [0, 0.5), that a label is the wrong way round; either kind of label
+    is drawn towards 1/2 by it. nll_weight: see PairLearner.
+    """
 
     def __init__(
         self,
         beta: float = 0.1,
         labels: Labels = "hard",
+        label_smoothing: float = 0.0,
         nll_weight: float = 0.2,
         reference: Reference = "previous_round",
         name: str = "dpo",
     ) -> None:
-        super().__init__(reference)
-        if beta <= 0:
-            raise ValueError(f"learner.beta must be positive; got {beta}")
-        if labels not in get_args(Labels):
-            raise ValueError(f"learner.labels must be one of {', '.join(get_args(Labels))}; got {labels!r}")
-        if nll_weight < 0:
-            raise ValueError(f"learner.nll_weight must not be negative; got {nll_weight}")
-        self.beta, self.labels, self.nll_weight, self.name = beta, labels, nll_weight, name
+        super().__init__(nll_weight, reference, name)
+        check_positive("learner.beta", beta)
+        one_of("learner.labels", labels, Labels)
+        check_flip_rate("learner.label_smoothing", label_smoothing)
+        self.beta, self.labels, self.label_smoothing = beta, labels, label_smoothing
 
-    def examples(
-        self, generations: Sequence[Generation], prob_beats: Floats, pairs: Sequence[PreferencePair]
-    ) -> list[Example]:
-        return pairs_as_examples(generations, pairs)
-
-    def loss(self, logps: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        policy, reference = sequence_logps(logps), sequence_logps(batch.reference_logps)
-        h = preference_logits(policy, reference)
-        preference = dpo(h, self.beta, batch.signal[:, 0] if self.labels == "soft" else None).mean()
-        chosen_nll = -(policy[:, 0] / batch.packed.response_mask[:, 0].sum(-1)).mean()
-        return preference + self.nll_weight * chosen_nll, {
-            "preference_loss": preference.detach(),
-            "chosen_nll": chosen_nll.detach(),
-            "reward_margin": mean_of(self.beta * h),
-            "reward_accuracy": mean_of((h > 0).float()),
-        }
+    def preference(self, policy: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        h = log_ratio_difference(policy, batch)
+        label = batch.signal[:, 0] if self.labels == "soft" else torch.ones_like(h)
+        return dpo(h, self.beta, smoothed(label, self.label_smoothing)), self.beta * h

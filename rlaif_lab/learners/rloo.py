@@ -1,53 +1,33 @@
-"""REINFORCE leave-one-out on the judge's win rates within each prompt's group of responses."""
+"""REINFORCE leave-one-out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import get_args
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from rlaif_lab.learners.base import Batch, Example, Learner, Reference, groups_as_examples, mean_of, sequence_logps
-from rlaif_lab.learners.dpo import Labels
-from rlaif_lab.learners.losses import clipped_policy_gradient, rloo_advantages
-from rlaif_lab.pairing import Floats
-from rlaif_lab.records import Generation, PreferencePair
+from rlaif_lab.learners.advantages import rloo_advantages
+from rlaif_lab.learners.base import Batch, sequence_logps
+from rlaif_lab.learners.policy_gradient import PolicyGradient
 
 
-class RLOO(Learner):
-    """labels: win rates from ``hard`` wins (each judge contributes its ordering only) or ``soft`` probabilities.
-    clip: PPO's clip range. kl_weight: weight of the log-ratio to the reference, taken off the reward."""
+@dataclass(kw_only=True, eq=False)
+class RLOO(PolicyGradient):
+    """RLOO (Ahmadian et al. 2402.14740): a whole response is one action, the others of its group are its baseline.
 
-    def __init__(
-        self,
-        labels: Labels = "hard",
-        clip: float = 0.2,
-        kl_weight: float = 0.0,
-        reference: Reference = "previous_round",
-        name: str = "rloo",
-    ) -> None:
-        super().__init__(reference)
-        if labels not in get_args(Labels):
-            raise ValueError(f"learner.labels must be one of {', '.join(get_args(Labels))}; got {labels!r}")
-        if clip <= 0:
-            raise ValueError(f"learner.clip must be positive; got {clip}")
-        if kl_weight < 0:
-            raise ValueError(f"learner.kl_weight must not be negative; got {kl_weight}")
-        self.labels, self.clip, self.kl_weight, self.name = labels, clip, kl_weight, name
+    The ratio that is clipped is the whole response's. The loss is a mean over responses.
+    """
 
-    def examples(
-        self, generations: Sequence[Generation], prob_beats: Floats, pairs: Sequence[PreferencePair]
-    ) -> list[Example]:
-        return groups_as_examples(prob_beats, hard=self.labels == "hard")
+    name: str = "rloo"
 
-    def loss(self, logps: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, logps: Tensor, batch: Batch, values: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         policy, sampled = sequence_logps(logps), sequence_logps(batch.sampled_logps)
-        log_ratio = policy.detach() - sequence_logps(batch.reference_logps)
-        advantages = rloo_advantages(batch.signal - self.kl_weight * log_ratio)
-        loss = clipped_policy_gradient(policy, sampled, advantages, self.clip).mean()
-        drift = (policy - sampled).detach()
-        return loss, {
-            "preference_loss": loss.detach(),
-            "sampled_kl": mean_of(-drift),
-            "clip_fraction": mean_of((drift.exp() - 1).abs().gt(self.clip).float()),
-        }
+        advantages = rloo_advantages(self.rewards_less_kl(logps, batch))
+        per_response = self.surrogate(policy, sampled, advantages) + sequence_logps(self.kl_loss(logps, batch))
+        counted = self.counted(batch)
+        loss = (counted * per_response).sum() / counted.sum().clamp(min=1)
+        return loss, self.log(logps, batch, loss, policy - sampled, counted)
+
+    def weight(self, batch: Batch) -> float:
+        """The responses that are trained on."""
+        return float(self.counted(batch).sum())

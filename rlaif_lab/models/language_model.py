@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from rlaif_lab.records import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_MARK = "(what the assistant says)"
+
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """``name`` is for people; ``weights_hash()`` is the identity of the weights."""
+    """``name`` is for people; ``weights_hash()`` is the identity of the weights.
+
+    chat: prompts are put to it as turns of its tokenizer's chat template; otherwise as they are. system: what a chat
+    model is told first, unless the prompt brings a system turn of its own. chat_options: further arguments of the chat
+    template, e.g. ``enable_thinking``.
+    """
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
+    chat: bool = False
+    system: str | None = None
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -32,19 +45,36 @@ class LanguageModel:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
-    @property
+    @cached_property
     def eos_id(self) -> int:
-        return int(self.tokenizer.eos_token_id)
+        """The token that ends a response: the end of a turn for a chat model, else the end of the sequence."""
+        return self._end_of_turn() if self.chat else int(self.tokenizer.eos_token_id)
 
-    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids with the tokenizer's own special tokens in front.
+    @cached_property
+    def eos_ids(self) -> tuple[int, ...]:
+        """All tokens that end a response when the model writes them, ``eos_id`` among them; ascending."""
+        configured = getattr(getattr(self.network, "generation_config", None), "eos_token_id", None)
+        more = configured if isinstance(configured, Sequence) else [configured]
+        known = {self.eos_id, self.tokenizer.eos_token_id, *more} - {None}
+        return tuple(sorted(int(token) for token in known))
 
-        Raises ValueError when the tokenizer has no token for a character of a prompt.
+    def encode_prompts(self, prompts: Sequence[str | Prompt]) -> list[list[int]]:
+        """Token ids of prompts as this model is asked them, up to where its response begins.
+
+        A chat model's are written by its template, with a text as single user turn; control tokens spelt out in a turn
+        are text, so that nobody can end or open a turn from within one. Any other model's are the text behind the
+        tokenizer's own special tokens.
+        Raises ValueError when the tokenizer has no token for a character of a prompt, when a template refuses the turns
+        of one, and when a conversation of several turns is put to a model without template.
         """
-        return self._encode(texts, add_special_tokens=True)
+        if not self.chat:
+            return self._encode([self._plain_text(prompt) for prompt in prompts], add_special_tokens=True)
+        ids = [self._render(_turns(prompt)) for prompt in prompts]
+        self._refuse_unknown([_text(prompt) for prompt in prompts], ids)
+        return ids
 
     def encode_responses(self, texts: Sequence[str], finished: Sequence[bool] | None = None) -> list[list[int]]:
-        """Token ids of responses, the end-of-sequence token added to the finished ones (default: all)."""
+        """Token ids of responses, ``eos_id`` added to the finished ones (default: all)."""
         ids = self._encode(texts, add_special_tokens=False)
         done = [True] * len(ids) if finished is None else finished
         return [[*row, self.eos_id] if end else row for row, end in zip(ids, done, strict=True)]
@@ -53,30 +83,84 @@ class LanguageModel:
         ids = [list(row) for row in rows]
         return self.tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []
 
+    def weights_hash(self) -> str:
+        return hash_weights(self.network)
+
+    def save(self, folder: Path) -> None:
+        """For ``from_pretrained``. Weights with a LoRA adapter are saved merged, and the adapter by itself in a folder
+        beside (``policy_adapter`` beside ``policy``)."""
+        from rlaif_lab.models.lora import save_network
+
+        save_network(self.network, folder)
+        self.tokenizer.save_pretrained(folder)
+
+    # --- encoding ---------------------------------------------------------------------------------------------
     def _encode(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
-        """Refuses unknown characters: the text would be scored as another text."""
         if not texts:
             return []
         ids: list[list[int]] = self.tokenizer(  # "<eos>" spelled out in a text is five characters, not an end
             list(texts), add_special_tokens=add_special_tokens, split_special_tokens=True
         )["input_ids"]
+        self._refuse_unknown(texts, ids)
+        return ids
+
+    def _refuse_unknown(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
+        """A text with an unknown character would be scored as another text."""
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
-            return ids
+            return
         for text, row in zip(texts, ids, strict=True):
             if unknown in row:
                 raise ValueError(
                     f"the tokenizer of model {self.name!r} cannot write {text!r}: it has no token for one of its "
                     "characters; the model was made for another task"
                 )
+
+    def _plain_text(self, prompt: str | Prompt) -> str:
+        turns = _turns(prompt)
+        if len(turns) > 1:
+            raise ValueError(
+                f"model {self.name!r} is not asked by a chat template, so it cannot be asked prompt "
+                f"{getattr(prompt, 'id', prompt)!r}, a conversation of {len(turns)} turns; use a chat model (chat=true)"
+            )
+        return turns[0]["content"]
+
+    def _render(self, turns: Sequence[dict[str, str]]) -> list[int]:
+        ids: list[int] = self._apply_template(
+            turns, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
+        )
         return ids
 
-    def weights_hash(self) -> str:
-        return hash_weights(self.network)
+    def _apply_template(self, turns: Sequence[dict[str, str]], **options: Any) -> Any:
+        from jinja2 import TemplateError
 
-    def save(self, folder: Path) -> None:
-        self.network.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        if self.system is not None and turns[0]["role"] != "system":
+            turns = [{"role": "system", "content": self.system}, *turns]
+        try:
+            return self.tokenizer.apply_chat_template(list(turns), **options, **self.chat_options)
+        except TemplateError as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise ValueError(
+                f"the chat template of model {self.name!r} refuses a conversation of the roles {roles}: {error}"
+            ) from error
+
+    def _end_of_turn(self) -> int:
+        """The first control token that the template writes after what the assistant says."""
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
+        after = str(self._apply_template(turns, tokenize=False)).rpartition(_MARK)[2]
+        special = set(self.tokenizer.all_special_ids)
+        ids = self.tokenizer(after, add_special_tokens=False)["input_ids"]
+        return int(next((token for token in ids if token in special), self.tokenizer.eos_token_id))
+
+
+def _turns(prompt: str | Prompt) -> list[dict[str, str]]:
+    if isinstance(prompt, Prompt) and prompt.turns:
+        return [{"role": role, "content": content} for role, content in prompt.turns]
+    return [{"role": "user", "content": _text(prompt)}]
+
+
+def _text(prompt: str | Prompt) -> str:
+    return prompt if isinstance(prompt, str) else prompt.text
 
 
 @contextmanager

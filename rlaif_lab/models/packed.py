@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -73,6 +73,35 @@ def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
     Entry ``[b, i, t]`` predicts response token t of response i; entry t = R (or t = the response's length, if
     shorter) is what the model would say after it.
     """
+    logits = network(**model_inputs(network, batch), logits_to_keep=_kept(batch)).logits
+    return _by_response(logits, batch)
+
+
+def response_hidden(network: PreTrainedModel, batch: Packed) -> Tensor:
+    """Last hidden states of the model's body, indexed as the logits are: (B, n, R + 1, H).
+
+    Entry ``[b, i, t]`` is the state from which response token t of response i is predicted; entry t = the response's
+    length is the state at its last token. ``network``: a causal LM, a sequence classifier, or the body of one.
+    Raises ValueError for a model whose body gives no hidden states.
+    """
+    output = body_of(network)(**model_inputs(network, batch))
+    hidden = getattr(output, "last_hidden_state", None)
+    if hidden is None:
+        raise ValueError(f"{type(network).__name__} has no body that gives hidden states, which this needs")
+    return _by_response(hidden[:, -_kept(batch) :], batch)
+
+
+def body_of(network: PreTrainedModel) -> PreTrainedModel:
+    """The model without its head. Of a model with adapters: the body with the adapters in it."""
+    plain = network.get_base_model() if hasattr(network, "get_base_model") else network
+    return plain.base_model
+
+
+def model_inputs(network: PreTrainedModel, batch: Packed) -> dict[str, Any]:
+    """Token ids, positions and the additive attention mask of a packed batch, as a model's arguments.
+
+    input_ids, position_ids: (B, T); attention_mask: (B, 1, T, T) in the dtype in which the model computes; T = P + n R.
+    """
     rows, width = batch.prompt_ids.shape
     _, n, length = batch.response_ids.shape
     total = width + n * length
@@ -92,23 +121,41 @@ def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
     index = torch.arange(total, device=ids.device)
     allowed = (segment[None, :] == segment[:, None]) | (segment[None, :] == 0)
     allowed &= index[None, :] <= index[:, None]
-    dtype = next(network.parameters()).dtype
+    dtype = _compute_dtype(network, ids.device)
     mask = torch.zeros(1, 1, total, total, dtype=dtype, device=ids.device)
     mask.masked_fill_(~allowed, torch.finfo(dtype).min)
     if not bool(batch.prompt_mask.all()):  # hide the left padding; responses' right padding is never attended to
         visible = torch.cat([batch.prompt_mask, torch.ones_like(ids[:, width:], dtype=torch.bool)], dim=1)
-        mask = mask.masked_fill(~visible[:, None, None, :], torch.finfo(dtype).min)
+        hidden = ~visible[:, None, None, :] & (index[None, :] != index[:, None])  # a row with nothing to see is nan
+        mask = mask.masked_fill(hidden, torch.finfo(dtype).min)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask.expand(rows, 1, total, total),
+        "position_ids": positions,
+        "use_cache": False,
+    }
 
-    logits = network(
-        input_ids=ids,
-        attention_mask=mask.expand(rows, 1, total, total),
-        position_ids=positions,
-        use_cache=False,
-        logits_to_keep=n * length + 1,
-    ).logits
-    first = logits[:, :1].unsqueeze(1).expand(rows, n, 1, -1)
-    rest = logits[:, 1:].reshape(rows, n, length, -1)
+
+def _kept(batch: Packed) -> int:
+    """Positions at the end of a row that say something of a response: the prompt's last and all of the responses."""
+    _, n, length = batch.response_ids.shape
+    return n * length + 1
+
+
+def _by_response(kept: Tensor, batch: Packed) -> Tensor:
+    """The prompt's last position in front of each response's own: (B, 1 + n R, D) -> (B, n, R + 1, D)."""
+    rows, n, length = batch.response_ids.shape
+    first = kept[:, :1].unsqueeze(1).expand(rows, n, 1, -1)
+    rest = kept[:, 1:].reshape(rows, n, length, -1)
     return torch.cat([first, rest], dim=2)
+
+
+def _compute_dtype(network: PreTrainedModel, device: torch.device) -> torch.dtype:
+    """What attention computes in. Under autocast that is not the weights' dtype, and a float32 minimum, rounded to
+    bfloat16, would be minus infinity."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return next(network.parameters()).dtype
 
 
 def _refuse_narrow_window(network: PreTrainedModel, length: int) -> None:

@@ -1,16 +1,18 @@
-"""Where a model comes from: an organism's recipe, or a folder. Checked on construction, loaded on demand."""
+"""Where a model comes from: an organism's recipe, or what transformers can load (models/hf.py). Checked first, loaded
+on demand."""
 
 from __future__ import annotations
 
-import json
+import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.tasks.base import ProceduralTask, Skill, Split, Task
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from rlaif_lab.models.language_model import LanguageModel
 
 
@@ -28,7 +30,23 @@ class ModelSource(ABC):
         """What decides the weights, in words; part of a run's fingerprint."""
 
     @abstractmethod
-    def load(self, task: Task) -> LanguageModel: ...
+    def load_tokenizer(self, task: Task) -> PreTrainedTokenizerBase:
+        """The tokenizer alone: what a judge can look at before any weights load."""
+
+    @abstractmethod
+    def load(self, task: Task) -> LanguageModel:
+        """In eval mode."""
+
+    def load_trainable(self, task: Task, seed: int) -> tuple[LanguageModel, LanguageModel]:
+        """The policy, in train mode, whose parameters with ``requires_grad`` are to be trained; and, frozen, the model
+        that it is at first. Two copies of the weights here; a source with an adapter needs one.
+
+        seed: the run's, for what is drawn (an adapter's first weights).
+        """
+        base = self.load(task)
+        base.network.requires_grad_(False)
+        network = copy.deepcopy(base.network).requires_grad_(True).train()
+        return replace(base, network=network, name="policy"), base
 
 
 @dataclass(frozen=True)
@@ -67,12 +85,18 @@ class Organism(ModelSource):
         if not isinstance(task, ProceduralTask):
             raise ValueError(
                 f"model {self.name!r} is an organism, which needs a task with demonstrators (a ProceduralTask); "
-                f"task {task.name!r} has none: name a model folder instead"
+                f"task {task.name!r} has none: use policy=hf or judge=hf with the path of a model"
             )
 
     def identity(self, task: Task) -> str:
         assert isinstance(task, ProceduralTask)
         return f"organism {task.name} {self.recipe().fingerprint(task)}"
+
+    def load_tokenizer(self, task: Task) -> PreTrainedTokenizerBase:
+        from rlaif_lab.models.organism import build_tokenizer
+
+        assert isinstance(task, ProceduralTask)
+        return build_tokenizer(task)
 
     def load(self, task: Task) -> LanguageModel:
         from rlaif_lab.models.cache import organism
@@ -83,61 +107,3 @@ class Organism(ModelSource):
     def __str__(self) -> str:
         recipe = self.recipe()
         return f"organism with slip {recipe.skill.slip:g}, misconception {recipe.skill.misconception:g}"
-
-
-@dataclass(frozen=True)
-class Folder(ModelSource):
-    """Any causal LM saved by ``save_pretrained``, e.g. the ``policy/`` folder of a finished run."""
-
-    path: str
-    name: str = "folder"
-
-    def __post_init__(self) -> None:
-        check_model_folder(Path(self.path))
-
-    def check(self, task: Task) -> None:
-        """Any folder may serve any task; a tokenizer that cannot write its prompts is refused on loading."""
-
-    def identity(self, task: Task) -> str:
-        """By content: the same path with other weights is another model."""
-        return f"folder {_hash_files(Path(self.path))}"
-
-    def load(self, task: Task) -> LanguageModel:
-        from rlaif_lab.models.cache import load_folder
-
-        return load_folder(Path(self.path), self.name)
-
-    def __str__(self) -> str:
-        return f"model folder {self.path}"
-
-
-def check_model_folder(path: Path) -> None:
-    """ValueError when ``path`` does not hold a saved causal LM with its tokenizer."""
-    if not path.is_dir():
-        raise ValueError(f"model folder {str(path)!r} does not exist")
-    if not (path / "config.json").is_file():
-        raise ValueError(f"model folder {str(path)!r} holds no config.json, so it is not a saved model")
-    try:
-        config = json.loads((path / "config.json").read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"model folder {str(path)!r}: config.json is not valid JSON ({error})") from None
-    architectures = (config.get("architectures") if isinstance(config, dict) else None) or []
-    if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
-        raise ValueError(f"model folder {str(path)!r} is not a causal LM: its architectures are {architectures}")
-    if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
-        raise ValueError(f"model folder {str(path)!r} holds no weights (*.safetensors)")
-    if not (path / "tokenizer_config.json").is_file():
-        raise ValueError(f"model folder {str(path)!r} holds no tokenizer (tokenizer_config.json)")
-
-
-def _hash_files(folder: Path) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix in (".safetensors", ".json", ".bin"):
-            digest.update(file.name.encode())
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-    return digest.hexdigest()[:16]

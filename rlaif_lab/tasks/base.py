@@ -58,6 +58,10 @@ class Task(ABC):
     def quality(self, prompt: Prompt, response: str) -> float:
         """Gold quality in [0, 1]."""
 
+    def identity(self) -> str:
+        """What decides its prompts, in words; part of a run's fingerprint. A task read from a file goes by content."""
+        return self.name
+
     def misconceived_quality(self, prompt: Prompt, response: str) -> float:
         """Quality in the eyes of somebody who fully holds the task's misconception. Default: there is none."""
         return self.quality(prompt, response)

@@ -22,6 +22,8 @@ SMALL = (
     "trainer.batch_size=16",
     "logger=none",
     "gate.force=true",
+    "export=false",
+    "bank.pairs=8",
 )
 """A run of seconds. Its policy knows next to nothing, which is beside the point of the tests that use it."""
 

@@ -1,177 +1,187 @@
-"""Learners: which examples they read, their whole loss by hand, and invariance to how a batch is cut."""
+"""Every policy gradient and SFT learner: its loss does not depend on padding or on how a batch is cut; its settings."""
 
 from __future__ import annotations
 
 import copy
-import math
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from helpers import generation
+from omegaconf import OmegaConf
 from torch import Tensor
 
-from rlaif_lab.learners.base import Batch, Learner, groups_as_examples, pairs_as_examples
-from rlaif_lab.learners.dpo import DPO
+from learners.cases import Ragged, padded
+from rlaif_lab.config import build, config_dir
+from rlaif_lab.learners.base import Learner
+from rlaif_lab.learners.best_of_n import BestOfN
+from rlaif_lab.learners.distil import Distil
+from rlaif_lab.learners.filtered_sft import FilteredSFT
+from rlaif_lab.learners.grpo import GRPO
+from rlaif_lab.learners.no_update import NoUpdate
+from rlaif_lab.learners.ppo import PPO
+from rlaif_lab.learners.revision_sft import RevisionSFT
 from rlaif_lab.learners.rloo import RLOO
+from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.models.packed import Packed, pack, response_logps
-from rlaif_lab.records import PreferencePair
+from rlaif_lab.models.packed import response_logps
+
+TRAINING: dict[str, Learner] = {
+    "rloo": RLOO(),
+    "rloo, KL in the reward": RLOO(kl_weight=0.3),
+    "rloo, KL in the loss, truncated masked": RLOO(kl_weight=0.3, kl_in="loss", mask_truncated=True),
+    "grpo": GRPO(kl_weight=0.1),
+    "grpo over tokens": GRPO(normalise="token", clip_high=0.28, mask_truncated=True),
+    "dr. grpo": GRPO(scale="none", normalise="constant", divisor=4.0, mask_truncated=True),
+    "ppo": PPO(),
+    "ppo, everything": PPO(kl_weight=0.1, gamma=0.9, lam=0.8, value_clip=0.05, mask_truncated=True),
+    "ppo over responses": PPO(normalise="sequence", kl_weight=0.1, kl_in="loss"),
+    "sft over tokens": FilteredSFT(normalise="token"),
+    "sft over responses": BestOfN(normalise="sequence"),
+}
+LEARNERS = (RLOO, GRPO, PPO, BestOfN, FilteredSFT, Distil, RevisionSFT, NoUpdate)
 
 
-def softplus(x: float) -> float:
-    return math.log1p(math.exp(x))
+class Trained:
+    """A policy and a critic of random weights, to be differentiated through."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.network = copy.deepcopy(model.network).requires_grad_(True)
+        self.critic = Critic(model, 0)
+        with torch.no_grad():  # a new one says 0 everywhere
+            self.critic.out.weight.normal_(generator=torch.Generator().manual_seed(0))
+
+    def loss_and_gradient(self, learner: Learner, parts: list[list[int]]) -> tuple[float, list[Tensor]]:
+        """As the training step has it: each part weighted by what it counts."""
+        self.network.zero_grad()
+        self.critic.zero_grad()
+        made = [Ragged().forward(self.network, self.critic, rows) for rows in parts]
+        weights = [learner.weight(batch) for _, _, batch in made]
+        total = 0.0
+        for (logps, values, batch), weight in zip(made, weights, strict=True):
+            loss = learner.loss(logps, batch, values)[0] * (weight / sum(weights))
+            loss.backward()
+            total += loss.item()
+        parameters = [*self.network.parameters(), *self.critic.parameters()]
+        return total, [p.grad.clone() for p in parameters if p.grad is not None]
 
 
-def batch_of(lengths: list[list[int]], sampled: Tensor, reference: Tensor, signal: list[list[float]]) -> Batch:
-    """Only the mask of the packed ids matters to a loss."""
-    rows, n = len(lengths), len(lengths[0])
-    mask = torch.arange(sampled.shape[2]) < torch.tensor(lengths)[..., None]
-    packed = Packed(torch.ones(rows, 1), torch.ones(rows, 1).bool(), torch.ones(rows, n, sampled.shape[2]).long(), mask)
-    return Batch(packed, sampled, reference, torch.tensor(signal))
-
-
-# --- examples -------------------------------------------------------------------------------------------------------
-def test_pairs_become_examples_with_the_chosen_first() -> None:
-    generations = [generation("p", "a", "b"), generation("q", "c", "d", "e")]
-    pairs = [PreferencePair(generations[1].prompt, 2, 0, 0.75), PreferencePair(generations[0].prompt, 0, 1, 1.0)]
-    examples = pairs_as_examples(generations, pairs)
-    assert [(e.generation, e.samples, e.signal) for e in examples] == [
-        (1, (2, 0), (0.75, 0.25)),
-        (0, (0, 1), (1.0, 0.0)),
-    ]
-
-
-def test_groups_become_examples_of_win_rates() -> None:
-    nan = np.nan
-    informative = np.array([[0.5, 0.9, 0.6], [0.1, 0.5, 0.5], [0.4, 0.5, 0.5]])
-    all_equal = np.full((3, 3), 0.5)
-    a_cycle = np.array([[0.5, 0.9, 0.1], [0.1, 0.5, 0.9], [0.9, 0.1, 0.5]])
-    one_unjudged = np.array([[0.5, nan, nan], [nan, 0.5, 0.9], [nan, 0.1, 0.5]])
-    prob_beats = np.stack([all_equal, informative, a_cycle, one_unjudged])
-    hard, soft = groups_as_examples(prob_beats, hard=True), groups_as_examples(prob_beats, hard=False)
-    assert [(e.generation, e.samples, e.signal) for e in hard] == [(1, (0, 1, 2), (1.0, 0.25, 0.25))]
-    assert [e.generation for e in soft] == [1]
-    assert soft[0].signal == pytest.approx((0.75, 0.3, 0.45))
-
-
-def test_each_learner_reads_its_own_kind() -> None:
-    generations = [generation("p", "a", "b", "c")]
-    prob_beats = np.array([[[0.5, 0.9, 0.6], [0.1, 0.5, 0.5], [0.4, 0.5, 0.5]]])
-    pairs = [PreferencePair(generations[0].prompt, 0, 1, 0.9)]
-    assert [e.samples for e in DPO().examples(generations, prob_beats, pairs)] == [(0, 1)]
-    assert [e.signal for e in RLOO(labels="hard").examples(generations, prob_beats, pairs)] == [(1.0, 0.25, 0.25)]
-    assert RLOO(labels="soft").examples(generations, prob_beats, pairs)[0].signal == pytest.approx((0.75, 0.3, 0.45))
-
-
-# --- whole losses ---------------------------------------------------------------------------------------------------
-LOGPS = torch.tensor([[[-1.0, -0.5, 0.0], [-2.0, 0.0, 0.0]], [[-0.2, -0.3, -0.4], [-1.0, -1.0, 0.0]]])
-REFERENCE = torch.tensor([[[-1.2, -0.4, 0.0], [-1.0, 0.0, 0.0]], [[-0.1, -0.1, -0.1], [-1.5, -1.5, 0.0]]])
-LENGTHS = [[2, 1], [3, 2]]
-H = [(-1.5 + 1.6) - (-2.0 + 1.0), (-0.9 + 0.3) - (-2.0 + 3.0)]  # 1.1 and -1.6
-CHOSEN_NLL = (1.5 / 2 + 0.9 / 3) / 2
-
-
-@pytest.mark.parametrize("labels", ["hard", "soft"])
-@pytest.mark.parametrize("nll_weight", [0.0, 0.2])
-def test_the_dpo_learners_loss_by_hand(labels: str, nll_weight: float) -> None:
-    batch = batch_of(LENGTHS, LOGPS, REFERENCE, [[0.8, 0.2], [0.6, 0.4]])
-    loss, logged = DPO(beta=0.5, labels=labels, nll_weight=nll_weight).loss(LOGPS, batch)  # type: ignore[arg-type]
-    p = [1.0, 1.0] if labels == "hard" else [0.8, 0.6]
-    preference = sum(q * softplus(-0.5 * h) + (1 - q) * softplus(0.5 * h) for q, h in zip(p, H, strict=True)) / 2
-    assert loss.item() == pytest.approx(preference + nll_weight * CHOSEN_NLL, rel=1e-5)
-    assert logged["preference_loss"].item() == pytest.approx(preference, rel=1e-5)
-    assert logged["chosen_nll"].item() == pytest.approx(CHOSEN_NLL, rel=1e-5)
-    assert logged["reward_margin"].item() == pytest.approx(0.5 * sum(H) / 2, rel=1e-5)
-    assert logged["reward_accuracy"].item() == 0.5
-
-
-def test_a_step_of_dpo_raises_the_chosen_and_lowers_the_rejected() -> None:
-    logps = LOGPS.clone().requires_grad_(True)
-    loss, _ = DPO(nll_weight=0.0).loss(logps, batch_of(LENGTHS, LOGPS, REFERENCE, [[1.0, 0.0]] * 2))
-    loss.backward()
-    assert logps.grad is not None
-    assert (logps.grad[:, 0] < 0).all()
-    assert (logps.grad[:, 1] > 0).all()
-
-
-def test_the_rloo_learners_loss_by_hand() -> None:
-    sampled = LOGPS + torch.tensor([[[-0.1, 0.0, 0.0], [0.5, 0.0, 0.0]], [[0.0, 0.0, 0.0], [0.0, 0.1, 0.0]]])
-    batch = batch_of(LENGTHS, sampled, REFERENCE, [[1.0, 0.0], [0.25, 0.75]])
-    loss, logged = RLOO(clip=0.2).loss(LOGPS, batch)
-    # ratios e^.1, e^-.5, 1, e^-.1; advantages 1, -1, -.5, .5 (k = 2: the difference to the other)
-    terms = [math.exp(0.1) * 1, 0.8 * -1, 1.0 * -0.5, math.exp(-0.1) * 0.5]
-    assert loss.item() == pytest.approx(-sum(terms) / 4, rel=1e-5)
-    assert logged["clip_fraction"].item() == 0.25
-    assert logged["sampled_kl"].item() == pytest.approx(-(0.1 - 0.5 + 0.0 - 0.1) / 4, rel=1e-5)
-
-
-def test_rloos_kl_weight_takes_the_log_ratio_off_the_reward() -> None:
-    batch = batch_of(LENGTHS, LOGPS, REFERENCE, [[1.0, 0.0], [0.5, 0.5]])
-    loss, _ = RLOO(kl_weight=0.1).loss(LOGPS, batch)
-    # log-ratios .1, -1 and -.6, 1; rewards .99, .1 and .56, .4; on-policy ratios are 1
-    advantages = [0.99 - 0.1, 0.1 - 0.99, 0.56 - 0.4, 0.4 - 0.56]
-    assert loss.item() == pytest.approx(-sum(advantages) / 4, abs=1e-6)
-    logps = LOGPS.clone().requires_grad_(True)
-    RLOO(kl_weight=0.1).loss(logps, batch)[0].backward()
-    assert logps.grad is not None
-    torch.testing.assert_close(logps.grad[..., 0].flatten(), -torch.tensor(advantages) / 4, atol=1e-6, rtol=1e-5)
-
-
-def test_on_policy_rloo_follows_the_advantages() -> None:
-    logps = LOGPS.clone().requires_grad_(True)
-    loss, _ = RLOO().loss(logps, batch_of(LENGTHS, LOGPS, LOGPS, [[1.0, 0.0], [0.5, 0.5]]))
-    loss.backward()
-    assert logps.grad is not None
-    assert (logps.grad[0, 0] < 0).all()
-    assert (logps.grad[0, 1] > 0).all()
-    assert logps.grad[1].eq(0).all()
-
-
-# --- batch x accumulation -------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "learner", [DPO(), DPO(labels="soft", nll_weight=0.0), RLOO(), RLOO(kl_weight=0.3)], ids=lambda x: x.name
-)
-def test_one_batch_of_eight_has_the_gradient_of_two_of_four(untrained: LanguageModel, learner: Learner) -> None:
-    """Although the halves are padded to other lengths."""
-    rng = np.random.default_rng(0)
-    prompts = [[1, *rng.integers(7, 19, rng.integers(1, 9)).tolist()] for _ in range(8)]
-    responses = [[[*rng.integers(7, 19, rng.integers(1, 3 + b)).tolist(), 2] for _ in range(2)] for b in range(8)]
-    signal = torch.tensor([[p, 1 - p] for p in rng.uniform(0.5, 1.0, 8)]).float()
-    shift = torch.from_numpy(rng.normal(0, 0.05, (8, 2))).float()
-    network = copy.deepcopy(untrained.network).requires_grad_(True)
-
-    def gradient(parts: list[list[int]]) -> list[Tensor]:
-        network.zero_grad()
-        for rows in parts:
-            packed = pack([prompts[i] for i in rows], [responses[i] for i in rows], 0)
-            logps = response_logps(network, packed)
-            old = logps.detach().clone()
-            old[..., 0] += shift[rows]
-            loss, _ = learner.loss(logps, Batch(packed, old, old * 1.01, signal[rows]))
-            (loss / len(parts)).backward()
-        return [p.grad.clone() for p in network.parameters() if p.grad is not None]
-
-    whole = gradient([list(range(8))])
+@pytest.mark.parametrize("name", TRAINING)
+def test_parts_weighted_by_what_they_count_are_the_whole(untrained: LanguageModel, name: str) -> None:
+    """Although they are of different sizes and padded to other lengths."""
+    trained = Trained(untrained)
+    loss, whole = trained.loss_and_gradient(TRAINING[name], [list(range(8))])
     assert max(float(g.abs().max()) for g in whole) > 1e-3
-    for parts in ([[0, 1, 2, 3], [4, 5, 6, 7]], [[7, 2], [5, 0], [1, 3], [4, 6]]):
-        for one, other in zip(whole, gradient(parts), strict=True):
+    for parts in ([[0, 1, 2, 3], [4, 5, 6, 7]], [[7], [5, 0, 2], [1, 3, 4, 6]]):
+        again, gradient = trained.loss_and_gradient(TRAINING[name], parts)
+        assert again == pytest.approx(loss, abs=1e-5)
+        for one, other in zip(whole, gradient, strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_padding_never_changes_a_loss(untrained: LanguageModel, name: str) -> None:
+    trained = Trained(untrained)
+    learner = TRAINING[name]
+    with torch.no_grad():
+        logps, values, batch = Ragged().forward(trained.network, trained.critic, range(8))
+        loss, logged = learner.loss(logps, batch, values)
+        wide = padded(batch, left=3, right=4, pad_id=9)
+        wide_logps = response_logps(trained.network, wide.packed)
+        again, logged_again = learner.loss(wide_logps, wide, trained.critic.values(wide.packed))
+    assert again.item() == pytest.approx(loss.item(), abs=1e-5)
+    assert learner.weight(wide) == pytest.approx(learner.weight(batch))
+    assert {k: float(v) for k, v in logged_again.items()} == pytest.approx(
+        {k: float(v) for k, v in logged.items()}, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_what_is_logged_carries_no_gradient(untrained: LanguageModel, name: str) -> None:
+    trained = Trained(untrained)
+    logps, values, batch = Ragged().forward(trained.network, trained.critic, range(8))
+    loss, logged = TRAINING[name].loss(logps, batch, values)
+    assert loss.requires_grad
+    assert all(v.shape == () and torch.isfinite(v) and not v.requires_grad for v in logged.values())
+
+
+@pytest.mark.parametrize("learner", [RLOO(mask_truncated=True), GRPO(mask_truncated=True), PPO(mask_truncated=True)])
+def test_where_nothing_counts_there_is_no_loss_and_no_gradient(untrained: LanguageModel, learner: Learner) -> None:
+    trained = Trained(untrained)
+    ragged = Ragged()
+    ragged.finished[:] = False
+    logps, values, batch = ragged.forward(trained.network, trained.critic, range(8))
+    loss, _ = learner.loss(logps, batch, values)
+    loss.backward()
+    assert learner.weight(batch) == 0
+    assert loss.item() == 0
+    assert all(p.grad is None or p.grad.eq(0).all() for p in trained.network.parameters())
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("make", LEARNERS, ids=lambda x: x.__name__)
+def test_the_yaml_names_every_argument_and_says_the_defaults(make: type[Learner]) -> None:
+    default = make()
+    node = OmegaConf.load(Path(config_dir()) / "learner" / f"{default.name}.yaml")
+    made = build(node, "learner")  # type: ignore[arg-type]
+    assert type(made) is make
+    assert vars(made) == vars(default)
+    arguments = {str(key) for key in node} - {"_target_"}
+    unnamed = set(vars(default)) - arguments
+    assert unnamed <= {"needs_reference", "minimum_k", "reference"}
 
 
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (DPO, {"beta": 0.0}, "learner.beta"),
-        (DPO, {"labels": "medium"}, "learner.labels"),
-        (DPO, {"nll_weight": -1.0}, "learner.nll_weight"),
-        (DPO, {"reference": "ema"}, "learner.reference"),
-        (RLOO, {"clip": 0.0}, "learner.clip"),
+        (RLOO, {"reward": "gold"}, "learner.reward must be one of win_rate, score, reward_model; got 'gold'"),
         (RLOO, {"labels": "medium"}, "learner.labels"),
+        (RLOO, {"clip": 0.0}, "learner.clip must lie in"),
+        (RLOO, {"clip": 1.0}, "learner.clip must lie in"),
+        (RLOO, {"clip_high": 0.0}, "learner.clip_high"),
         (RLOO, {"kl_weight": -1.0}, "learner.kl_weight"),
+        (RLOO, {"kl_in": "advantage"}, "learner.kl_in"),
+        (RLOO, {"target_kl": 1.0}, "learner.target_kl.*kl_weight 0"),
+        (RLOO, {"target_kl": 0.0, "kl_weight": 0.1}, "learner.target_kl"),
+        (RLOO, {"horizon": 0.1}, "learner.horizon"),
+        (RLOO, {"no_eos_penalty": -0.1}, "learner.no_eos_penalty"),
         (RLOO, {"reference": "live"}, "learner.reference"),
+        (GRPO, {"scale": "mad"}, "learner.scale"),
+        (GRPO, {"normalise": "batch"}, "learner.normalise"),
+        (GRPO, {"divisor": 0.0}, "learner.divisor"),
+        (PPO, {"gamma": 1.1}, "learner.gamma"),
+        (PPO, {"lam": -0.1}, "learner.lam"),
+        (PPO, {"vf_weight": 0.0}, "learner.vf_weight"),
+        (PPO, {"value_clip": 0.0}, "learner.value_clip"),
+        (PPO, {"normalise": "batch"}, "learner.normalise"),
+        (PPO, {"kl_weight": 0.1, "reference": "previous_round"}, "learner.kl_in=reward takes no effect"),
+        (BestOfN, {"reward": "gold"}, "learner.reward"),
+        (BestOfN, {"labels": "medium"}, "learner.labels"),
+        (BestOfN, {"restart": "always"}, "learner.restart"),
+        (FilteredSFT, {"threshold": 1.5}, "learner.threshold"),
+        (FilteredSFT, {"threshold": float("nan"), "reward": "score"}, "learner.threshold"),
+        (Distil, {"normalise": "constant"}, "learner.normalise"),
     ],
 )
-def test_impossible_settings_are_refused_by_name(make: type, arguments: dict, message: str) -> None:
+def test_impossible_settings_are_refused_by_name(make: type, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**arguments)
+
+
+def test_learners_say_what_a_round_has_to_provide() -> None:
+    assert PPO().needs_values
+    assert not RLOO().needs_values
+    assert (RLOO().minimum_k, GRPO().minimum_k, BestOfN().minimum_k) == (2, 2, 2)
+    assert (PPO().minimum_k, PPO(reward="score").minimum_k) == (2, 1)
+    assert (FilteredSFT().minimum_k, FilteredSFT(reward="score").minimum_k) == (2, 1)
+    assert (Distil().minimum_k, RevisionSFT().minimum_k, NoUpdate().minimum_k) == (1, 1, 1)
+    assert Distil().needs_demonstrations
+    assert RevisionSFT().needs_revisions
+    assert [x.needs_judgements for x in (RLOO(), BestOfN(), Distil(), RevisionSFT(), NoUpdate())] == [True] * 2 + [
+        False
+    ] * 3
+
+
+def test_a_reference_is_computed_only_for_a_loss_that_reads_it() -> None:
+    assert not any(x.needs_reference for x in (RLOO(), GRPO(), PPO(), BestOfN(), Distil(), NoUpdate()))
+    assert all(x.needs_reference for x in (RLOO(kl_weight=0.1), GRPO(kl_weight=0.1), PPO(kl_weight=0.1)))

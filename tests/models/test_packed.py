@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from helpers import RAGGED_PROMPTS, plain_logps
 
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.models.packed import pack, response_logits, response_logps, token_logps
+from rlaif_lab.models.packed import pack, response_hidden, response_logits, response_logps, token_logps
 
 Batch = tuple[list[list[int]], list[list[list[int]]]]
 
@@ -122,3 +123,79 @@ def test_prompts_of_every_length_in_one_batch(untrained: LanguageModel) -> None:
     logps = response_logps(untrained.network, pack(prompts, [[[9, 2]]] * len(prompts), 0))
     for prompt, row in zip(prompts, logps, strict=True):
         torch.testing.assert_close(row[0], plain_logps(untrained.network, prompt, [9, 2]), atol=1e-5, rtol=0)
+
+
+# --- hidden states ----------------------------------------------------------------------------------------------------
+def test_hidden_states_are_indexed_as_the_logits_are(untrained: LanguageModel) -> None:
+    batch = pack(*ragged(5), untrained.pad_id)
+    hidden = response_hidden(untrained.network, batch)
+    torch.testing.assert_close(untrained.network.lm_head(hidden), response_logits(untrained.network, batch))
+
+
+def test_hidden_states_are_those_of_plain_forward_passes(untrained: LanguageModel) -> None:
+    """The last one of a response is the state at its last token."""
+    prompts, responses = ragged(4)
+    hidden = response_hidden(untrained.network, pack(prompts, responses, untrained.pad_id))
+    for b, (prompt, group) in enumerate(zip(prompts, responses, strict=True)):
+        for i, answer in enumerate(group):
+            plain = untrained.network.model(torch.tensor([[*prompt, *answer]])).last_hidden_state[0]
+            torch.testing.assert_close(hidden[b, i, : len(answer) + 1], plain[len(prompt) - 1 :], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(hidden[b, i, len(answer)], plain[-1], atol=1e-5, rtol=1e-5)
+
+
+def classifier(kind: str, attention: str) -> Any:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    fields = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 24, "pad_token_id": 0}
+    if kind != "gpt2":
+        fields |= {"intermediate_size": 64, "num_key_value_heads": 1, "head_dim": 16}
+    config = AutoConfig.for_model(kind, num_labels=1, bos_token_id=1, eos_token_id=2, **fields)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForSequenceClassification.from_config(config, attn_implementation=attention).eval()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_sequence_classifiers_score_is_that_of_its_last_state(kind: str, attention: str) -> None:
+    made = classifier(kind, attention)
+    prompts, responses = [[1, 8, 9], [1]], [[[9, 10, 2], [2]], [[7, 8, 9, 10, 2]]]
+    hidden = response_hidden(made, pack(prompts, responses, 0))
+    for b, (prompt, group) in enumerate(zip(prompts, responses, strict=True)):
+        for i, answer in enumerate(group):
+            plain = made(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
+            torch.testing.assert_close(made.score(hidden[b, i, len(answer)]), plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_body_without_hidden_states_is_refused(untrained: LanguageModel) -> None:
+    class Headless(torch.nn.Module):
+        config = untrained.network.config
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        @property
+        def base_model(self) -> Any:
+            return lambda **_: object()
+
+    with pytest.raises(ValueError, match="Headless has no body that gives hidden states"):
+        response_hidden(Headless(), pack([[1, 8]], [[[9, 2]]], 0))
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("how", ["weights", "autocast"])
+def test_bfloat16_is_near_float32_and_never_nan(untrained: LanguageModel, attention: str, how: str) -> None:
+    """Also behind left padding, in either way that a trainer computes in bfloat16."""
+    batch = pack([[1], [1, 8, 9, 10, 11, 12, 13, 14]], [[[9, 2], [2]], [[10, 11, 12, 2]]], 0)
+    exact = response_logits(untrained.network, batch)
+    network = copy.deepcopy(untrained.network)
+    network.set_attn_implementation(attention)
+    if how == "weights":
+        rounded = response_logits(network.to(torch.bfloat16), batch)
+    else:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = response_logits(network, batch)
+    assert not rounded.isnan().any()
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.05)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
+import copy
+from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.models.sources import Folder, Organism
+from rlaif_lab.models.sources import ModelSource, Organism
 from rlaif_lab.records import Prompt
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.base import Split, Task
@@ -28,53 +29,6 @@ class LookUp(Task):
 
     def quality(self, prompt: Prompt, response: str) -> float:
         return 0.0
-
-
-@pytest.fixture
-def folder(organism: LanguageModel, tmp_path: Path) -> Path:
-    organism.save(tmp_path / "model")
-    return tmp_path / "model"
-
-
-def test_a_folder_gives_back_the_model(folder: Path, organism: LanguageModel, task: Addition) -> None:
-    source = Folder(str(folder), "mine")
-    source.check(task)
-    assert source.load(task).weights_hash() == organism.weights_hash()
-
-
-def test_a_folders_identity_is_its_content(folder: Path, task: Addition) -> None:
-    first = Folder(str(folder)).identity(task)
-    copy = shutil.copytree(folder, folder.parent / "copy")
-    assert Folder(str(copy)).identity(task) == first
-    weights = copy / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    assert Folder(str(copy)).identity(task) != first
-
-
-def test_what_is_no_model_folder_is_refused(folder: Path, tmp_path: Path) -> None:
-    def broken(name: str) -> Path:
-        return Path(shutil.copytree(folder, tmp_path / name))
-
-    cases = {"does not exist": tmp_path / "nowhere"}
-    (cases.setdefault("config.json", broken("no config")) / "config.json").unlink()
-    (cases.setdefault("not valid JSON", broken("half a config")) / "config.json").write_text('{"architectures"')
-    (cases.setdefault("not a causal LM", broken("encoder")) / "config.json").write_text(
-        '{"architectures": ["BertModel"]}'
-    )
-    (cases.setdefault("holds no weights", broken("no weights")) / "model.safetensors").unlink()
-    (cases.setdefault("holds no tokenizer", broken("no tokenizer")) / "tokenizer_config.json").unlink()
-    for message, path in cases.items():
-        with pytest.raises(ValueError, match=message):
-            Folder(str(path))
-
-
-@pytest.mark.parametrize("content", ["[]", "null", "3", '{"architectures": null}'])
-def test_a_config_of_another_shape_is_refused(folder: Path, content: str) -> None:
-    (folder / "config.json").write_text(content)
-    with pytest.raises(ValueError, match="model folder"):
-        Folder(str(folder))
 
 
 def test_an_organism_is_identified_by_its_recipe_and_not_by_its_name(task: Addition) -> None:
@@ -96,7 +50,44 @@ def test_an_organism_needs_a_task_with_demonstrators() -> None:
         Organism(SKILL, "policy_pretraining").check(LookUp())
 
 
-def test_sources_describe_themselves(folder: Path) -> None:
+def test_an_organism_describes_itself() -> None:
     assert str(Organism(SKILL, "policy_pretraining")) == "organism with slip 0.3, misconception 0.5"
-    assert str(folder) in str(Folder(str(folder)))
-    assert json.loads((folder / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+
+
+def test_an_organisms_tokenizer_needs_no_weights(task: Addition, organism: LanguageModel) -> None:
+    tokenizer = Organism(SKILL, "policy_pretraining").load_tokenizer(task)
+    assert tokenizer.get_vocab() == organism.tokenizer.get_vocab()
+    assert tokenizer("12+34=")["input_ids"] == organism.encode_prompts(["12+34="])[0]
+
+
+class Found(ModelSource):
+    """A model that is there already."""
+
+    name = "found"
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+
+    def check(self, task: Task) -> None: ...
+
+    def identity(self, task: Task) -> str:
+        return self.model.weights_hash()
+
+    def load_tokenizer(self, task: Task) -> Any:
+        return self.model.tokenizer
+
+    def load(self, task: Task) -> LanguageModel:
+        return replace(self.model, network=copy.deepcopy(self.model.network), chat=False)
+
+
+def test_a_policy_is_trained_beside_what_it_was(organism: LanguageModel, task: Addition) -> None:
+    policy, base = Found(organism).load_trainable(task, seed=0)
+    assert policy.network.training
+    assert not base.network.training
+    assert all(p.requires_grad for p in policy.network.parameters())
+    assert not any(p.requires_grad for p in base.network.parameters())
+    assert policy.weights_hash() == base.weights_hash() == organism.weights_hash()
+    with torch.no_grad():
+        next(policy.network.parameters()).add_(1.0)
+    assert base.weights_hash() == organism.weights_hash() != policy.weights_hash()
+    assert (policy.name, base.name) == ("policy", "tiny")

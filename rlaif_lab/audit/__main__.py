@@ -1,0 +1,3 @@
+from rlaif_lab.audit.cli import main
+
+main()

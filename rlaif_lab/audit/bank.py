@@ -1,0 +1,146 @@
+"""Pair banks: where labelled pairs come from. A new source is one subclass plus one YAML in conf/bank/."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, get_args
+
+from rlaif_lab.audit.formats import Format, Row, parse, read_rows
+from rlaif_lab.audit.pairs import LabelledPair, better_and_worse
+from rlaif_lab.seeding import rng_for
+from rlaif_lab.tasks.base import ProceduralTask, Skill, Task
+
+SHIPPED = Path(__file__).resolve().parent.parent / "data" / "pair_banks"
+
+
+class PairBank(ABC):
+    """``__init__`` only checks and keeps its arguments."""
+
+    name: str
+    graded: ClassVar[bool] = False
+    """Whether the task can grade any answer to the bank's prompts, not only those in it."""
+
+    @abstractmethod
+    def load(self, task: Task) -> list[LabelledPair]:
+        """The pairs, the same ones every time. ValueError, with file and line where there is one, for what cannot be
+        read."""
+
+
+@dataclass(frozen=True)
+class TaskBank(PairBank):
+    """Made by a task's demonstrators: the right answer against a slip (subset ``slip``), and against what the task's
+    misconception makes of it (subset ``misconception``).
+
+    Of problems of the evaluation split, on which nothing is ever trained. pairs: how many, half of them misconceptions
+    as far as the task has any. seed: of the bank and not of the run, so that all runs and rounds ask the same.
+    """
+
+    pairs: int = 400
+    seed: int = 0
+    name: str = "task"
+    graded: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.pairs < 1:
+            raise ValueError(f"bank.pairs must be at least 1; got {self.pairs}")
+
+    def load(self, task: Task) -> list[LabelledPair]:
+        if not isinstance(task, ProceduralTask):
+            raise ValueError(
+                f"bank {self.name!r} is made by demonstrators, and task {task.name!r} has none: use bank=general or "
+                "bank=file"
+            )
+        problems = task.split_problems("evaluation")
+        rng_for(self.seed, "pair bank", task.name).shuffle(problems)
+        problems = problems[: 20 * self.pairs]
+        prompts = [task.to_prompt(problem) for problem in problems.tolist()]
+        right, slips, misconceptions = (
+            task.demonstrate(problems, skill, rng_for(self.seed, "pair bank", task.name, kind))
+            for kind, skill in (("right", Skill(0, 0)), ("slip", Skill(1, 0)), ("misconception", Skill(0, 1)))
+        )
+
+        def wrong(answers: list[str], i: int) -> bool:
+            return task.quality(prompts[i], answers[i]) < task.quality(prompts[i], right[i])
+
+        everything = range(len(prompts))
+        misled = [i for i in everything if wrong(misconceptions, i)][: self.pairs // 2]
+        taken = set(misled)
+        slipped = [i for i in everything if i not in taken and wrong(slips, i)][: self.pairs - len(misled)]
+        kinds = [("misconception", misconceptions, misled), ("slip", slips, slipped)]
+        found = [
+            better_and_worse(prompts[i], right[i], answers[i], kind, source=f"{self.name}, {kind} {number}")
+            for kind, answers, chosen in kinds
+            for number, i in enumerate(chosen, 1)
+        ]
+        if not found:
+            raise ValueError(f"bank {self.name!r}: no demonstrator gets a problem of task {task.name!r} wrong")
+        return found
+
+
+@dataclass(frozen=True)
+class FileBank(PairBank):
+    """Pairs in a JSONL, JSON, Parquet or CSV file.
+
+    path: the file, or the name of a shipped bank (``general``). format: see formats.py; ``auto`` goes by the columns.
+    columns: our column name -> the file's, where they differ. limit: the first so many rows, None: all.
+    """
+
+    path: str
+    format: Format = "auto"
+    columns: Mapping[str, str] | None = None
+    limit: int | None = None
+    name: str = "file"
+
+    def __post_init__(self) -> None:
+        _check_reading(self.format, self.limit)
+        if not self.file().is_file():
+            shipped = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.jsonl")))
+            raise ValueError(f"bank.path: there is no file {self.path!r}; shipped banks are {shipped}")
+
+    def file(self) -> Path:
+        shipped = SHIPPED / f"{self.path}.jsonl"
+        return shipped if shipped.is_file() else Path(self.path)
+
+    def load(self, task: Task) -> list[LabelledPair]:
+        return parse(read_rows(self.file(), self.limit), self.format, dict(self.columns or {}), self.name)
+
+
+@dataclass(frozen=True)
+class HubBank(PairBank):
+    """Pairs in a data set that ``datasets.load_dataset`` finds: a hub id or a local folder.
+
+    dataset, subset, split: its arguments path, name and split. The rest as in FileBank.
+    """
+
+    dataset: str
+    split: str = "train"
+    subset: str | None = None
+    format: Format = "auto"
+    columns: Mapping[str, str] | None = None
+    limit: int | None = None
+    name: str = "hub"
+
+    def __post_init__(self) -> None:
+        _check_reading(self.format, self.limit)
+
+    def load(self, task: Task) -> list[LabelledPair]:
+        from datasets import load_dataset  # slow to import
+
+        try:
+            table = load_dataset(self.dataset, self.subset, split=self.split)
+        except Exception as error:  # its own errors, the hub client's, the network's
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"bank.dataset: cannot load {self.dataset!r}, split {self.split!r}: {reason}") from error
+        count = len(table) if self.limit is None else min(self.limit, len(table))
+        rows = [Row(f"{self.dataset}, row {i + 1}", dict(table[i])) for i in range(count)]
+        return parse(rows, self.format, dict(self.columns or {}), self.name)
+
+
+def _check_reading(form: str, limit: int | None) -> None:
+    if form not in get_args(Format):
+        raise ValueError(f"bank.format must be one of {', '.join(get_args(Format))}; got {form!r}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"bank.limit must be at least 1 or null; got {limit}")

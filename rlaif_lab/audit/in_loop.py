@@ -1,0 +1,48 @@
+"""The audit as per-round metrics: on a frozen bank, and on the round's own samples.
+
+The frozen bank stays the same, so there a change is the judge's own drift; on-policy the pairs change as well. Whoever
+reads only the second cannot tell a worse judge from harder pairs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rlaif_lab.audit.judged import Judged, judge_pairs, on_bank, on_policy
+from rlaif_lab.audit.measures import accuracy, bias, by_group, calibration, failures, length, position
+from rlaif_lab.audit.pairs import LabelledPair
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.pairing import Floats
+from rlaif_lab.records import Generation, Judgement
+
+LEFT_OUT = ("accuracy_better_first", "accuracy_better_second")
+
+
+def frozen_bank_metrics(judge: Judge, bank: Sequence[LabelledPair], self_author: str | None = None) -> dict[str, float]:
+    """``audit/*_frozen``: every measure on the bank, and the accuracy in each of its subsets. Asks the judge for two
+    verdicts per pair."""
+    judged = on_bank(bank, judge_pairs(judge, bank), self_author)
+    groups = by_group(judged, [pair.subset for pair in bank])
+    by_subset = {f"audit/accuracy_frozen_{re.sub(r'[^0-9A-Za-z]+', '_', m.key)}": m.value for m in groups}
+    return metrics(judged, "frozen") | by_subset
+
+
+def on_policy_metrics(
+    judgements: Sequence[Judgement], generations: Sequence[Generation], qualities: Floats
+) -> dict[str, float]:
+    """``audit/*_on_policy``, from what the round judged anyway. qualities: (N, k); nan throughout for a task without
+    gold, and so is then what needs it."""
+    return metrics(on_policy(judgements, generations, qualities), "on_policy")
+
+
+def metrics(judged: Judged, where: str) -> dict[str, float]:
+    sections = (
+        accuracy(judged),
+        calibration(judged, with_null=False),
+        position(judged),
+        length(judged),
+        bias(judged),
+        failures(judged),
+    )
+    return {f"audit/{m.key}_{where}": m.value for s in sections for m in s.measures if m.key not in LEFT_OUT}

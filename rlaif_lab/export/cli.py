@@ -1,0 +1,36 @@
+"""``rlaif-export RUN_DIR``: a run's preferences as data sets, and a card for its policy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exit code 0 with the paths of what was written; 2 with one sentence on stderr where RUN_DIR has no export."""
+    parser = argparse.ArgumentParser(
+        prog="rlaif-export",
+        description="Preferences of one run for TRL and datasets in RUN_DIR/export/, and a model card in "
+        "RUN_DIR/policy/. A finished run has them already; this writes them anew, or for a run that goes on.",
+    )
+    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="the folder of one run, finished or not")
+    options = parser.parse_args(arguments)
+    from rlaif_lab.export import export_run
+
+    try:
+        folder = export_run(options.run)
+    except ValueError as error:
+        print(f"rlaif-export: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"rlaif-export: cannot read or write {error.filename!r}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+    print(folder)
+    card = options.run / "policy" / "README.md"
+    print(card if card.is_file() else f"no model card: {str(options.run)!r} has not saved its policy yet")
+
+
+if __name__ == "__main__":
+    main()

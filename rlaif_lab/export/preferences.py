@@ -1,0 +1,361 @@
+"""A run's rounds as data sets in the standard preference format.
+
+    <run>/export/
+      preferences.{parquet,jsonl}   the training pairs: prompt, chosen, rejected, scores, provenance
+      reward_data.{parquet,jsonl}   every preference the judge gave, those that were not trained on as well
+      generations.parquet           every response of every round, with the reward it got
+      ties.jsonl, failures.jsonl    verdicts that prefer nothing: never a label, kept with the judge's words
+      revisions.parquet             rewritten responses (chosen) against the originals (rejected), where a run has them
+      demonstrations.parquet        the judge's own answers as prompt and completion, where a run has them
+
+``datasets.load_dataset`` and TRL's DPOTrainer and RewardTrainer read the first two as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlaif_lab.export.provenance import run_config
+from rlaif_lab.pairing import preference_matrices, win_rates
+from rlaif_lab.records import FAILURES, Generation, Judgement, PreferencePair, Prompt, Revision, Score
+from rlaif_lab.store import (
+    DEMONSTRATIONS,
+    GENERATIONS,
+    JUDGEMENTS,
+    PAIRS,
+    REVISIONS,
+    SCORES,
+    RoundStore,
+    Stage,
+    write_atomically,
+)
+
+Row = dict[str, Any]
+Columns = Mapping[str, pa.DataType]
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+PROVENANCE = {
+    "run": pa.string(),
+    "arm": pa.string(),
+    "judge": pa.string(),
+    "seed": pa.int64(),
+    "round": pa.int32(),
+    "prompt_id": pa.string(),
+}
+PAIR = {
+    "prompt": MESSAGES,
+    "chosen": MESSAGES,
+    "rejected": MESSAGES,
+    "score_chosen": pa.float64(),
+    "score_rejected": pa.float64(),
+    "prob_chosen_wins": pa.float64(),
+    **PROVENANCE,
+    "sample_chosen": pa.int32(),
+    "sample_rejected": pa.int32(),
+    "status": pa.string(),
+}
+BOTH_ORDERS = {"prob_chosen_wins_shown_first": pa.float64(), "prob_chosen_wins_shown_second": pa.float64()}
+VERDICT = {
+    "prompt": MESSAGES,
+    "first": MESSAGES,
+    "second": MESSAGES,
+    "status": pa.string(),
+    "raw": pa.string(),
+    "prob_first_wins_shown_first": pa.float64(),
+    "prob_first_wins_shown_second": pa.float64(),
+    **PROVENANCE,
+    "sample_first": pa.int32(),
+    "sample_second": pa.int32(),
+}
+GENERATION = {
+    "prompt": MESSAGES,
+    "response": pa.string(),
+    "score": pa.float64(),
+    **PROVENANCE,
+    "sample": pa.int32(),
+    "finished": pa.bool_(),
+    "token_ids": pa.list_(pa.int32()),
+    "logps": pa.list_(pa.float32()),
+}
+REVISION = {
+    "prompt": MESSAGES,
+    "chosen": MESSAGES,
+    "rejected": MESSAGES,
+    "steps": pa.list_(pa.struct([("principle", pa.string()), ("critique", pa.string()), ("revision", pa.string())])),
+    **PROVENANCE,
+}
+DEMONSTRATION = {"prompt": MESSAGES, "completion": MESSAGES, **PROVENANCE}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where every row of an export comes from."""
+
+    run: str
+    arm: str
+    judge: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class StoredRound:
+    """All that the store holds of one round (of a round that samples anew while it trains: of one segment); stages
+    that the run has not, or not yet, are empty.
+
+    scores: of every response, by (prompt id, sample): the judge's direct score if the run asked for it, else its win
+    rate within the group of responses. None where the judge gave no verdict.
+    """
+
+    index: int
+    generations: Sequence[Generation]
+    judgements: Sequence[Judgement]
+    pairs: Sequence[PreferencePair]
+    revisions: Sequence[Revision]
+    demonstrations: Sequence[Generation]
+    scores: Mapping[tuple[str, int], float | None]
+
+
+def export_preferences(run_directory: Path) -> Path:
+    """Writes ``run_directory``/export/ anew from the run's stage files, each file whole or not at all; equal stage
+    files give equal bytes. Returns the folder.
+
+    A run is conversational, with lists of {role, content} for prompt, chosen and rejected, when its policy read its
+    prompts as conversations; else those columns are plain text. Raises ValueError where there is no run or no
+    round with generations.
+    """
+    config = run_config(run_directory)
+    rounds = stored_rounds(RoundStore(run_directory))
+    origin = Origin(run_directory.resolve().name, config["arm"], config["judge"]["name"], int(config["seed"]))
+    chat = is_conversational(config["policy"], rounds, run_directory / "policy")
+    writer = RowWriter(origin, chat, config["policy"].get("system"))
+    folder = run_directory / "export"
+
+    def save(name: str, make: Callable[[StoredRound], Iterator[Row]], columns: Columns, endings: str) -> None:
+        rows = [row for r in rounds for row in make(r)]
+        if "parquet" in endings:
+            write_parquet(folder / f"{name}.parquet", rows, writer.schema(columns))
+        if "jsonl" in endings:
+            write_jsonl(folder / f"{name}.jsonl", rows)
+
+    save("preferences", writer.preferences, PAIR, "parquet jsonl")
+    save("reward_data", writer.reward_data, PAIR | BOTH_ORDERS, "parquet jsonl")
+    save("generations", writer.generations, GENERATION, "parquet")
+    save("ties", writer.ties, VERDICT, "jsonl")
+    save("failures", writer.failures, VERDICT, "jsonl")
+    if any(r.revisions for r in rounds):
+        save("revisions", writer.revisions, REVISION, "parquet")
+    if any(r.demonstrations for r in rounds):
+        save("demonstrations", writer.demonstrations, DEMONSTRATION, "parquet")
+    return folder
+
+
+# --- reading a run ------------------------------------------------------------------------------------------------
+def stored_rounds(store: RoundStore) -> list[StoredRound]:
+    """Every round that has its generations, in order, segment by segment. ValueError where there is none."""
+    found = []
+    for index, directory in numbered(store.directory, "round_"):
+        for segment in (0, *(number for number, _ in numbered(directory, "sync_"))):
+            stored = functools.partial(store.stored, index, segment=segment)
+            if generations := stored(GENERATIONS):
+                found.append(stored_round(index, generations, stored))
+    if not found:
+        raise ValueError(f"{str(store.directory)!r} holds no round with generations yet, so there is nothing to export")
+    return found
+
+
+def stored_round(index: int, generations: list[Generation], stored: Callable[[Stage[Any]], list[Any]]) -> StoredRound:
+    judgements = stored(JUDGEMENTS)
+    return StoredRound(
+        index,
+        generations,
+        judgements,
+        pairs=stored(PAIRS),
+        revisions=stored(REVISIONS),
+        demonstrations=stored(DEMONSTRATIONS),
+        scores=scores_of(generations, judgements, stored(SCORES)),
+    )
+
+
+def numbered(folder: Path, prefix: str) -> list[tuple[int, Path]]:
+    """The folders named by prefix and number, by number."""
+    found = ((path.name.removeprefix(prefix), path) for path in folder.glob(f"{prefix}*") if path.is_dir())
+    return sorted((int(number), path) for number, path in found if number.isdecimal())
+
+
+def scores_of(
+    generations: Sequence[Generation], judgements: Sequence[Judgement], direct: Sequence[Score]
+) -> dict[tuple[str, int], float | None]:
+    """(prompt id, sample) -> direct score, or win rate where the run has no direct scores."""
+    names = [(g.prompt.id, sample) for g in generations for sample in range(len(g.responses))]
+    if direct:
+        return {name: score.value for name, score in zip(names, direct, strict=True)}
+    rates = win_rates(preference_matrices(generations, judgements)).reshape(-1).tolist()
+    return {name: rate if rate == rate else None for name, rate in zip(names, rates, strict=True)}
+
+
+def is_conversational(config: Mapping[str, Any], rounds: Sequence[StoredRound], folder: Path) -> bool:
+    """Whether the policy read its prompts as conversations: by its config if that says so, else when they have turns
+    or it has a chat template, in which it is shown a plain prompt as a single user turn."""
+    if isinstance(config.get("chat"), bool):
+        return bool(config["chat"])
+    if any(g.prompt.turns for r in rounds for g in r.generations):
+        return True
+    settings = folder / "tokenizer_config.json"
+    in_settings = settings.is_file() and bool(json.loads(settings.read_bytes()).get("chat_template"))
+    return in_settings or (folder / "chat_template.jinja").is_file()
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class RowWriter:
+    """Records -> rows. conversational: prompts and responses as lists of messages instead of text. system: what the
+    policy was told first, in a conversation that does not say so itself."""
+
+    origin: Origin
+    conversational: bool
+    system: str | None = None
+
+    def preferences(self, r: StoredRound) -> Iterator[Row]:
+        """The training pairs."""
+        texts = {g.prompt.id: [response.text for response in g.responses] for g in r.generations}
+        for pair in r.pairs:
+            said = texts[pair.prompt.id]
+            yield self._pair(
+                r,
+                pair.prompt,
+                (pair.sample_chosen, said[pair.sample_chosen]),
+                (pair.sample_rejected, said[pair.sample_rejected]),
+                pair.prob_chosen_wins,
+            )
+
+    def reward_data(self, r: StoredRound) -> Iterator[Row]:
+        """One row per judgement that prefers one of the two."""
+        for j in r.judgements:
+            if j.status != "ok":
+                continue
+            assert j.prob_first_wins is not None
+            assert j.prob_first_wins_shown_first is not None and j.prob_first_wins_shown_second is not None
+            first, second = (j.sample_first, j.comparison.first), (j.sample_second, j.comparison.second)
+            if j.prob_first_wins > 0.5:
+                row = self._pair(r, j.comparison.prompt, first, second, j.prob_first_wins)
+                in_slot_one, in_slot_two = j.prob_first_wins_shown_first, j.prob_first_wins_shown_second
+            else:  # the second won; it was in slot one when the first was in slot two
+                row = self._pair(r, j.comparison.prompt, second, first, 1.0 - j.prob_first_wins)
+                in_slot_one, in_slot_two = 1.0 - j.prob_first_wins_shown_second, 1.0 - j.prob_first_wins_shown_first
+            yield row | {"prob_chosen_wins_shown_first": in_slot_one, "prob_chosen_wins_shown_second": in_slot_two}
+
+    def ties(self, r: StoredRound) -> Iterator[Row]:
+        return self._verdicts(r, ("tie",))
+
+    def failures(self, r: StoredRound) -> Iterator[Row]:
+        return self._verdicts(r, FAILURES)
+
+    def _verdicts(self, r: StoredRound, statuses: Sequence[str]) -> Iterator[Row]:
+        """The judgements with one of these statuses, as they are."""
+        for j in r.judgements:
+            if j.status in statuses:
+                yield {
+                    "prompt": self._prompt(j.comparison.prompt),
+                    "first": self._response(j.comparison.first),
+                    "second": self._response(j.comparison.second),
+                    "status": j.status,
+                    "raw": j.raw,
+                    "prob_first_wins_shown_first": j.prob_first_wins_shown_first,
+                    "prob_first_wins_shown_second": j.prob_first_wins_shown_second,
+                    **self._provenance(r, j.comparison.prompt),
+                    "sample_first": j.sample_first,
+                    "sample_second": j.sample_second,
+                }
+
+    def generations(self, r: StoredRound) -> Iterator[Row]:
+        for g in r.generations:
+            for sample, response in enumerate(g.responses):
+                yield {
+                    "prompt": self._prompt(g.prompt),
+                    "response": response.text,
+                    "score": r.scores[g.prompt.id, sample],
+                    **self._provenance(r, g.prompt),
+                    "sample": sample,
+                    "finished": response.finished,
+                    "token_ids": response.token_ids,
+                    "logps": response.logps,
+                }
+
+    def revisions(self, r: StoredRound) -> Iterator[Row]:
+        for revision in r.revisions:
+            yield {
+                "prompt": self._prompt(revision.prompt),
+                "chosen": self._response(revision.revised.text),
+                "rejected": self._response(revision.original.text),
+                "steps": [{"principle": p, "critique": c, "revision": t} for p, c, t in revision.steps],
+                **self._provenance(r, revision.prompt),
+            }
+
+    def demonstrations(self, r: StoredRound) -> Iterator[Row]:
+        for g in r.demonstrations:
+            for response in g.responses:
+                yield {
+                    "prompt": self._prompt(g.prompt),
+                    "completion": self._response(response.text),
+                    **self._provenance(r, g.prompt),
+                }
+
+    def schema(self, columns: Columns) -> pa.Schema:
+        """Text is a list of messages only in a conversational export."""
+        if self.conversational:
+            return pa.schema(list(columns.items()))
+        return pa.schema([(name, pa.string() if kind == MESSAGES else kind) for name, kind in columns.items()])
+
+    def _pair(
+        self, r: StoredRound, prompt: Prompt, chosen: tuple[int, str], rejected: tuple[int, str], probability: float
+    ) -> Row:
+        """chosen, rejected: (sample, text)."""
+        return {
+            "prompt": self._prompt(prompt),
+            "chosen": self._response(chosen[1]),
+            "rejected": self._response(rejected[1]),
+            "score_chosen": r.scores[prompt.id, chosen[0]],
+            "score_rejected": r.scores[prompt.id, rejected[0]],
+            "prob_chosen_wins": probability,
+            **self._provenance(r, prompt),
+            "sample_chosen": chosen[0],
+            "sample_rejected": rejected[0],
+            "status": "ok",  # what is tied or failed becomes no pair
+        }
+
+    def _provenance(self, r: StoredRound, prompt: Prompt) -> Row:
+        return asdict(self.origin) | {"round": r.index, "prompt_id": prompt.id}
+
+    def _prompt(self, prompt: Prompt) -> Any:
+        if not self.conversational:
+            return prompt.text
+        turns = prompt.turns or (("user", prompt.text),)
+        if self.system and turns[0][0] != "system":
+            turns = (("system", self.system), *turns)
+        return [{"role": role, "content": said} for role, said in turns]
+
+    def _response(self, text: str) -> Any:
+        return [{"role": "assistant", "content": text}] if self.conversational else text
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+def write_parquet(path: Path, rows: Sequence[Row], schema: pa.Schema) -> None:
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        if rows:  # a row group without rows is one that ``datasets`` cannot read
+            writer.write_table(pa.Table.from_pylist(list(rows), schema))
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def write_jsonl(path: Path, rows: Sequence[Row]) -> None:
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    # A line may hold U+2028 and the like, which are no line ends in JSON Lines; only \n is.
+    write_atomically(path, "".join(f"{line}\n" for line in lines).encode())

@@ -1,0 +1,52 @@
+"""What a run was made with, from its config, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlaif_lab.export.markdown import escape, table
+
+
+def run_config(run_directory: Path) -> dict[str, Any]:
+    """The run's resolved config. ValueError where the folder holds none."""
+    path = run_directory / "config.json"
+    if not run_directory.is_dir():
+        raise ValueError(f"run folder {str(run_directory)!r} does not exist")
+    if not path.is_file():
+        below = sorted(file.parent for file in run_directory.glob("*/config.json"))
+        hint = f"; the folders below it do, e.g. {str(below[0])!r}" if below else ""
+        raise ValueError(f"{str(run_directory)!r} does not hold a run (no config.json){hint}")
+    try:
+        config: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is not valid JSON ({error})") from None
+    return config
+
+
+def how_it_was_made(config: dict[str, Any]) -> str:
+    parts = [[part, describe(config[part])] for part in ("task", "policy", "judge", "learner", "sampler", "pairing")]
+    parts += [
+        ["trainer", describe(config["trainer"])],
+        ["rounds", f"{config['rounds']}, of {config['prompts_per_round']} fresh prompts each"],
+        ["seed", str(config["seed"])],
+        ["experiment, arm", f"{config['experiment_name']}, {config['arm']}"],
+        ["code", f"commit {config.get('git_commit') or 'unknown'}"],
+        ["versions", ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items())],
+    ]
+    return table(["part", "what it is"], [[part, escape(text)] for part, text in parts])
+
+
+def describe(node: Mapping[str, Any]) -> str:
+    """A config node in words: name (class): key value, ... with nodes below it in brackets."""
+    name = node.get("name")
+    kind = str(node.get("_target_", "")).rpartition(".")[2]
+    title = f"{name} ({kind})" if name and kind else str(name or kind)
+    settings = [
+        f"{key} [{describe(value)}]" if isinstance(value, Mapping) else f"{key} {value}"
+        for key, value in node.items()
+        if key not in ("name", "_target_") and value is not None
+    ]
+    return ": ".join(part for part in (title, ", ".join(settings)) if part)

@@ -1,0 +1,294 @@
+"""Any causal LM that transformers can load: a hub id, a local folder, or a GGUF file in either."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from rlaif_lab.models.lora import LoraConfig, frozen_copy, with_adapter
+from rlaif_lab.models.sources import ModelSource
+from rlaif_lab.tasks.base import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlaif_lab.models.language_model import LanguageModel
+
+Dtype = Literal["float32", "bfloat16", "auto"]
+Chat = bool | Literal["auto"]
+
+_HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+"""Files of a model folder that can decide what it says."""
+_TRIED_PROMPTS = 8
+
+
+@dataclass(frozen=True)
+class HFModel(ModelSource):
+    """path: a folder with a saved model (``policy/`` of a finished run is one), a GGUF file, or a hub id.
+    gguf_file: the GGUF file within the folder or the hub's repository; its weights are unpacked, so that they can be
+        trained and saved. revision: branch, tag or commit, of a hub id only.
+    dtype: of the weights; ``auto``: as they are stored. attn: transformers' attention implementation.
+    chat: whether the tokenizer's chat template puts the prompts; ``auto``: if it has one. system: what a chat model is
+        told first. chat_options: further arguments of the template.
+    gradient_checkpointing: a policy's activations are computed twice rather than kept. lora: a policy's adapter, as
+        LoraConfig; None, or of rank 0, trains all weights.
+    """
+
+    path: str
+    gguf_file: str | None = None
+    revision: str | None = None
+    dtype: Dtype = "float32"
+    attn: str = "sdpa"
+    chat: Chat = "auto"
+    system: str | None = None
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
+    gradient_checkpointing: bool = False
+    lora: Mapping[str, Any] | None = None
+    name: str = "hf"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in get_args(Dtype):
+            raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}; got {self.dtype!r}")
+        if self.chat not in (True, False, "auto"):
+            raise ValueError(f"chat must be auto, true or false; got {self.chat!r}")
+        if self.chat is False and (self.system is not None or self.chat_options):
+            raise ValueError("system and chat_options are told to chat models only; drop them or set chat=auto")
+        self.adapter()
+        self._check_place()
+
+    def adapter(self) -> LoraConfig | None:
+        """None: all weights are trained."""
+        adapter = LoraConfig.of(self.lora or {"r": 0})
+        return adapter if adapter.r else None
+
+    # --- where it lies ----------------------------------------------------------------------------------------
+    @property
+    def local(self) -> Path | None:
+        """The folder or file here; None for a hub id."""
+        path = Path(self.path).expanduser()
+        return path if self.path and path.exists() else None
+
+    def place(self) -> tuple[str, str | None]:
+        """Folder or hub id, and the GGUF file in it, as ``from_pretrained`` wants them."""
+        if self.local is not None and self.local.is_file():
+            return str(self.local.parent), self.local.name
+        return str(self.local or self.path), self.gguf_file
+
+    def _check_place(self) -> None:
+        """What can be told without reading weights or asking the hub."""
+        local = self.local
+        if local is None:
+            if not _HUB_ID.fullmatch(self.path) or self.path.endswith(".gguf"):
+                raise ValueError(f"model path {self.path!r} does not exist, and is no hub id (owner/name) either")
+            return
+        if self.revision is not None:
+            raise ValueError(f"revision is of a hub id, and {self.path!r} lies here; got {self.revision!r}")
+        if local.is_file():
+            if self.gguf_file is not None:
+                raise ValueError(f"path {self.path!r} is a file already; drop gguf_file={self.gguf_file!r}")
+            check_gguf(local)
+        elif self.gguf_file is not None:
+            check_gguf(local / self.gguf_file)
+        else:
+            check_model_folder(local)
+
+    # --- checks that read configuration and tokenizer -----------------------------------------------------------------
+    def check(self, task: Task) -> None:
+        """Reads tokenizer and configuration (from the hub, if it lies there), and puts some of the task's prompts."""
+        if self.local is None:
+            self._commit()  # whether the hub has it at all, by one file
+        tokenizer = self.load_tokenizer(task)
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"the tokenizer of model {self.path!r} has no end-of-sequence token; no response could end"
+            )
+        if self.chat is True and not tokenizer.chat_template:
+            raise ValueError(f"chat=true, but the tokenizer of model {self.path!r} has no chat template; use chat=auto")
+        if not self.chats(tokenizer) and (self.system is not None or self.chat_options):
+            raise ValueError(
+                f"system and chat_options are told to chat models only, and {self.path!r} has no chat template"
+            )
+        if self.place()[1] is None:
+            check_causal(self.path, json.loads(self._file("config.json").read_text()))
+        some = task.prompts("rounds", 0, min(_TRIED_PROMPTS, task.available("rounds")), 0)
+        without_weights = self._model(cast(Any, None), tokenizer)
+        without_weights.encode_prompts(some)
+
+    def chats(self, tokenizer: PreTrainedTokenizerBase) -> bool:
+        return bool(tokenizer.chat_template) if self.chat == "auto" else self.chat
+
+    def identity(self, task: Task) -> str:
+        """By content: the same path with other weights is another model. Of a hub id, by its commit. And by how it is
+        computed and asked; not by how it would be trained."""
+        repo, gguf_file = self.place()
+        if self.local is None:
+            content = f"{self.path}@{self._commit()}" + (f" {gguf_file}" if gguf_file else "")
+        else:
+            content = hash_files([Path(repo) / gguf_file] if gguf_file else model_files(Path(repo)))
+        told = f" {self.system!r} {dict(self.chat_options)!r}" if self.system is not None or self.chat_options else ""
+        return f"hf {content} {self.dtype} {self.attn} chat={self.chat}{told}"
+
+    def _file(self, name: str) -> Path:
+        """A file of the folder or of the hub's repository, which is downloaded if it is not in the cache."""
+        from transformers.utils.hub import cached_file
+
+        if self.local is not None:
+            return Path(self.place()[0]) / name
+        with _one_sentence(self.path):
+            return Path(cast(str, cached_file(self.path, name, revision=self.revision)))
+
+    def _commit(self) -> str:
+        """What the revision stands for now; the hub's cache names its folders by it."""
+        from transformers.utils.hub import extract_commit_hash
+
+        file = self._file(self.gguf_file or "config.json")
+        return extract_commit_hash(str(file), None) or self.revision or "main"
+
+    # --- loading ----------------------------------------------------------------------------------------------
+    def load_tokenizer(self, task: Task) -> PreTrainedTokenizerBase:
+        return _tokenizer(*self.place(), self.revision)
+
+    def load(self, task: Task) -> LanguageModel:
+        from transformers import AutoModelForCausalLM, GgufConfig
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        repo, gguf_file = self.place()
+        unpacked = {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)} if gguf_file else {}
+        with _one_sentence(self.path):
+            network = AutoModelForCausalLM.from_pretrained(
+                repo, revision=self.revision, dtype=self.dtype, attn_implementation=self.attn, **unpacked
+            )
+        return self._model(network.eval(), self.load_tokenizer(task))
+
+    def load_trainable(self, task: Task, seed: int) -> tuple[LanguageModel, LanguageModel]:
+        """With LoRA: one copy of the weights, with an adapter as the policy and without as the frozen model."""
+        import torch
+
+        adapter = self.adapter()
+        if adapter is None:
+            policy, base = super().load_trainable(task, seed)
+            if policy.network.dtype != torch.float32:
+                warnings.warn(
+                    f"all weights of {self.path!r} are trained in {policy.network.dtype}, which rounds small updates "
+                    "away; use dtype=float32 with trainer.precision=bf16-mixed, or lora",
+                    stacklevel=2,
+                )
+        else:
+            loaded = self.load(task)
+            loaded.network.requires_grad_(False)
+            base = replace(loaded, network=frozen_copy(loaded.network))
+            policy = replace(loaded, network=with_adapter(loaded.network, adapter, seed).train(), name="policy")
+        if self.gradient_checkpointing:
+            policy.network.activation_checkpointing_enable()
+        return policy, base
+
+    def _model(self, network: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+        from rlaif_lab.models.language_model import LanguageModel
+
+        return LanguageModel(network, tokenizer, self.name, self.chats(tokenizer), self.system, dict(self.chat_options))
+
+    def __str__(self) -> str:
+        repo, gguf_file = self.place()
+        where = "model folder" if self.local is not None else "hub model"
+        return f"{where} {repo}" + (f", {gguf_file}" if gguf_file else "")
+
+
+# --- what lies in a folder --------------------------------------------------------------------------------------------
+def check_model_folder(path: Path) -> None:
+    """ValueError when ``path`` does not hold a saved causal LM with its tokenizer."""
+    config_file = path / "config.json"
+    if not config_file.is_file():
+        hint = ""
+        if ggufs := sorted(file.name for file in path.glob("*.gguf")):
+            hint = f"; it holds {', '.join(ggufs)}: name one with gguf_file=..."
+        elif (path / "adapter_config.json").is_file():
+            hint = "; it is a LoRA adapter: name the folder of the merged model beside it"
+        raise ValueError(f"model folder {str(path)!r} holds no config.json, so it is not a saved model{hint}")
+    try:
+        config = json.loads(config_file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"model folder {str(path)!r}: config.json is not valid JSON ({error})") from None
+    architectures = (config.get("architectures") if isinstance(config, dict) else None) or []
+    if not any(name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for name in architectures):
+        raise ValueError(f"model folder {str(path)!r} is not a causal LM: its architectures are {architectures}")
+    if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
+        raise ValueError(f"model folder {str(path)!r} holds no weights (*.safetensors)")
+    if not (path / "tokenizer_config.json").is_file():
+        raise ValueError(f"model folder {str(path)!r} holds no tokenizer (tokenizer_config.json)")
+
+
+def check_gguf(file: Path) -> None:
+    """ValueError when ``file`` is not a GGUF file."""
+    if not file.is_file():
+        found = sorted(f.name for f in file.parent.glob("*.gguf")) if file.parent.is_dir() else []
+        raise ValueError(
+            f"GGUF file {str(file)!r} does not exist"
+            + (f"; {str(file.parent)!r} holds {', '.join(found)}" if found else "")
+        )
+    with file.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise ValueError(f"{str(file)!r} is not a GGUF file: it does not begin with GGUF")
+
+
+def check_causal(path: str, config: Mapping[str, Any]) -> None:
+    """ValueError when transformers has no causal LM for a model of this config.json."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = config.get("model_type")
+    architectures = config.get("architectures") or []
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    if known is None:
+        raise ValueError(f"model {path!r} is not a causal LM that transformers knows: its model_type is {kind!r}")
+    names = [known] if isinstance(known, str) else list(known)
+    if not any(name in names or name.endswith("LMHeadModel") for name in architectures):
+        raise ValueError(f"model {path!r} is not a causal LM: its architectures are {architectures}")
+
+
+def model_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in _CONTENT)
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Of names and contents."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(repo: str, gguf_file: str | None, revision: str | None) -> PreTrainedTokenizerBase:
+    """Kept: reading one from a GGUF file takes seconds, and it is asked for before and after the weights load."""
+    from transformers import AutoTokenizer
+
+    options = {"gguf_file": gguf_file} if gguf_file else {}
+    with _one_sentence(repo):
+        return AutoTokenizer.from_pretrained(repo, revision=revision, padding_side="left", **options)
+
+
+@contextmanager
+def _one_sentence(path: str) -> Iterator[None]:
+    """transformers and the hub raise many kinds of error, which to the user all mean one thing."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if "couldn't connect" in reason or "offline mode" in reason:
+            raise ValueError(
+                f"model {path!r} is no folder here and not in the hub's cache, and the hub cannot be reached; download "
+                "it once with a connection, or give the path of a folder or a GGUF file"
+            ) from error
+        raise ValueError(f"cannot load model {path!r}: {reason[:400]}") from error

@@ -1,0 +1,114 @@
+"""LoRA (Hu et al. 2106.09685) through peft, on one copy of the weights: the policy is the model with its adapter, the
+reference policy and a judge that is the initial policy are the same weights without it."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rlaif_lab.config import did_you_mean
+from rlaif_lab.seeding import seed_for
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+ADAPTER = "default"
+Network = TypeVar("Network", bound="nn.Module")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """r: rank, 0: no adapter. alpha: the update is scaled by alpha / r. dropout: of the adapter's input, in training.
+    target_modules: the layers that get an adapter, by name; ``all-linear``: all but the output head."""
+
+    r: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.target_modules, str):
+            object.__setattr__(self, "target_modules", tuple(self.target_modules))
+        if self.r < 0:
+            raise ValueError(f"lora.r must be 0 (no adapter) or positive; got {self.r}")
+        if self.alpha <= 0:
+            raise ValueError(f"lora.alpha must be positive; got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout must lie in [0, 1); got {self.dropout}")
+        if not self.target_modules:
+            raise ValueError("lora.target_modules must name a layer, or be all-linear; got none")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> LoraConfig:
+        """Raises ValueError for a key that there is not."""
+        known = list(cls.__dataclass_fields__)
+        for key in settings:
+            if key not in known:
+                raise ValueError(f"lora has no {key!r}{did_you_mean(str(key), known)}; it takes {', '.join(known)}")
+        return cls(**settings)
+
+
+def with_adapter(network: PreTrainedModel, config: LoraConfig, *identity: int | str) -> PeftModel:
+    """The network with an adapter that changes nothing yet, as what is trained: float32, whatever the weights are in.
+    The weights are those of ``network`` itself, whose layers get the adapter.
+
+    identity: decides the draw of the adapter's first matrix.
+    Raises ValueError when no layer is called as ``config.target_modules`` says.
+    """
+    import peft
+    import torch
+
+    targets = config.target_modules
+    settings = peft.LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft's own use of older names of transformers
+        torch.manual_seed(seed_for("lora", *identity))
+        try:
+            return peft.get_peft_model(network, settings, adapter_name=ADAPTER)
+        except ValueError as error:
+            raise ValueError(f"lora.target_modules={targets!r} does not fit this model: {error}") from error
+
+
+def frozen_copy(network: Network) -> Network:
+    """A frozen model with modules of its own, in which what ``network`` trains is copied and what it does not is shared
+    (of a policy with LoRA: all but the adapter). What is shared moves with it from device to device."""
+    shared = {id(p): p for p in network.parameters() if not p.requires_grad}
+    return copy.deepcopy(network, shared).requires_grad_(False)
+
+
+def save_network(network: Any, folder: Path) -> None:
+    """``save_pretrained``; of a network with an adapter the merged weights, and the adapter in a folder beside. The
+    network is not touched: merging and unmerging in place would leave rounding errors in the base."""
+    if not hasattr(network, "peft_config"):
+        network.save_pretrained(folder)
+        return
+    network.get_base_model().save_pretrained(folder, state_dict=merged_state(network))
+    # Without the option peft asks the hub for a config of the base model, whose vocabulary has not changed.
+    network.save_pretrained(folder.with_name(f"{folder.name}_adapter"), save_embedding_layers=False)
+
+
+def merged_state(network: PeftModel) -> dict[str, Tensor]:
+    """The weights with the adapter added, under the plain model's names. What has no adapter is shared, not copied."""
+    from peft.tuners.lora import LoraLayer
+
+    base = network.get_base_model()
+    state = {
+        name.replace(".base_layer.", "."): tensor for name, tensor in base.state_dict().items() if ".lora_" not in name
+    }
+    for name, layer in base.named_modules():
+        if isinstance(layer, LoraLayer):
+            weight = state[f"{name}.weight"]
+            state[f"{name}.weight"] = (weight.float() + layer.get_delta_weight(ADAPTER).float()).to(weight.dtype)
+    return state
