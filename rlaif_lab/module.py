@@ -52,20 +52,24 @@ class RoundModule(pl.LightningModule):
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         learner = self.rounds.learner
-        weights = [learner.weight(batch) for batch in step]
+        weighed = [(batch, weight) for batch in step if (weight := learner.weight(batch))]
+        if not weighed:  # every response of the step is masked out: there is nothing to learn from
+            return
+        total = sum(weight for _, weight in weighed)
         finite = True
-        for batch, weight in zip(step, weights, strict=True):
+        for batch, weight in weighed:
             logps = response_logps(self.network, batch.packed)
             values = None if self.critic is None else self.critic(batch.packed)
             loss, statistics = learner.loss(logps, batch, values)
             finite = finite and bool(torch.isfinite(loss))
             if not finite:
                 break
-            self.manual_backward(loss * (weight / sum(weights)))
+            self.manual_backward(loss * (weight / total))
             self.note(weight, {"loss": loss.detach(), **statistics, **preference_logps(logps.detach(), batch)})
-        norm = torch.nn.utils.clip_grad_norm_(self.trained(), self.optimization.clip_norm or math.inf)
-        if finite and bool(torch.isfinite(norm)):
-            self.note(1.0, {"gradient_norm": norm.detach()})
+        limit = self.optimization.clip_norm or math.inf
+        norms = [torch.nn.utils.clip_grad_norm_(part["params"], limit) for part in optimizer.param_groups]
+        if finite and all(bool(torch.isfinite(norm)) for norm in norms):  # the critic's is clipped by itself
+            self.note(1.0, {"gradient_norm": norms[0].detach()})
             optimizer.step()
             schedule = self.lr_schedulers()
             assert schedule is not None and not isinstance(schedule, list)
@@ -83,9 +87,6 @@ class RoundModule(pl.LightningModule):
                 f"this round (trainer.max_skipped_steps={self.optimization.max_skipped_steps}); the last good round is "
                 "kept. Lower trainer.learning_rate or raise the learner's anchor (beta, kl_weight)"
             )
-
-    def trained(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.parameters() if p.requires_grad]
 
     def note(self, weight: float, statistics: dict[str, Tensor]) -> None:
         for name, value in statistics.items():
