@@ -313,12 +313,13 @@ class Rounds:
         times = {f"time/{stage}_s": seconds for stage, seconds in self.seconds.items()}
         return round_metrics(self.task, segments) | self.extra | times
 
-    def samples(self, generations: Sequence[Generation], prob_beats: Floats, prompts: int = 64) -> list[list[Any]]:
-        """The first prompts' responses with verdict and gold, for a look: rows of tracking.SAMPLE_COLUMNS, less the
-        round."""
+    def samples(
+        self, index: int, generations: Sequence[Generation], prob_beats: Floats, prompts: int = 64
+    ) -> list[list[Any]]:
+        """The first prompts' responses with verdict and gold, for a look: rows of tracking.SAMPLE_COLUMNS."""
         qualities = gold_qualities(self.task, generations[:prompts])
         return [
-            [g.prompt.text, i, r.text, float(rate), float(quality)]
+            [index, g.prompt.text, i, r.text, float(rate), float(quality)]
             for g, rates, row in zip(generations[:prompts], win_rates(prob_beats[:prompts]), qualities, strict=True)
             for i, (r, rate, quality) in enumerate(zip(g.responses, rates, row, strict=True))
         ]
@@ -327,7 +328,7 @@ class Rounds:
         """The same of an earlier round, from the store."""
         generations = self.store.stored(index, GENERATIONS)
         judgements = self.store.stored(index, JUDGEMENTS)
-        return self.samples(generations, preference_matrices(generations, judgements)) if generations else []
+        return self.samples(index, generations, preference_matrices(generations, judgements)) if generations else []
 
     def spent(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
@@ -380,4 +381,4 @@ class RoundData:
 
     def samples(self) -> list[list[Any]]:
         first = self.segments[0].feedback
-        return [[self.index, *row] for row in self.rounds.samples(first.generations, first.prob_beats)]
+        return self.rounds.samples(self.index, first.generations, first.prob_beats)
