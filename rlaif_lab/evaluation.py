@@ -19,6 +19,8 @@ from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
 from rlaif_lab.tasks.base import Task
 
+LOGITS_AT_ONCE = 2**26  # of each model: a quarter of a GB in float32
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -101,9 +103,12 @@ def evaluate(
 
 
 def divergence_metrics(
-    policy: LanguageModel, base: LanguageModel, generations: Sequence[Generation], batch_size: int = 256
+    policy: LanguageModel, base: LanguageModel, generations: Sequence[Generation]
 ) -> dict[str, float]:
     """Full-vocabulary KL to the base policy and entropy, on the first sample of each prompt."""
+    longest = max(len(g.responses[0].token_ids) for g in generations) + 1
+    vocabulary = policy.network.config.get_text_config().vocab_size
+    batch_size = max(1, min(256, LOGITS_AT_ONCE // (longest * vocabulary)))
     totals: dict[str, list[float]] = {"kl": [], "entropy": [], "tokens": []}
     for start in range(0, len(generations), batch_size):
         some = generations[start : start + batch_size]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rlaif_lab.audit.pairs import LabelledPair
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.revision import RevisionConfig
-    from rlaif_lab.reward.model import NoRewardModel, RewardModel
+    from rlaif_lab.reward.model import RewardModel
     from rlaif_lab.rounds import Rounds
 
 VERSIONED = ("torch", "transformers", "pytorch-lightning", "hydra-core", "wandb", "numpy", "rlaif-lab")
@@ -54,7 +54,8 @@ class Loop:
         self.sampling: SamplingConfig = build(cfg.sampler, "sampler")
         self.pairing: Pairing = build(cfg.pairing, "pairing")
         self.replay: Replay = build(cfg.replay, "replay")
-        self.reward_model: RewardModel | NoRewardModel = build(cfg.reward_model, "reward_model")
+        reward_model: RewardModel = build(cfg.reward_model, "reward_model")
+        self.reward_model = reward_model if self.learner.reward == "reward_model" else None
         self.revision: RevisionConfig | None = cfg.revision and build(cfg.revision, "revision")
         self.bank: PairBank | None = cfg.bank and build(cfg.bank, "bank")
         self.trainer: TrainerConfig = build(cfg.trainer, "trainer")
@@ -86,6 +87,11 @@ class Loop:
                 f"sampler.k must be at least {self.learner.minimum_k} for learner {self.learner.name!r}: one response "
                 f"has nothing to be compared with; got {self.sampling.k}"
             )
+        for role, judge in (("judge", self.judge), ("heldout_judge", self.heldout_judge)):
+            if judge is not None and judge.sees_gold and not self.task.has_gold:
+                raise ValueError(
+                    f"{role} {judge.name!r} needs gold, and task {self.task.name!r} has none; use another judge"
+                )
         self.check_learner()
         if cfg.lag and cfg.sync_every is not None:
             raise ValueError(f"lag={cfg.lag} and sync_every={cfg.sync_every} both say whose policy samples: set one")
@@ -112,8 +118,6 @@ class Loop:
                 f"learner.reward=score needs a judge that scores single responses; judge {self.judge.name!r} compares "
                 "two. Use learner.reward=win_rate"
             )
-        if learner.reward == "reward_model" and not self.reward_model.trains:
-            raise ValueError("learner.reward=reward_model needs a reward model: add reward_model=bradley_terry")
         if learner.needs_demonstrations and not self.judge.writes:
             raise ValueError(
                 f"learner {name!r} learns from the judge's own answers, but judge {self.judge.name!r} has none"
@@ -167,10 +171,10 @@ class Loop:
     def rounds(self) -> Rounds:
         from rlaif_lab.batches import Batching
         from rlaif_lab.gate import Gate
-        from rlaif_lab.reward.model import RewardModel
         from rlaif_lab.rounds import Rounds
 
         policy, base = self.policy_source.load_trainable(self.task, self.cfg.seed)
+        self.base = base
         rounds = Rounds(
             policy=policy,
             base=base,
@@ -186,7 +190,7 @@ class Loop:
             prompts_per_round=self.cfg.prompts_per_round,
             batching=Batching(self.trainer.batch_size, self.trainer.accumulate, self.trainer.passes),
             replay=self.replay,
-            reward_model=self.reward_model if isinstance(self.reward_model, RewardModel) else None,
+            reward_model=self.reward_model,
             revision=self.revision,
             bank=self.labelled_pairs(),
             gate=Gate(**self.cfg.gate),
@@ -203,6 +207,8 @@ class Loop:
         return self.bank.load(self.task)
 
     def load_judge(self, source: ModelSource) -> LanguageModel:
+        if source.identity(self.task) == self.policy_source.identity(self.task):
+            return self.base  # one copy of the weights for what is one model
         model = source.load(self.task)
         model.network.requires_grad_(False)
         return model

@@ -163,14 +163,14 @@ class Rounds:
     def score(self, generations: Sequence[Generation], judgements: Sequence[Judgement]) -> Floats | None:
         """The number that the learner takes as reward, if it is not the win rate: (N, k), nan where there is none."""
         model = self.reward_model
-        if model is not None and model.trains:
+        if self.learner.reward == "reward_model":
+            assert model is not None
             examples = [e for i in range(self.index) for e in self.judged(i)] if model.data == "all" else []
             examples += self.judged(self.index, self.segment)
             examples += examples_from(self.index, generations, judgements)
             folder = self.store.round_directory(self.index, self.segment) / "reward_model"
             self.extra |= model.fit(examples, self.index, folder, self.last_reward_model())
-            if self.learner.reward == "reward_model":
-                return model.rewards(generations)[0]
+            return model.rewards(generations)[0]
         if self.learner.reward != "score":
             return None
         found = self.stage("scoring", SCORES, generations, functools.partial(score_generations, self.judge))
@@ -215,11 +215,14 @@ class Rounds:
         order = self.batching.order(len(examples), self.seed, "training order", self.index, self.segment)
         batches = make_batches(examples, order, size, self.policy)
         rows = [[examples[i] for i in order[at : at + size]] for at in range(0, len(order), size)]
-        batches = with_sampled(batches, [torch.tensor([e.sampled for e in row]) for row in rows], self.policy)
+        fresh = self.sampling_round() == self.index
+        # Decoding and the packed forward round apart: in bfloat16 by more than a first step changes.
+        coarse = fresh and self.policy.network.dtype != torch.float32
+        known = [torch.tensor([e.sampled and not (coarse and e.round_index == self.index) for e in r]) for r in rows]
+        batches = with_sampled(batches, known, self.policy)
         if self.learner.needs_reference and self.learner.reference == "initial":
             batches = with_reference(batches, [True] * len(batches), self.base)
         elif self.learner.needs_reference:
-            fresh = self.sampling_round() == self.index
             stale = [not fresh or any(e.round_index != self.index for e in row) for row in rows]
             batches = with_reference(batches, stale, self.policy)
         if self.critic is not None:

@@ -72,7 +72,8 @@ def _sentence(error: Exception) -> str:
         hint = did_you_mean(choice, error.options)
         return f"{group}={choice}: no such choice{hint}; there is {', '.join(error.options)}"
     if unknown := re.match(r"Could not override '([^']+)'", text):
-        return f"unknown key {unknown[1]!r}{did_you_mean(unknown[1], known_keys())}; see rlaif-lab --cfg job"
+        others = [key for key in known_keys() if key != unknown[1]]  # of another choice of the group, then
+        return f"unknown key {unknown[1]!r}{did_you_mean(unknown[1], others)}; see rlaif-lab --cfg job"
     if isinstance(error.__cause__, OmegaConfBaseException):
         text = f"{text} {' '.join(str(error.__cause__).splitlines()[:1])}"
     return text

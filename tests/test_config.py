@@ -27,6 +27,8 @@ NEEDS_A_VALUE = {
     "hf": {},
     "hf_sft": {"path": "{}/rows.jsonl", "of.path": "{}"},
     "prompts": {"path": "{}/rows.jsonl"},
+    "file": {"path": "{}/rows.jsonl"},
+    "hub": {"dataset": "owner/name"},
     "reward_model": {"path": "{}"},
     "api": {"base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key_env": "null"},
 }
@@ -64,10 +66,11 @@ def test_every_choice_on_offer_passes_the_check_and_builds(choice: str, tmp_path
 
 @pytest.mark.parametrize("file", sorted((Path(config_dir()) / "experiment").glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_experiment_sweeps_over_choices_that_pass_the_check(file: Path) -> None:
-    params = OmegaConf.load(file).hydra.sweeper.params
+    params = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params", default={})
+    check(config(f"experiment={file.stem}"))
     for key, values in params.items():
         for value in str(values).split(","):
-            check(config(f"{key}={value.strip()}"))
+            check(config(f"experiment={file.stem}", f"{key}={value.strip()}"))
 
 
 def test_the_check_loads_no_heavy_library() -> None:

@@ -29,12 +29,14 @@ MISTAKES = {
     ("sampler.top_p=1.5",): "sampler.top_p must lie in (0, 1]; got 1.5",
     ("trainer.learning_rate=0",): "trainer.learning_rate must be positive; got 0",
     ("learner=dpo", "learner.beta=-1"): "learner.beta must be positive; got -1",
-    ("pairing.strategy=worst",): "pairing.strategy must be one of best_vs_worst, all_pairs; got 'worst'",
+    (
+        "pairing.strategy=worst",
+    ): "pairing.strategy must be one of best_vs_worst, best_vs_random, best_vs_all, all_pairs; got 'worst'",
     ("policy.skill.slip=2",): "skill.slip is a probability",
     ("policy.width=10",): "width must be a multiple of 2 x heads",
     ("rounds=500",): "fresh ones are needed; lower rounds or the prompts per round",
-    ("judge=folder",): "judge.weights.path has no value",
-    ("judge=folder", "judge.weights.path=/nowhere"): "model folder '/nowhere' does not exist",
+    ("judge=hf",): "judge.weights.path has no value",
+    ("judge=hf", "judge.weights.path=/nowhere"): "model path '/nowhere' does not exist",
     ("logger=wandb", "logger.mode=of"): "logger.mode must be one of offline, online; got 'of'",
     ("judge._target_=rlaif_lab.judges.model.ModelJugde",): "has no 'ModelJugde' (did you mean 'ModelJudge'?)",
 }
@@ -142,12 +144,12 @@ def test_a_judge_folder_that_is_no_model_for_this_task(finished: Path, cache: Pa
     shutil.copytree(finished / "policy", no_model)
     config = json.loads((no_model / "config.json").read_text())
     (no_model / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
-    judge = ("judge=folder", f"judge.weights.path={no_model}")
+    judge = ("judge=hf", f"judge.weights.path={no_model}")
     refused = lab(cache, *SMALL, *judge, f"hydra.run.dir={tmp_path / 'a'}", cwd=tmp_path)
     assert "is not a causal LM" in refused.stderr, refused.stderr
 
     # A model of another task: its tokenizer has no token for the signs of this one.
-    judge = ("judge=folder", f"judge.weights.path={finished / 'policy'}", "task=lookup")
+    judge = ("judge=hf", f"judge.weights.path={finished / 'policy'}", "task=lookup")
     small = tuple(o for o in SMALL if not o.startswith("task."))
     mismatch = lab(cache, *small, *judge, "task.facts=1000", f"hydra.run.dir={tmp_path / 'b'}", cwd=tmp_path)
     assert mismatch.returncode == 2, mismatch.stderr

@@ -28,6 +28,22 @@ SETTINGS = {
         (("training", 8), ("judging", 1)),
     ),
     "dpo": (("judge=random", "learner=dpo", "pairing.budget=40"), (("training", 4),)),
+    "a critic, a reward model, replay, an adaptive KL, samples anew within a round": (
+        (
+            "judge=self",
+            "learner=ppo",
+            "learner.reward=reward_model",
+            "learner.kl_weight=0.05",
+            "learner.target_kl=0.5",
+            "reward_model=bradley_terry",
+            "reward_model.members=2",
+            "reward_model.data=all",
+            "replay.window=2",
+            "sync_every=3",
+            "judge.weights=previous",
+        ),
+        (("generating", 4), ("training", 3), ("judging", 2), ("training", 9)),
+    ),
     "nothing to learn from": (("judge=oracle", "learner=dpo", "policy.steps=1"), (("judging", 1),)),
 }
 """Overrides, and where the run dies, one process after the other."""
