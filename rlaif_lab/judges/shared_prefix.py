@@ -1,0 +1,209 @@
+"""What a model would say next after each of many prompts that begin alike, every shared beginning computed once.
+
+A round's judge prompts are a tree: all share the instructions, those of one task prompt share it as well, and those
+that show the same response first share that too. With four responses to a prompt of ordinary length, some three
+quarters of the tokens are repetitions. The tree is walked level by level with a key-value cache, all branches of a
+level in one batch::
+
+    [ instructions ] -> [ prompt ] x prompts -> [ first response ] x firsts -> [ second response, question ] x all
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlaif_lab.models.language_model import LanguageModel, inference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TokenIds = Sequence[int]
+Path = tuple[Hashable, ...]
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """logps: (N, keep, C), log-probability (nats) of each column's token after the last ``keep`` tokens of every
+    sequence. top: (N,), the most likely token at the first of these places. tokens: how many were processed.
+    """
+
+    logps: Tensor
+    top: Tensor
+    tokens: int
+
+
+def read_next(
+    model: LanguageModel,
+    sequences: Sequence[TokenIds],
+    paths: Sequence[Path],
+    columns: Sequence[int],
+    keep: int = 1,
+    batch_size: int = 16,
+    share: bool = True,
+) -> NextTokens:
+    """N sequences, and where each stands in the tree: equal ``paths[i][:d]`` says that they begin alike. (How far they
+    do is looked up, so that a wrong path costs time and nothing else.) Paths are of equal length.
+
+    keep: read the next token after this many tokens at the end of each sequence, not only after the last.
+    batch_size: sequences computed at once; on a CPU more than these few is slower, since its caches overflow.
+    share: False computes every sequence by itself, padded; so are those of a model that cannot look back over the whole
+        length (sliding window).
+    """
+    columns_at = torch.tensor(list(columns))
+    logps = torch.empty(len(sequences), keep, len(columns))
+    top = torch.empty(len(sequences), dtype=torch.long)
+    if not sequences:
+        return NextTokens(logps, top, 0)
+    batches = _batches(sequences, paths, batch_size)
+    shared = _common(sequences, keep) if share else 0
+    trees = [_levels([sequences[i] for i in rows], [paths[i] for i in rows], keep, shared) for rows in batches]
+    share = shared > 0 and all(_sees_everything(model.network, shared, levels) for levels in trees)
+    with inference(model.network):
+        root = _Root.of(model, sequences[0][:shared]) if share else None
+        tokens = shared if share else 0
+        for rows, levels in zip(batches, trees, strict=True):
+            logits, count = (
+                _walk(model, root, levels, keep) if root else _plain(model, [sequences[i] for i in rows], keep)
+            )
+            read = torch.log_softmax(logits.float(), dim=-1).cpu()
+            at = torch.tensor(rows)
+            logps[at], top[at] = read[..., columns_at], read[:, 0].argmax(-1)
+            tokens += count
+    return NextTokens(logps, top, tokens)
+
+
+def _batches(sequences: Sequence[TokenIds], paths: Sequence[Path], size: int) -> list[list[int]]:
+    """What is computed at once: whole branches together, up to ``size`` sequences, of similar length so that there is
+    little padding. Only a branch of more than ``size`` is divided, by its own branches first."""
+    branches: dict[Hashable, list[int]] = {}
+    for i in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
+        branches.setdefault(paths[i][:1], []).append(i)
+    batches: list[list[int]] = [[]]
+    for branch in sorted(branches.values(), key=lambda rows: len(sequences[rows[-1]])):
+        order = {path: n for n, path in enumerate(dict.fromkeys(paths[i] for i in branch))}
+        rows = sorted(branch, key=lambda i: order[paths[i]])
+        for start in range(0, len(rows), size):
+            piece = rows[start : start + size]
+            if batches[-1] and len(batches[-1]) + len(piece) > size:
+                batches.append([])
+            batches[-1] += piece
+    return batches
+
+
+@dataclass(frozen=True)
+class _Root:
+    """What all sequences begin with, computed once. cache: its keys and values, one row."""
+
+    length: int
+    cache: Any
+
+    @classmethod
+    def of(cls, model: LanguageModel, ids: TokenIds) -> _Root:
+        row = torch.tensor([list(ids)], device=model.device)
+        return cls(len(ids), model.network(input_ids=row, use_cache=True, logits_to_keep=1).past_key_values)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Tokens that each branch adds to its parent. parents: which row of the level above each branch goes on from."""
+
+    segments: list[TokenIds]
+    parents: list[int]
+
+
+def _levels(sequences: Sequence[TokenIds], paths: Sequence[Path], keep: int, root: int) -> list[_Level]:
+    """The tree of these sequences, above their first ``root`` tokens."""
+    depth = len(paths[0])
+    ends, row_of = [root] * len(sequences), [0] * len(sequences)
+    levels = []
+    for d in range(1, depth + 2):
+        members: dict[Hashable, list[int]] = {}
+        for i, path in enumerate(paths):
+            members.setdefault(i if d > depth else path[:d], []).append(i)
+        segments, parents = [], []
+        new_ends, new_rows = list(ends), list(row_of)
+        for row, group in enumerate(members.values()):
+            start = ends[group[0]]
+            end = len(sequences[group[0]]) if d > depth else _common([sequences[i] for i in group], keep)
+            end = max(end, start)
+            segments.append(sequences[group[0]][start:end])
+            parents.append(row_of[group[0]])
+            for i in group:
+                new_ends[i], new_rows[i] = end, row
+        ends, row_of = new_ends, new_rows
+        levels.append(_Level(segments, parents))
+    return levels
+
+
+def _common(sequences: Sequence[TokenIds], keep: int) -> int:
+    """How many tokens all of them begin with, ``keep`` tokens of each left over."""
+    low, high = min(map(list, sequences)), max(map(list, sequences))
+    limit = min(map(len, sequences)) - keep
+    return next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b or i >= limit), limit)
+
+
+def _walk(model: LanguageModel, root: _Root, levels: Sequence[_Level], keep: int) -> tuple[Tensor, int]:
+    """Logits after the last ``keep`` tokens of every sequence, (N, keep, V), and the tokens processed."""
+    device = model.device
+    cache = copy.deepcopy(root.cache)
+    mask = torch.ones(1, root.length, dtype=torch.long, device=device)
+    rows = [0]  # of the cache, for each branch of the level that was done last
+    count = 0
+    logits = None
+    for number, level in enumerate(levels):
+        rows = [rows[parent] for parent in level.parents]
+        width = max(map(len, level.segments))
+        if width == 0:
+            continue
+        if rows != list(range(len(mask))):
+            index = torch.tensor(rows, device=device)
+            mask = mask[index]
+            cache.batch_select_indices(index)
+        ids, real = _left_padded(level.segments, model.pad_id)
+        ids, real = ids.to(device), real.to(device)
+        before = mask.sum(1, keepdim=True)
+        mask = torch.cat([mask, real], dim=1)
+        output = model.network(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(before + real.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep if number == len(levels) - 1 else 1,
+        )
+        cache, logits = output.past_key_values, output.logits
+        rows = list(range(len(rows)))
+        count += int(real.sum())
+    assert logits is not None
+    return logits[:, -keep:], count
+
+
+def _plain(model: LanguageModel, sequences: Sequence[TokenIds], keep: int) -> tuple[Tensor, int]:
+    """The same without sharing."""
+    ids, real = _left_padded(sequences, model.pad_id)
+    ids, real = ids.to(model.device), real.to(model.device)
+    positions = (real.cumsum(1) - 1).clamp(min=0)
+    output = model.network(
+        input_ids=ids, attention_mask=real, position_ids=positions, use_cache=False, logits_to_keep=keep
+    )
+    return output.logits[:, -keep:], int(real.sum())
+
+
+def _left_padded(rows: Sequence[TokenIds], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and their mask (1: real), both (N, longest)."""
+    width = max(map(len, rows))
+    ids = [[pad_id] * (width - len(row)) + list(row) for row in rows]
+    real = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids), torch.tensor(real)
+
+
+def _sees_everything(network: PreTrainedModel, root: int, levels: Sequence[_Level]) -> bool:
+    """Padding amid a sequence would shift a sliding window; one that is never reached does not matter."""
+    window = getattr(network.config.get_text_config(), "sliding_window", None)
+    return window is None or root + sum(max(map(len, level.segments)) for level in levels) <= window
