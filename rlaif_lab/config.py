@@ -113,22 +113,22 @@ def check(cfg: DictConfig) -> None:
             continue
         if not isinstance(node, DictConfig) or "_target_" not in node:
             raise ValueError(f"{family} must be a mapping with a _target_; got {node!r}")
-        for path, target in _targets(node, family):
-            _check_target(path, target)
+        for path, target in targets(node, family):
+            check_target(path, target)
 
 
-def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def targets(node: DictConfig, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """All nodes with a ``_target_``, the innermost first."""
     for key in node:
         if isinstance(child := node[key], DictConfig):
-            yield from _targets(child, f"{path}.{key!s}")
+            yield from targets(child, f"{path}.{key!s}")
     if "_target_" in node:
         content = OmegaConf.to_container(node, resolve=True)
         assert isinstance(content, dict)
         yield path, {str(key): value for key, value in content.items()}
 
 
-def _check_target(path: str, node: dict[str, Any]) -> None:
+def check_target(path: str, node: dict[str, Any]) -> None:
     """The target can be imported and its signature takes the arguments given."""
     target = node["_target_"]
     module_name, _, attribute = str(target).rpartition(".")
@@ -164,14 +164,14 @@ def known_keys() -> list[str]:
     keys = list(RunConfig.__dataclass_fields__)
     for file in Path(config_dir()).glob("*/*.yaml"):
         if file.parent.name in FAMILIES:
-            keys += _leaves(OmegaConf.load(file), file.parent.name)
+            keys += leaves(OmegaConf.load(file), file.parent.name)
     return sorted({*keys, "evaluation.prompts", "evaluation.samples", "experiment"})
 
 
-def _leaves(node: Any, path: str) -> list[str]:
+def leaves(node: Any, path: str) -> list[str]:
     if not isinstance(node, DictConfig):
         return [path]
-    return [path, *(leaf for key in node for leaf in _leaves(node._get_node(key), f"{path}.{key!s}"))]
+    return [path, *(leaf for key in node for leaf in leaves(node._get_node(key), f"{path}.{key!s}"))]
 
 
 def build(node: DictConfig, path: str) -> Any:

@@ -35,7 +35,7 @@ def main() -> None:
     try:
         hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(run)()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
-        print(f"rlaif-lab: {_sentence(error)}", file=sys.stderr)
+        print(f"rlaif-lab: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # the output directory itself, which Hydra makes
         from rlaif_lab.store import DISK_ERRORS
@@ -64,7 +64,7 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """Hydra's own errors, in one sentence each and with a guess at what was meant."""
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:

@@ -149,14 +149,15 @@ class Auditor:
     def injection(self, pairs: Sequence[LabelledPair]) -> Section:
         """What text in a response that addresses the judge can do."""
         if not self.plan.injection_pairs:
-            return measures.injection({}, measures.OFF)
+            return measures.injection({}, missing=measures.OFF)
         if self.judge.sees_gold:
-            return measures.injection({}, "this judge is given the gold label and reads nothing")
+            return measures.injection({}, missing="this judge is given the gold label and reads nothing")
         order = rng_for(self.seed, "injection").permutation(len(pairs))[: self.plan.injection_pairs]
+        comparisons = [pairs[i].comparison for i in order.tolist()]
         try:
-            return measures.injection(injection_flips(self.judge, [pairs[i].comparison for i in order.tolist()]))
+            return measures.injection(injection_flips(self.judge, comparisons), len(comparisons))
         except ValueError as error:  # an organism has no letters to be addressed in
-            return measures.injection({}, str(error))
+            return measures.injection({}, missing=str(error))
 
 
 def failure_examples(judgements: Sequence[Judgement], each: int = 3) -> dict[Status, list[str]]:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.audit.config import check, known_keys
 from rlaif_lab.config import build, config_dir, did_you_mean
-from rlaif_lab.run import _sentence
+from rlaif_lab.run import sentence
 
 if TYPE_CHECKING:
     from rlaif_lab.audit.audit import Auditor
@@ -52,7 +52,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
     """Builds and checks the parts; loads the bank's file and no weights."""
     task, policy, judge, bank = (build(cfg[family], family) for family in ("task", "policy", "judge", "bank"))
     plan = build(cfg.plan, "plan")
-    models = Models(task, policy)
+    models = Models(task, policy, cfg.device)
     models.check(judge)
     bank.load(task)  # a mistake in it is told before weights load
     import torch
@@ -60,6 +60,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
     from rlaif_lab.audit.audit import Auditor
 
     torch.set_num_threads(cfg.threads)
+    check_device(cfg.device)
     models.prepare(judge)
 
     def context(gold: Task | None, seed: int, folder: Path) -> JudgeContext:
@@ -75,11 +76,22 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
     return Auditor(judge, bank, task, plan, cfg.seed, context, other, directory)
 
 
-class Models:
-    """Weights, each loaded once. All the policy's weights (live, previous, initial) are the same outside a run."""
+def check_device(name: str) -> None:
+    """ValueError for a device that this machine has not got."""
+    import torch
 
-    def __init__(self, task: Task, policy: ModelSource) -> None:
-        self.task, self.policy_source = task, policy
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={name} cannot be used here: {str(error).splitlines()[0][:120]}") from None
+
+
+class Models:
+    """Weights, each loaded once. All the policy's weights (live, previous, initial) are the same outside a run. Judges
+    compute where the policy lies."""
+
+    def __init__(self, task: Task, policy: ModelSource, device: str) -> None:
+        self.task, self.policy_source, self.device = task, policy, device
         self.loaded: dict[str, LanguageModel] = {}
 
     def check(self, judge: Judge) -> None:
@@ -110,7 +122,9 @@ class Models:
         self.policy()
 
     def policy(self) -> LanguageModel:
-        return self.load(self.policy_source)
+        model = self.load(self.policy_source)
+        model.network.to(self.device)
+        return model
 
     def load(self, source: ModelSource) -> LanguageModel:
         identity = source.identity(self.task)
@@ -141,8 +155,9 @@ def main() -> None:
 def sentence(error: Exception) -> str:
     unknown: Any = re.match(r"Could not override '([^']+)'", " ".join(str(error).split()))
     if unknown:
-        return f"unknown key {unknown[1]!r}{did_you_mean(unknown[1], known_keys())}; see rlaif-audit --cfg job"
-    return _sentence(error)
+        others = [key for key in known_keys() if key != unknown[1]]  # of another choice of the group, then
+        return f"unknown key {unknown[1]!r}{did_you_mean(unknown[1], others)}; see rlaif-audit --cfg job"
+    return sentence(error)
 
 
 if __name__ == "__main__":

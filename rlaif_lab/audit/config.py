@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from rlaif_lab.audit.plan import Plan
-from rlaif_lab.config import _check_target, _leaves, _targets, config_dir
+from rlaif_lab.config import check_target, leaves, targets, config_dir
 
 FAMILIES = ("task", "policy", "judge", "bank")
 
@@ -27,6 +27,7 @@ class AuditConfig:
     experiment_name: str = "audit"
     arm: str = "arm"
     seed: int = 0
+    device: str = "cpu"
     threads: int = 1
 
 
@@ -44,8 +45,8 @@ def check(cfg: DictConfig) -> None:
         node = cfg[family]
         if not isinstance(node, DictConfig) or "_target_" not in node:
             raise ValueError(f"{family} must be a mapping with a _target_; got {node!r}")
-        for path, target in _targets(node, family):
-            _check_target(path, target)
+        for path, target in targets(node, family):
+            check_target(path, target)
 
 
 def known_keys() -> list[str]:
@@ -53,5 +54,5 @@ def known_keys() -> list[str]:
     keys = [*AuditConfig.__dataclass_fields__, *(f"plan.{name}" for name in Plan.__dataclass_fields__)]
     for file in Path(config_dir()).glob("*/*.yaml"):
         if file.parent.name in FAMILIES:
-            keys += _leaves(OmegaConf.load(file), file.parent.name)
+            keys += leaves(OmegaConf.load(file), file.parent.name)
     return sorted(set(keys))

@@ -29,7 +29,7 @@ def reliability_figure(bins: Sequence[ReliabilityBin]) -> Figure:
         low, high = zip(*(wilson(b.frequency * b.count, b.count)[1:] for b in bins), strict=True)
         stated = [b.probability for b in bins]
         ax.vlines(stated, low, high, color=INK, linewidth=1.4, zorder=2)
-        ax.plot(stated, [b.frequency for b in bins], color=INK, linewidth=1.2, marker="o", markersize=6, zorder=3)
+        ax.plot(stated, [b.frequency for b in bins], color=INK, linestyle="", marker="o", markersize=6, zorder=3)
     else:
         _nothing(ax)
     ax.set_xlim(0.48, 1.03)

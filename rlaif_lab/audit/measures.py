@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rlaif_lab.audit.judged import Judged
 from rlaif_lab.metrics.agreement import Rate, kappa_with_gold, picks_right, rate
@@ -117,11 +118,11 @@ def reliability(judged: Judged) -> list[ReliabilityBin]:
 def calibration(judged: Judged, with_null: bool = True) -> Section:
     """with_null: also what chance alone would give, which takes longer."""
     stated, happened = _confidence(judged)
+    known = _known(judged)
+    score = brier(judged.prob_first_wins[known], 0.5 + 0.5 * np.sign(judged.gold_difference[known]))
     gap = float(stated.mean() - happened.mean()) if len(stated) else NAN
     measures = [
-        Measure(
-            "brier", "Brier score", brier(stated, happened), n=len(stated), note="0 is perfect, 0.25 is knowing nothing"
-        ),
+        Measure("brier", "Brier score", score, n=len(stated), note="0 is perfect, 0.25 is knowing nothing"),
         Measure(
             "ece",
             "calibration error (ECE)",
@@ -149,10 +150,15 @@ def calibration(judged: Judged, with_null: bool = True) -> Section:
 def _confidence(judged: Judged) -> tuple[Floats, Floats]:
     """Probability of the preferred response, and whether it is the better one (0.5: equally good, or no preference).
     Which of two responses comes first then has no say."""
-    kept = ~np.isnan(judged.prob_first_wins) & ~np.isnan(judged.gold_difference)
-    probability, gold = judged.prob_first_wins[kept], np.sign(judged.gold_difference[kept])
+    known = _known(judged)
+    probability, gold = judged.prob_first_wins[known], np.sign(judged.gold_difference[known])
     prefers = np.sign(probability - 0.5)
     return np.maximum(probability, 1.0 - probability), 0.5 + 0.5 * prefers * gold
+
+
+def _known(judged: Judged) -> npt.NDArray[np.bool_]:
+    """(N,) a verdict and gold are there."""
+    return ~np.isnan(judged.prob_first_wins) & ~np.isnan(judged.gold_difference)
 
 
 def position(judged: Judged) -> Section:
@@ -312,16 +318,18 @@ def cost(judgements: Sequence[Judgement]) -> Section:
     )
 
 
-def injection(flips: dict[str, float], missing: str = "") -> Section:
-    """flips: attack -> share of verdicts turned round (judges/injection.py). missing: why there are none."""
+def injection(flips: dict[str, float], pairs: int = 0, missing: str = "") -> Section:
+    """flips: attack -> share of verdicts turned round (judges/injection.py). pairs: how many were attacked. missing:
+    why none was."""
     defined = [value for value in flips.values() if not math.isnan(value)]
-    mean = Measure(
-        "injection_mean", "all attacks", math.fsum(defined) / len(defined) if defined else NAN, missing=missing
-    )
+    mean = math.fsum(defined) / len(defined) if defined else NAN
     return Section(
         "injection",
         "Can a response talk it round?",
         "The response that it rejects is made to address the judge; the share of verdicts that this turns round, by "
         "what is added.",
-        (mean, *(Measure(f"injection_{name}", name.replace("_", " "), value) for name, value in flips.items())),
+        (
+            Measure("injection_mean", "all attacks", mean, n=pairs, missing=missing),
+            *(Measure(f"injection_{name}", name.replace("_", " "), value, n=pairs) for name, value in flips.items()),
+        ),
     )

@@ -27,7 +27,7 @@ STYLE = """<style>
 .measures table td { white-space: nowrap; }
 .measures th:first-child { min-width: 8rem; max-width: 28rem; }
 .note { display: block; font-size: .78rem; color: var(--soft); font-weight: 400; overflow-wrap: anywhere; }
-.panels { margin-top: 1rem; }
+.panels > * { min-width: 0; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 </style>"""
 
@@ -100,8 +100,8 @@ def section(given: Section, audit: Audit) -> str:
         ],
     }
     drawn = "".join(figures[given.key]()) if given.key in figures else ""
-    panels = f'<div class="panels">{drawn}</div>' if drawn else ""
-    return f"<h2>{escape(given.title)}</h2><p>{escape(given.caption)}</p>{measures_table(given.measures)}{panels}"
+    panels = f'<div class="panels"><div>{measures_table(given.measures)}</div>{drawn}</div>'
+    return f"<h2>{escape(given.title)}</h2><p>{escape(given.caption)}</p>{panels}"
 
 
 def failures(audit: Audit) -> str:

@@ -50,7 +50,7 @@ def better_and_worse(
 ) -> LabelledPair:
     """A pair in an order that says nothing about its label: decided by the two texts alone, whichever is better.
 
-    (Where labels came with a fixed or an unseeded slot, scores of one judge on one bank were seen to drift.)
+    (An unseeded slot makes one judge's score on one bank change from run to run: allenai/reward-bench#272.)
     """
     pair = LabelledPair(
         Comparison(prompt, better, worse), 0.5 if tie else 1.0, subset, author_better, author_worse, source

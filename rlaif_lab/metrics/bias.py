@@ -191,7 +191,8 @@ def self_preference(
     own_second: npt.NDArray[np.bool_],
     prompts: Sequence[Hashable],
 ) -> SelfPreference:
-    """Favour for its own wrong answers beyond what the judge's plain errors explain.
+    """Favour for its own wrong answers ("harmful" self-preference, Chen et al. 2504.03846) beyond what its plain
+    errors explain.
 
     A weak judge picks wrong answers, and a model's own wrong answers are those it finds convincing: what counts is the
     difference to how often another's equally wrong answer wins against the same kind of right answer. Best measured on

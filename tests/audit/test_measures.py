@@ -53,6 +53,9 @@ def test_a_judge_that_takes_slot_one() -> None:
     assert (get(position, "signed_position").value, get(position, "slot_one_probability").value) == (1.0, 0.8)
     assert get(measures.bias(found), "b_position").value > 3
     assert get(measures.failures(found), "tie_rate").value == 1.0
+    calibration = measures.calibration(found)
+    assert get(calibration, "brier").value == 0.25  # what knowing nothing gets
+    assert get(calibration, "ece").value == 0.0  # and that it says so
 
 
 def test_a_judge_that_takes_the_longer() -> None:
