@@ -122,7 +122,8 @@ class Loop:
             raise ValueError(
                 f"learner {name!r} learns from the judge's own answers, but judge {self.judge.name!r} has none"
             )
-        if learner.needs_revisions and self.revision is None:
+        revised_pairs = learner.needs_pairs and self.pairing.source == "revisions"
+        if (learner.needs_revisions or revised_pairs) and self.revision is None:
             raise ValueError(f"learner {name!r} learns from revisions: add revision=constitutional")
         if learner.restart == "base" and self.cfg.sync_every is not None:
             raise ValueError(
@@ -141,7 +142,8 @@ class Loop:
         self.build_organisms()
         rounds = self.rounds()
         print(f"policy: {self.policy_source}\njudge:  {self.judge.describe()}", flush=True)
-        print(f"learner: {self.learner.name}, reference policy: {self.learner.reference}\n{self.directory}", flush=True)
+        reference = self.learner.reference if self.learner.needs_reference else "none"
+        print(f"learner: {self.learner.name}, reference policy: {reference}\n{self.directory}", flush=True)
         config = OmegaConf.to_container(self.cfg, resolve=True)
         assert isinstance(config, dict)
         config = {str(k): v for k, v in config.items()} | {"versions": versions(), "git_commit": git_commit()}

@@ -136,8 +136,18 @@ class RoundModule(pl.LightningModule):
 
 def preference_logps(logps: Tensor, batch: Batch) -> dict[str, Tensor]:
     """Log-probabilities of the best and the worst response by the learner's signal, apart from each other, now and at
-    the start of the round: likelihood displacement (2410.08847) shows only so. Means over the batch, in nats."""
+    the start of the round: likelihood displacement (2410.08847) shows only so. Means over the batch, in nats. Of single
+    responses, those with a positive signal are the chosen ones."""
     now, before = sequence_logps(logps), sequence_logps(batch.sampled_logps)
+    if now.shape[1] == 1:
+        wanted = batch.signal > 0
+        named = {"chosen": wanted, "rejected": ~wanted}
+        return {
+            f"{name}_logp{when}": values[rows].mean()
+            for name, rows in named.items()
+            if bool(rows.any())
+            for when, values in (("", now), ("_at_start", before))
+        }
     best, worst = batch.signal.argmax(1, keepdim=True), batch.signal.argmin(1, keepdim=True)
     return {
         "chosen_logp": now.gather(1, best).mean(),

@@ -17,6 +17,7 @@ from rlaif_lab.records import Generation, Judgement, PreferencePair
 from rlaif_lab.seeding import seed_for
 
 Strategy = Literal["best_vs_worst", "best_vs_random", "best_vs_all", "all_pairs"]
+Source = Literal["judge", "revisions"]
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
 
@@ -25,6 +26,8 @@ T = TypeVar("T")
 class Pairing:
     """How pairs are drawn from a prompt's judged responses.
 
+    source: ``judge`` (pairs are what it prefers) or ``revisions`` (the policy's rewritten answer is chosen against its
+        original, Bai et al. 2212.08073; the rest is then of no account).
     strategy: ``best_vs_worst`` (highest against lowest win rate, one pair per prompt at most), ``best_vs_random``
         (against one of the others, drawn by identity), ``best_vs_all`` (against each of the others) or ``all_pairs``.
     tie_margin: a comparison with |prob - 0.5| <= tie_margin makes no pair.
@@ -33,12 +36,15 @@ class Pairing:
         on equally many; which ones are kept is decided by the prompt's identity, not by the judge.
     """
 
+    source: Source = "judge"
     strategy: Strategy = "best_vs_worst"
     tie_margin: float = 0.0
     max_margin: float | None = None
     budget: int | None = None
 
     def __post_init__(self) -> None:
+        if self.source not in get_args(Source):
+            raise ValueError(f"pairing.source must be one of {', '.join(get_args(Source))}; got {self.source!r}")
         if self.strategy not in get_args(Strategy):
             raise ValueError(f"pairing.strategy must be one of {', '.join(get_args(Strategy))}; got {self.strategy!r}")
         if not 0.0 <= self.tie_margin < 0.5:

@@ -101,13 +101,14 @@ class Rounds:
         """prompts -> what Lightning trains on, with the policy as it stands."""
         generations = self.generate(prompts)
         judgements = self.judge_all(generations)
-        if self.index == self.segment == 0 and self.learner.needs_judgements:
+        if self.index == self.segment == 0 and self.learner.needs_judgements and not self.pairs_are_revisions():
             self.gate.check(self.judge, self.task, judgements)
         prob_beats = preference_matrices(generations, judgements)
         pairs = self.pair(generations, prob_beats)
         scores = self.score(generations, judgements)
         revisions, demonstrations = self.revise(generations), self.demonstrate(prompts)
-        feedback = Feedback(self.index, generations, prob_beats, pairs, scores, revisions, demonstrations)
+        revised = self.pairs_are_revisions()
+        feedback = Feedback(self.index, generations, prob_beats, pairs, scores, revisions, demonstrations, revised)
         examples = self.replay_with(self.within_budget(self.learner.examples(feedback)))
         return Segment(feedback, judgements, examples), self.steps(examples)
 
@@ -177,13 +178,16 @@ class Rounds:
         return _score_array(found, len(generations))
 
     def revise(self, generations: Sequence[Generation]) -> list[Revision]:
-        if not self.learner.needs_revisions:
+        if not (self.learner.needs_revisions or self.pairs_are_revisions()):
             return []
         assert self.revision is not None
         compute = functools.partial(
             critique_and_revise, self.sampling_policy(), config=self.revision, seed=self.seed, round_index=self.index
         )
         return self.stage("revising", REVISIONS, generations, compute)
+
+    def pairs_are_revisions(self) -> bool:
+        return self.learner.needs_pairs and self.pairing.source == "revisions"
 
     def demonstrate(self, prompts: Sequence[Prompt]) -> list[Generation]:
         """The judge's own answers, one per prompt, for a learner that is distilled from them."""
@@ -198,8 +202,8 @@ class Rounds:
 
     def within_budget(self, examples: list[Example]) -> list[Example]:
         """At most ``pairing.budget`` examples, so that learners that read whole groups keep to it as well; which ones
-        is decided by the prompt."""
-        budget = self.pairing.budget
+        is decided by the prompt. Learners on pairs keep to it already."""
+        budget = None if self.learner.needs_pairs else self.pairing.budget
         return within_budget(examples, budget, lambda e: seed_for("budget", self.seed, self.index, e.prompt.id))
 
     def replay_with(self, latest: list[Example]) -> list[Example]:
@@ -301,6 +305,7 @@ class Rounds:
             scores,
             self.store.stored(index, REVISIONS, segment),
             self.store.stored(index, DEMONSTRATIONS, segment),
+            self.pairs_are_revisions(),
         )
 
     def judged(self, index: int, segments: int | None = None) -> list[RewardExample]:

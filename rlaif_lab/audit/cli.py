@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.audit.config import check, known_keys
 from rlaif_lab.config import build, config_dir, did_you_mean
-from rlaif_lab.run import sentence
+from rlaif_lab.run import sentence as lab_sentence
 
 if TYPE_CHECKING:
     from rlaif_lab.audit.audit import Auditor
@@ -157,7 +157,7 @@ def sentence(error: Exception) -> str:
     if unknown:
         others = [key for key in known_keys() if key != unknown[1]]  # of another choice of the group, then
         return f"unknown key {unknown[1]!r}{did_you_mean(unknown[1], others)}; see rlaif-audit --cfg job"
-    return sentence(error)
+    return lab_sentence(error)
 
 
 if __name__ == "__main__":

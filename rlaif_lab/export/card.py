@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from rlaif_lab.export.markdown import escape, fenced, front_matter, number, table
-from rlaif_lab.export.provenance import how_it_was_made, run_config
+from rlaif_lab.export.provenance import how_it_was_made, run_config, starting_point
 from rlaif_lab.store import read_metrics, write_atomically
 
 Row = Mapping[str, Any]
@@ -139,7 +139,7 @@ def limits(config: dict[str, Any], rows: Sequence[Row]) -> list[str]:
         "It was trained to please one judge. What that judge cannot see or is wrong about, it may have learnt as well.",
         "One run with one seed: a claim about this method needs several.",
     ]
-    if str(config["policy"].get("_target_", "")).endswith(".Organism"):
+    if str(starting_point(config["policy"]).get("_target_", "")).endswith(".Organism"):
         found.append(
             "It is a model organism: a tiny network that knows this one task, its alphabet and nothing else. It is for "
             "studying the loop, not for use."
@@ -182,7 +182,7 @@ def loading_code(example: Any) -> str:
 
 def hub_name(policy: Mapping[str, Any]) -> str | None:
     """The Hub id that the policy started from, if it was one and no local folder."""
-    path = policy.get("path")
+    path = starting_point(policy).get("path")
     return path if isinstance(path, str) and HUB_NAME.fullmatch(path) and not Path(path).exists() else None
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaif_lab.export.provenance import run_config
+from rlaif_lab.export.provenance import run_config, starting_point
 from rlaif_lab.pairing import preference_matrices, win_rates
 from rlaif_lab.records import FAILURES, Generation, Judgement, PreferencePair, Prompt, Revision, Score
 from rlaif_lab.store import (
@@ -134,8 +134,9 @@ def export_preferences(run_directory: Path) -> Path:
     config = run_config(run_directory)
     rounds = stored_rounds(RoundStore(run_directory))
     origin = Origin(run_directory.resolve().name, config["arm"], config["judge"]["name"], int(config["seed"]))
-    chat = is_conversational(config["policy"], rounds, run_directory / "policy")
-    writer = RowWriter(origin, chat, config["policy"].get("system"))
+    policy = starting_point(config["policy"])
+    chat = is_conversational(policy, rounds, run_directory / "policy")
+    writer = RowWriter(origin, chat, policy.get("system"))
     folder = run_directory / "export"
 
     def save(name: str, make: Callable[[StoredRound], Iterator[Row]], columns: Columns, endings: str) -> None:

@@ -26,6 +26,13 @@ def run_config(run_directory: Path) -> dict[str, Any]:
     return config
 
 
+def starting_point(policy: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model that a policy was fine-tuned from before the first round, or the policy itself."""
+    while isinstance(policy.get("of"), Mapping):
+        policy = policy["of"]
+    return policy
+
+
 def how_it_was_made(config: dict[str, Any]) -> str:
     parts = [[part, describe(config[part])] for part in ("task", "policy", "judge", "learner", "sampler", "pairing")]
     parts += [

@@ -21,6 +21,9 @@ RewardSource = Literal["win_rate", "score", "reward_model"]
 """What a learner takes as reward: the win rate within the group of k responses, the judge's direct score of each, or
 the reward model's."""
 
+Labels = Literal["hard", "soft"]
+"""How a judge's probabilities are read: by whom they favour, or as they are."""
+
 Restart = Literal["never", "base"]
 """Which weights a round's training starts from: those the last one ended with, or those the run started from."""
 
@@ -31,7 +34,7 @@ class Feedback:
 
     prob_beats: (N, k, k), as in pairing.py. scores: (N, k), the judge's direct score or the reward model's, as the
     learner's ``reward`` asks; None when it asks for neither, nan where there is none. revisions, demonstrations: empty
-    unless the learner needs them.
+    unless the learner needs them. pairs_are_revisions: pairs are revisions against originals, not what the judge chose.
     """
 
     round_index: int
@@ -41,6 +44,7 @@ class Feedback:
     scores: Floats | None = None
     revisions: Sequence[Revision] = ()
     demonstrations: Sequence[Generation] = ()
+    pairs_are_revisions: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,14 @@ class Learner(ABC):
 
 
 def pairs_as_examples(feedback: Feedback) -> list[Example]:
-    """Chosen first, rejected second; the signal is the probability that each is the better one."""
+    """Chosen first, rejected second; the signal is the probability that each is the better one. Of revisions, those
+    that changed nothing are left out."""
+    if feedback.pairs_are_revisions:
+        return [
+            Example(r.prompt, (r.revised, r.original), (1.0, 0.0), feedback.round_index, sampled=False)
+            for r in feedback.revisions
+            if r.revised.text != r.original.text
+        ]
     responses = {g.prompt.id: g.responses for g in feedback.generations}
     return [
         Example(

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from rlaif_lab.learners.base import Batch, Reference, one_of
+from rlaif_lab.learners.base import Batch, Labels, Reference, one_of
 from rlaif_lab.learners.losses import dpo, smoothed
 from rlaif_lab.learners.preference import PairLearner, check_flip_rate, check_positive, log_ratio_difference
-
-Labels = Literal["hard", "soft"]
 
 
 class DPO(PairLearner):
     """DPO (Rafailov et al. 2305.18290), and with soft or smoothed labels conservative DPO (Mitchell 2023).
 
-    beta: strength of the anchor to the reference policy. labels: ``hard`` (the chosen one won) or ``soft`` (the judge's
-    probability). label_smoothing: probability, in [0, 0.5), that a label is the wrong way round; either kind of label
-    is drawn towards 1/2 by it. nll_weight: see PairLearner.
+    beta: strength of the anchor to the reference policy, per nat of a response's log-ratio: a pair counts less and less
+    beyond h of about 1 / beta. The default suits short answers and a reference that moves every round; 0.1 is usual
+    for large models and long answers. labels: ``hard`` (the chosen one won) or ``soft`` (the judge's probability).
+    label_smoothing: probability, in [0, 0.5), that a label is the wrong way round; either kind of label is drawn
+    towards 1/2 by it. nll_weight: see PairLearner.
     """
 
     def __init__(
         self,
-        beta: float = 0.1,
+        beta: float = 1.0,
         labels: Labels = "hard",
         label_smoothing: float = 0.0,
-        nll_weight: float = 0.2,
+        nll_weight: float = 1.0,
         reference: Reference = "previous_round",
         name: str = "dpo",
     ) -> None:

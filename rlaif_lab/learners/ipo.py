@@ -21,9 +21,9 @@ class IPO(PairLearner):
 
     def __init__(
         self,
-        tau: float = 0.1,
-        average_log_prob: bool = False,
-        nll_weight: float = 0.2,
+        tau: float = 1.0,
+        average_log_prob: bool = True,
+        nll_weight: float = 1.0,
         reference: Reference = "previous_round",
         name: str = "ipo",
     ) -> None:

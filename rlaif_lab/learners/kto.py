@@ -44,7 +44,7 @@ class KTO(Learner):
         labels_from: LabelsFrom = "pairs",
         desirable_weight: float = 1.0,
         undesirable_weight: float = 1.0,
-        nll_weight: float = 0.2,
+        nll_weight: float = 0.5,
         reference: Reference = "previous_round",
         name: str = "kto",
     ) -> None:

@@ -15,6 +15,7 @@ from rlaif_lab.learners.base import (
     Batch,
     Example,
     Feedback,
+    Labels,
     Learner,
     Reference,
     RewardSource,
@@ -25,7 +26,6 @@ from rlaif_lab.learners.base import (
 from rlaif_lab.learners.kl import adapted_weight, k3
 from rlaif_lab.pairing import Floats, win_rates
 
-Labels = Literal["hard", "soft"]
 KLPlace = Literal["loss", "reward"]
 
 SAME = 1e-9

@@ -24,7 +24,8 @@ from rlaif_lab.learners.losses import preference_logits
 class PairLearner(Learner):
     """A learner on pairs: the mean over pairs of a loss, plus ``nll_weight`` times the chosen response's negative
     log-likelihood per token (Pang et al. 2404.19733), which guards against likelihood displacement (Razin et al.
-    2410.08847). Both are means over pairs, so that a batch in parts, weighted by their pairs, is the batch.
+    2410.08847) and by itself is imitation of the chosen samples. Both are means over pairs, so that a batch in parts,
+    weighted by their pairs, is the batch.
 
     Logged: preference_loss, chosen_nll (nats per token), reward_margin (chosen minus rejected, in the units in which
     the loss reads it) and reward_accuracy (how often that margin is positive).
@@ -68,13 +69,17 @@ def log_ratio_difference(policy: Tensor, batch: Batch) -> Tensor:
 
 
 def check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive and finite; got {value}")
+    if value == math.inf:
+        raise ValueError(f"{name} must be finite; got {value}")
+    if not value > 0:
+        raise ValueError(f"{name} must be positive; got {value}")
 
 
 def check_not_negative(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be finite and not negative; got {value}")
+    if value == math.inf:
+        raise ValueError(f"{name} must be finite; got {value}")
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative; got {value}")
 
 
 def check_flip_rate(name: str, value: float) -> None:

@@ -19,9 +19,9 @@ class RobustDPO(PairLearner):
 
     def __init__(
         self,
-        beta: float = 0.1,
+        beta: float = 1.0,
         label_noise: float = 0.1,
-        nll_weight: float = 0.2,
+        nll_weight: float = 1.0,
         reference: Reference = "previous_round",
         name: str = "robust_dpo",
     ) -> None:

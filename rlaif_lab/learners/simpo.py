@@ -18,7 +18,7 @@ class SimPO(PairLearner):
 
     needs_reference = False
 
-    def __init__(self, beta: float = 2.0, margin: float = 1.0, nll_weight: float = 1.0, name: str = "simpo") -> None:
+    def __init__(self, beta: float = 1.0, margin: float = 0.5, nll_weight: float = 1.0, name: str = "simpo") -> None:
         super().__init__(nll_weight, "previous_round", name)
         check_positive("learner.beta", beta)
         check_not_negative("learner.margin", margin)

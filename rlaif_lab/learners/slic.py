@@ -20,9 +20,9 @@ class SLiC(PairLearner):
 
     def __init__(
         self,
-        beta: float = 0.1,
+        beta: float = 1.0,
         anchored: bool = True,
-        nll_weight: float = 0.2,
+        nll_weight: float = 1.0,
         reference: Reference = "previous_round",
         name: str = "slic",
     ) -> None:

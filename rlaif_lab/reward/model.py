@@ -68,7 +68,7 @@ class RewardModel:
         model: Literal["policy"] | ModelSource = "policy",
         data: Data = "latest",
         members: int = 1,
-        passes: int = 1,
+        passes: int = 4,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
@@ -175,7 +175,7 @@ class RewardModel:
             "reward_model/disagreement": validation.disagreement,
             "reward_model/pairs": sum(len(g.pairs) for g in learnt),
             "reward_model/pairs_held_out": sum(len(g.pairs) for g in held_out),
-            "reward_model/seconds": sum(seconds),
+            "time/reward_model_s": sum(seconds),
         }
 
     def _validate(self, groups: Sequence[Group]) -> Validation:

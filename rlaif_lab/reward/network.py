@@ -141,7 +141,7 @@ def _shared_length(rows: Sequence[Sequence[int]]) -> int:
 
 
 def with_reward_head(model: LanguageModel, seed: int, name: str) -> RewardNetwork:
-    """A reward model that starts from a causal LM's weights, which are copied. seed: of the head.
+    """A reward model that starts from a causal LM's weights, copied, in float32. seed: of the head.
 
     The head is drawn from N(0, 1 / (width + 1)) (Stiennon et al. 2009.01325). The reward model is asked as the causal
     LM is, but not told a ``system`` message that is not the prompt's own. A tokenizer without padding token, or with
@@ -162,13 +162,13 @@ def with_reward_head(model: LanguageModel, seed: int, name: str) -> RewardNetwor
         torch.manual_seed(seed)
         try:
             network = AutoModelForSequenceClassification.from_config(
-                config, attn_implementation=config._attn_implementation, dtype=body.dtype
+                config, attn_implementation=config._attn_implementation, dtype=torch.float32
             )
         except ValueError as error:
             raise _no_classifier(model) from error
         if not hasattr(network, "score"):
             raise _no_classifier(model)
-        network.base_model.load_state_dict(_without_adapters(body.state_dict()))
+        network.base_model.load_state_dict(body.state_dict())
         if tokenizer.pad_token_id >= network.get_input_embeddings().num_embeddings:
             network.resize_token_embeddings(tokenizer.pad_token_id + 1, mean_resizing=False)
         torch.manual_seed(seed)
@@ -183,11 +183,6 @@ def _no_classifier(model: LanguageModel) -> ValueError:
         f"reward_model.model: transformers has no sequence classifier that is read at the last token for "
         f"{model.network.config.model_type!r}, the architecture of model {model.name!r}"
     )
-
-
-def _without_adapters(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights below a LoRA adapter, by the names that they have without it."""
-    return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
 
 
 def load_reward_network(folder: Path, name: str) -> RewardNetwork:

@@ -38,9 +38,6 @@ def train(model: RewardNetwork, groups: Sequence[Group], settings: Training, whe
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / (settings.warmup_steps + 1), (len(starts) - step) / len(starts))
-    )
     for step, at in enumerate(tqdm(starts, desc=f"reward model, {where}", disable=None, leave=False)):
         rows = order[at : at + settings.batch_size]
         rewards = model.rewards(model.pack([encoded[i] for i in rows]))
@@ -53,8 +50,10 @@ def train(model: RewardNetwork, groups: Sequence[Group], settings: Training, whe
                 f"reward model, {where}: loss {loss.item()} and gradient norm {norm.item()} at step {step} are not "
                 "finite; lower reward_model.learning_rate"
             )
+        share = min((step + 1) / (settings.warmup_steps + 1), 1.0 - step / len(starts))
+        for parameter_group in optimizer.param_groups:
+            parameter_group["lr"] = settings.learning_rate * share
         optimizer.step()
-        schedule.step()
     model.network.requires_grad_(False).zero_grad(set_to_none=True)
 
 
