@@ -29,26 +29,6 @@ Data = Literal["all", "latest"]
 Metrics = dict[str, float]
 
 
-class NoRewardModel:
-    """A run without reward model."""
-
-    trains = False
-
-    def __init__(self, name: str = "none") -> None:
-        self.name = name
-
-    def sources(self) -> list[ModelSource]:
-        return []
-
-    def attach(self, context: JudgeContext) -> None: ...
-
-    def fit(self, examples: Sequence[RewardExample], round_index: int, folder: Path, previous: Path | None) -> Metrics:
-        raise ValueError("this run trains no reward model; choose one with reward_model=bradley_terry")
-
-    def rewards(self, generations: Sequence[Generation]) -> tuple[Floats, Floats]:
-        raise ValueError("this run has no reward model; choose one with reward_model=bradley_terry")
-
-
 class RewardModel:
     """Bradley-Terry reward models on the body of a causal LM, ``members`` of them.
 
@@ -60,8 +40,6 @@ class RewardModel:
     restart: each round from ``model``'s weights, instead of the last round's reward model.
     The other arguments: see reward/settings.py and reward/losses.py.
     """
-
-    trains = True
 
     def __init__(
         self,

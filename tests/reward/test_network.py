@@ -121,26 +121,18 @@ print(json.dumps([one_by_one, model(input_ids=padded, attention_mask=mask).logit
 """
 
 
-def in_a_fresh_process(folder: Path, rows: list[list[int]]) -> list[list[float]]:
-    command = [sys.executable, "-c", FRESH, str(folder), json.dumps(rows)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    values: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return values
-
-
-def check_fresh(model: RewardNetwork, folder: Path) -> None:
-    """Alone and in a right-padded batch, another process gives the rewards that this one gives."""
-    model.save(folder)
+def test_a_saved_folder_gives_the_same_rewards_in_a_fresh_process(organism: LanguageModel, tmp_path: Path) -> None:
+    """Alone and in a right-padded batch."""
+    model = with_reward_head(organism, 0, "rm")
+    model.save(tmp_path)
     rewards = [r for row in model.score(GROUPS, 3).rewards for r in row]
     rows = [[*prompt, *ids] for prompt, answers in model.encode(GROUPS) for ids in answers]
-    for values in in_a_fresh_process(folder, rows):
+    command = [sys.executable, "-c", FRESH, str(tmp_path), json.dumps(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for values in json.loads(done.stdout.splitlines()[-1]):
         assert values == pytest.approx(rewards, abs=1e-5)
-    again = load_reward_network(folder, "again").score(GROUPS, 3).rewards
+    again = load_reward_network(tmp_path, "again").score(GROUPS, 3).rewards
     assert [r for row in again for r in row] == rewards
-
-
-def test_a_saved_folder_gives_the_same_rewards_in_a_fresh_process(organism: LanguageModel, tmp_path: Path) -> None:
-    check_fresh(with_reward_head(organism, 0, "rm"), tmp_path / "rm")
 
 
 @pytest.mark.parametrize("pad", [None, "<eos>"])
@@ -150,14 +142,16 @@ def test_the_end_of_sequence_is_never_taken_for_padding(
     """Many tokenizers pad with their end of sequence; transformers then reads the reward in front of it."""
     tokenizer = copy.deepcopy(untrained.tokenizer)
     tokenizer.pad_token = pad
-    bare = causal_lm(*CONFIGS["GPT-2"], tokenizer)
-    model = with_reward_head(bare, 0, "rm")
+    model = with_reward_head(causal_lm(*CONFIGS["GPT-2"], tokenizer), 0, "rm")
     assert model.pad_id == len(untrained.tokenizer) == len(model.tokenizer) - 1
     assert model.network.get_input_embeddings().num_embeddings == len(model.tokenizer)
     assert tokenizer.pad_token == pad  # the policy's own stays as it was
-    done, cut = model.score([(Prompt("p", "12+34="), [("080", True), ("080", False)])], 1).rewards[0]
+    model.save(tmp_path)
+    loaded = load_reward_network(tmp_path, "rm")
+    assert loaded.pad_id == model.pad_id == loaded.network.config.pad_token_id
+    assert_equal_to_plain_transformers(loaded)
+    done, cut = loaded.score([(Prompt("p", "12+34="), [("080", True), ("080", False)])], 1).rewards[0]
     assert done != cut
-    check_fresh(model, tmp_path / "rm")
 
 
 def test_another_models_padding_is_read_as_transformers_reads_it(untrained: LanguageModel, tmp_path: Path) -> None:
@@ -170,6 +164,18 @@ def test_another_models_padding_is_read_as_transformers_reads_it(untrained: Lang
     assert_equal_to_plain_transformers(loaded)
     done, cut = loaded.score([(Prompt("p", "12+34="), [("080", True), ("080", False)])], 1).rewards[0]
     assert done == cut
+
+
+def test_an_adapter_that_is_off_leaves_no_trace(untrained: LanguageModel) -> None:
+    """The initial policy of a LoRA run: the layers have adapters, and their weights other names."""
+    pytest.importorskip("peft")
+    from rlaif_lab.models.lora import LoraConfig, frozen_copy, with_adapter
+
+    network = copy.deepcopy(untrained.network)
+    base = frozen_copy(network)
+    with_adapter(network, LoraConfig(r=2), 0)
+    model = with_reward_head(LanguageModel(base, untrained.tokenizer, "base"), 0, "rm")
+    assert model.weights_hash() == with_reward_head(untrained, 0, "rm").weights_hash()
 
 
 # --- chat models ------------------------------------------------------------------------------------------------------
