@@ -26,21 +26,21 @@ T = TypeVar("T")
 class Pairing:
     """How pairs are drawn from a prompt's judged responses.
 
-    source: ``judge`` (pairs are what it prefers) or ``revisions`` (the policy's rewritten answer is chosen against its
-        original, Bai et al. 2212.08073; the rest is then of no account).
     strategy: ``best_vs_worst`` (highest against lowest win rate, one pair per prompt at most), ``best_vs_random``
         (against one of the others, drawn by identity), ``best_vs_all`` (against each of the others) or ``all_pairs``.
     tie_margin: a comparison with |prob - 0.5| <= tie_margin makes no pair.
     max_margin: nor does one with |prob - 0.5| > max_margin, None: no limit. Leaves out what is too easy.
     budget: pairs (or groups, for a learner that reads those) per round at most, None: no limit. All arms then train
         on equally many; which ones are kept is decided by the prompt's identity, not by the judge.
+    source: ``judge`` (pairs are what it prefers) or ``revisions`` (the policy's rewritten answer is chosen against its
+        original, Bai et al. 2212.08073; the rest is then of no account).
     """
 
-    source: Source = "judge"
     strategy: Strategy = "best_vs_worst"
     tie_margin: float = 0.0
     max_margin: float | None = None
     budget: int | None = None
+    source: Source = "judge"
 
     def __post_init__(self) -> None:
         if self.source not in get_args(Source):

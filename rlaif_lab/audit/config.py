@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from rlaif_lab.audit.plan import Plan
-from rlaif_lab.config import check_target, leaves, targets, config_dir
+from rlaif_lab.config import check_target, config_dir, leaves, targets
 
 FAMILIES = ("task", "policy", "judge", "bank")
 

@@ -42,7 +42,7 @@ class ConstitutionJudge(PromptedJudge):
         reasoning_tokens: int = 192,
         clamp: Sequence[float] | None = (0.4, 0.6),
         minimum_mass: float = 0.1,
-        batch_size: int = 16,
+        batch_size: int = 12,
         name: str = "constitution",
     ) -> None:
         super().__init__(

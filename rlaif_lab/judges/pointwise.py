@@ -49,7 +49,7 @@ class PointwiseJudge(LocalJudge):
         scale: float = 1.0,
         tie_margin: float = 0.0,
         minimum_mass: float = 0.1,
-        batch_size: int = 16,
+        batch_size: int = 12,
         name: str = "pointwise",
     ) -> None:
         super().__init__(weights, batch_size, name)

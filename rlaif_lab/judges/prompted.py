@@ -46,7 +46,7 @@ class PromptedJudge(LocalJudge):
         reasoning_tokens: int = 192,
         clamp: Sequence[float] | None = (0.4, 0.6),
         minimum_mass: float = 0.1,
-        batch_size: int = 16,
+        batch_size: int = 12,
         name: str = "prompted",
     ) -> None:
         super().__init__(weights, batch_size, name)

@@ -44,7 +44,7 @@ def read_next(
     paths: Sequence[Path],
     columns: Sequence[int],
     keep: int = 1,
-    batch_size: int = 16,
+    batch_size: int = 12,
     share: bool = True,
 ) -> NextTokens:
     """N sequences, and where each stands in the tree: equal ``paths[i][:d]`` says that they begin alike. (How far they

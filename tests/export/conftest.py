@@ -134,7 +134,7 @@ def odd_run(tmp_path: Path) -> Path:
 def chat_run(tmp_path: Path) -> Path:
     """One round of a conversation and of a plain prompt, which a chat model reads as one user turn; no gold."""
     directory = tmp_path / "chat"
-    config = CONFIG | {"policy": {"_target_": "rlaif_lab.models.sources.HubModel", "name": "lm", "path": "org/some-lm"}}
+    config = CONFIG | {"policy": {"_target_": "rlaif_lab.models.hf.HFModel", "name": "lm", "path": "org/some-lm"}}
     no_gold = {"quality/sampled": None, "quality/sampled_stderr": None, "quality/greedy": None, "judge/accuracy": None}
     write_run(directory, config, [{**METRICS[0], **no_gold}, {"round": 1, "judge/win_rate_vs_round_0": 0.625}])
     write_odd_round(directory, [CHAT, PLAIN])

@@ -118,6 +118,15 @@ def test_the_code_in_the_card_runs_in_a_fresh_process(
     assert done.stdout == model.tokenizer.decode(output, skip_special_tokens=True) + "\n"
 
 
+def test_a_fine_tuned_policy_is_known_by_what_it_was_tuned_from() -> None:
+    source = {"_target_": "rlaif_lab.models.hf.HFModel", "name": "hf", "path": "org/some-lm"}
+    config = CONFIG | {"policy": {"_target_": "rlaif_lab.models.fine_tuned.FineTuned", "name": "tuned", "of": source}}
+    assert ModelCard(model_card(config, METRICS, "1=")).data.base_model == "org/some-lm"
+    config["policy"] = config["policy"] | {"of": CONFIG["policy"]}
+    card = model_card(config, METRICS, "1=")
+    assert ModelCard(card).data.base_model is None and "It is a model organism" in card
+
+
 def test_curve_png(tmp_path: Path) -> None:
     for rows in (METRICS, METRICS[:1], ()):
         picture = tmp_path / "curve.png"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import RAGGED_PROMPTS, prompts_of
 
+from rlaif_lab import evaluation
 from rlaif_lab.evaluation import divergence_metrics
 from rlaif_lab.metrics.divergence import kl_and_entropy
 from rlaif_lab.models.language_model import LanguageModel
@@ -61,8 +62,10 @@ def test_full_vocabulary_kl_agrees_with_the_mean_log_ratio_of_samples(
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_batching_does_not_change_divergence(
-    organism: LanguageModel, untrained: LanguageModel, batch_size: int
+    organism: LanguageModel, untrained: LanguageModel, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generations = sample(organism, prompts_of(RAGGED_PROMPTS), SamplingConfig(k=1), 6, 0)
     whole = divergence_metrics(organism, untrained, generations)
-    assert divergence_metrics(organism, untrained, generations, batch_size) == pytest.approx(whole, rel=1e-4)
+    longest = max(len(g.responses[0].token_ids) for g in generations) + 1
+    monkeypatch.setattr(evaluation, "LOGITS_AT_ONCE", batch_size * longest * organism.network.config.vocab_size)
+    assert divergence_metrics(organism, untrained, generations) == pytest.approx(whole, rel=1e-4)
