@@ -31,7 +31,7 @@ COLUMNS = {
     "prob_chosen_wins_shown_first, _shown_second": "the same as judged with chosen in slot one, in slot two",
     "run, arm, judge, seed, round, prompt_id": "where a row comes from",
     "sample_chosen, sample_rejected, sample": "which of the prompt's responses of that round it is",
-    "status": "`ok`: the judge preferred one of the two",
+    "status": "`ok`: the judge preferred one of the two; `revised`: the policy rewrote rejected into chosen, unjudged",
 }
 
 

@@ -136,7 +136,8 @@ def export_preferences(run_directory: Path) -> Path:
     origin = Origin(run_directory.resolve().name, config["arm"], config["judge"]["name"], int(config["seed"]))
     policy = starting_point(config["policy"])
     chat = is_conversational(policy, rounds, run_directory / "policy")
-    writer = RowWriter(origin, chat, policy.get("system"))
+    revised = config["pairing"].get("source") == "revisions"
+    writer = RowWriter(origin, chat, policy.get("system"), revised)
     folder = run_directory / "export"
 
     def save(name: str, make: Callable[[StoredRound], Iterator[Row]], columns: Columns, endings: str) -> None:
@@ -218,14 +219,25 @@ def is_conversational(config: Mapping[str, Any], rounds: Sequence[StoredRound], 
 @dataclass(frozen=True)
 class RowWriter:
     """Records -> rows. conversational: prompts and responses as lists of messages instead of text. system: what the
-    policy was told first, in a conversation that does not say so itself."""
+    policy was told first, in a conversation that does not say so itself. pairs_are_revisions: the run trained on
+    revisions against originals, not on what the judge chose."""
 
     origin: Origin
     conversational: bool
     system: str | None = None
+    pairs_are_revisions: bool = False
 
     def preferences(self, r: StoredRound) -> Iterator[Row]:
         """The training pairs."""
+        return self._revised_pairs(r) if self.pairs_are_revisions else self._judged_pairs(r)
+
+    def _revised_pairs(self, r: StoredRound) -> Iterator[Row]:
+        """No judge compared them, so they have no score and no probability."""
+        for row in self.revisions(r):
+            if row["chosen"] != row["rejected"]:
+                yield {name: row.get(name) for name in PAIR} | {"status": "revised"}
+
+    def _judged_pairs(self, r: StoredRound) -> Iterator[Row]:
         texts = {g.prompt.id: [response.text for response in g.responses] for g in r.generations}
         for pair in r.pairs:
             said = texts[pair.prompt.id]

@@ -147,6 +147,21 @@ def test_revisions_and_demonstrations_where_the_run_has_them(odd_run: Path) -> N
     assert (shown["prompt"], shown["completion"]) == (PLAIN.text, "polite 🙂")
 
 
+def test_a_run_that_trained_on_revisions_exports_those_as_its_preferences(odd_run: Path, tmp_path: Path) -> None:
+    config = json.loads((odd_run / "config.json").read_text())
+    config["pairing"]["source"] = "revisions"
+    (odd_run / "config.json").write_text(json.dumps(config))
+    before, after = Response("rude", (1,), (-1.0,), True), Response("polite", (2,), (), True)
+    steps = (("be kind", "it is rude", "polite"),)
+    put(odd_run, 0, REVISIONS, [Revision(PLAIN, before, steps, after), Revision(PLAIN, before, steps, before)])
+    folder = export_preferences(odd_run)
+    (row,) = loaded(folder / "preferences.parquet", tmp_path / "cache").to_list()  # not the one that changed nothing
+    assert (row["prompt"], row["chosen"], row["rejected"]) == (PLAIN.text, "polite", "rude")
+    assert (row["status"], row["prob_chosen_wins"], row["score_chosen"]) == ("revised", None, None)
+    assert (row["round"], row["prompt_id"], row["run"]) == (0, PLAIN.id, odd_run.name)
+    assert len(lines(folder / "reward_data.jsonl")) == 2  # the judge's preferences, as ever
+
+
 def test_conversations_are_lists_of_messages(chat_run: Path) -> None:
     conversation, single = lines(export_preferences(chat_run) / "preferences.jsonl")
     assert conversation["prompt"] == [{"role": role, "content": said} for role, said in CHAT.turns]
