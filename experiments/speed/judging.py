@@ -33,9 +33,12 @@ from rlaif_lab.judges.constitution import ConstitutionJudge
 from rlaif_lab.judges.prompted import PromptedJudge
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.records import Comparison, Generation, Prompt
+from rlaif_lab.records import Comparison, Generation, Prompt, Verdict
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
+
+
+Orders = list[tuple[Verdict, Verdict]]
 
 
 def load(path: str | None) -> LanguageModel:
@@ -91,8 +94,8 @@ def seconds(work: Any) -> tuple[float, float, Any]:
     return time.process_time() - cpu, time.perf_counter() - clock, result
 
 
-def judged(judge: PromptedJudge, model: LanguageModel, generations: Sequence[Generation]) -> None:
-    """One line of the table."""
+def judged(judge: PromptedJudge, model: LanguageModel, generations: Sequence[Generation]) -> Orders:
+    """One line of the table, and the verdicts."""
     comparisons = pairs_of(generations)
     both = [*comparisons, *(c.swapped() for c in comparisons)]
     judge.verdicts(comparisons[:2])
@@ -105,9 +108,10 @@ def judged(judge: PromptedJudge, model: LanguageModel, generations: Sequence[Gen
     tokens = sum(v.tokens for order in orders for v in order)
     print(
         f"{judge.name:<14}{len(found):>9}{tokens:>8}{ours:>8.1f} s{usual:>8.1f} s{usual / ours:>6.2f} x"
-        f"{lean:>8.1f} s{lean / ours:>6.2f} x{difference:>10.1e}",
+        f"{lean:>8.1f} s{lean / ours:>6.2f} x{difference:>12.1e}",
         flush=True,
     )
+    return orders
 
 
 def cached(judge: PromptedJudge, context: JudgeContext, generations: Sequence[Generation]) -> None:
@@ -123,9 +127,8 @@ def cached(judge: PromptedJudge, context: JudgeContext, generations: Sequence[Ge
     )
 
 
-def positions(judge: PromptedJudge, generations: Sequence[Generation]) -> None:
+def positions(orders: Orders) -> None:
     """What the verdicts of this model are made of."""
-    orders = both_orders(judge, pairs_of(generations))
     first = [v.prob_first_wins for order in orders for v in order]
     same_slot = sum((a.prob_first_wins > 0.5) == (b.prob_first_wins > 0.5) for a, b in orders)
     mass = [v.details["mass"] for order in orders for v in order]
@@ -152,16 +155,16 @@ def main() -> None:
     length = sum(lengths) / len(lengths)
     print(f"{model.name}: {arguments.prompts} prompts x {arguments.samples} samples of {length:.0f} tokens\n")
     print(
-        f"{'judge':<14}{'verdicts':>9}{'tokens':>8}{'ours':>10}{'one by one':>18}{'last logits':>18}{'difference':>10}",
+        f"{'judge':<14}{'verdicts':>9}{'tokens':>8}{'ours':>10}{'one by one':>18}{'last logits':>18}{'difference':>12}",
         flush=True,
     )
-    prompted = PromptedJudge("live", minimum_mass=0.0)
-    constitution = ConstitutionJudge("live", minimum_mass=0.0)
+    prompted, constitution = PromptedJudge("live", minimum_mass=0.0), ConstitutionJudge("live", minimum_mass=0.0)
     for judge in (prompted, constitution):
         judge.attach(context)
-        judged(judge, model, generations)
+    orders = judged(prompted, model, generations)
+    judged(constitution, model, generations)
+    positions(orders)
     cached(prompted, context, generations)
-    positions(prompted, generations)
 
 
 if __name__ == "__main__":

@@ -834,7 +834,14 @@ JUDGING = """
 def judging(url: str, directory: Path, count: int, concurrency: int) -> subprocess.Popen[str]:
     program = textwrap.dedent(JUDGING).format(root=str(ROOT), tests=str(ROOT / "tests"))
     command = [sys.executable, "-c", program, url, str(directory), str(count), str(concurrency)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Started from a shell's background job it would inherit that interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
