@@ -108,7 +108,7 @@ class RoundModule(pl.LightningModule):
         if self.critic is not None:
             rate = o.critic_learning_rate or o.learning_rate
             groups.append({"params": [p for p in self.critic.parameters() if p.requires_grad], "lr": rate})
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, o.adam_beta2), weight_decay=o.weight_decay)
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, o.adam_beta2), weight_decay=o.weight_decay, fused=True)
         warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (o.warmup_steps + 1)))
         return [optimizer], [warmup]
 

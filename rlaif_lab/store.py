@@ -238,7 +238,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _write_stage(path: Path, stage: Stage[T], result: StageResult[T]) -> None:
     table = stage.encode(result.records).replace_schema_metadata({"seconds": repr(result.seconds)})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        table, sink, compression="lz4", write_page_checksum=True, use_dictionary=False, write_statistics=False
+    )
     write_atomically(path, sink.getvalue().to_pybytes())
 
 

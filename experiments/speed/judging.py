@@ -37,7 +37,6 @@ from rlaif_lab.records import Comparison, Generation, Prompt, Verdict
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
 
-
 Orders = list[tuple[Verdict, Verdict]]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights
 from rlaif_lab.models.language_model import inference
-from rlaif_lab.models.packed import Packed, pack, response_logits, token_logps
+from rlaif_lab.models.packed import Packed, pack, response_logps
 from rlaif_lab.models.verdict import verdict_logit, verdict_tokens
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 
@@ -72,7 +72,9 @@ class ModelJudge(Judge):
         """The judging weights as of now."""
         if isinstance(self.weights, str):
             return self.context.policy(self.weights)
-        self.other.network.to(self.context.policy("live").device)
+        device = self.context.policy("live").device
+        if self.other.device != device:
+            self.other.network.to(device)
         return self.other
 
     def describe(self) -> str:
@@ -152,5 +154,5 @@ class ModelJudge(Judge):
         lengths = batch.response_mask.sum(-1)
         if self.reads == "verdict":
             return verdict_logit(model, batch), lengths
-        logps = token_logps(response_logits(model.network, batch), batch).sum(-1)
+        logps = response_logps(model.network, batch).sum(-1)
         return (logps / lengths.clamp(min=1) if self.reads == "mean_logp" else logps), lengths

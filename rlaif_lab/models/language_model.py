@@ -168,12 +168,14 @@ def inference(network: torch.nn.Module) -> Iterator[None]:
     """Eval mode without gradients, and the mode it was in afterwards. (``inference_mode`` would make tensors that
     cannot be trained on.)"""
     was_training = network.training
-    network.eval()
+    if was_training:
+        network.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        network.train(was_training)
+        if was_training:
+            network.train()
 
 
 def hash_weights(network: torch.nn.Module) -> str:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rlaif_lab.models.llama import forward, is_small_llama
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -73,7 +75,11 @@ def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
     Entry ``[b, i, t]`` predicts response token t of response i; entry t = R (or t = the response's length, if
     shorter) is what the model would say after it.
     """
-    logits = network(**model_inputs(network, batch), logits_to_keep=_kept(batch)).logits
+    inputs, kept = model_inputs(network, batch), _kept(batch)
+    if is_small_llama(network):
+        logits = forward(network, inputs["input_ids"], inputs["position_ids"], inputs["attention_mask"], kept)
+    else:
+        logits = network(**inputs, logits_to_keep=kept).logits
     return _by_response(logits, batch)
 
 
@@ -146,7 +152,7 @@ def _by_response(kept: Tensor, batch: Packed) -> Tensor:
     """The prompt's last position in front of each response's own: (B, 1 + n R, D) -> (B, n, R + 1, D)."""
     rows, n, length = batch.response_ids.shape
     first = kept[:, :1].unsqueeze(1).expand(rows, n, 1, -1)
-    rest = kept[:, 1:].reshape(rows, n, length, -1)
+    rest = kept[:, 1:].reshape(rows, n, length, kept.shape[-1])
     return torch.cat([first, rest], dim=2)
 
 
@@ -169,12 +175,14 @@ def _refuse_narrow_window(network: PreTrainedModel, length: int) -> None:
 
 
 def token_logps(logits: Tensor, batch: Packed) -> Tensor:
-    """Log-probabilities (nats) of the response tokens, 0 on padding: (B, n, R + 1, V) -> (B, n, R)."""
-    logps = torch.log_softmax(logits[:, :, :-1].float(), dim=-1)
+    """Log-probabilities (nats) of the response tokens, 0 on padding: (B, n, R or R + 1, V) -> (B, n, R)."""
+    logps = torch.log_softmax(logits[:, :, : batch.response_ids.shape[2]].float(), dim=-1)
     picked = logps.gather(-1, batch.response_ids.unsqueeze(-1)).squeeze(-1)
     return picked * batch.response_mask
 
 
 def response_logps(network: PreTrainedModel, batch: Packed) -> Tensor:
     """Log-probability (nats) of every response token given its prompt, 0 on padding: (B, n, R)."""
-    return token_logps(response_logits(network, batch), batch)
+    # Nobody asks what comes after a response, so its last token need not go through the network.
+    shorter = replace(batch, response_ids=batch.response_ids[:, :, :-1], response_mask=batch.response_mask[:, :, :-1])
+    return token_logps(response_logits(network, shorter), batch)

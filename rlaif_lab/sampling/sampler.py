@@ -16,6 +16,7 @@ from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import pack
 from rlaif_lab.records import Generation, Prompt, Response
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.sampling.decoding import decoder
 from rlaif_lab.seeding import seed_for, splitmix64, uniforms
 
 
@@ -45,16 +46,7 @@ def _sample_batch(
 ) -> list[Generation]:
     network, device, k = model.network, model.device, config.k
     batch = pack(model.encode_prompts(prompts), [[()] for _ in prompts], model.pad_id)
-    mask = batch.prompt_mask.long().to(device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    output = network(
-        batch.prompt_ids.to(device), attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
-    )
-    cache = output.past_key_values
-    cache.batch_repeat_interleave(k)
-    logits = output.logits[:, -1].repeat_interleave(k, dim=0)
-    mask = mask.repeat_interleave(k, dim=0)
-    lengths = mask.sum(1)
+    ahead = decoder(network, batch.prompt_ids.to(device), batch.prompt_mask.long().to(device), k)
 
     prompt_seeds = np.array([seed_for("sample", *identity, p.id) for p in prompts], dtype=np.uint64)
     streams = splitmix64(np.arange(k, dtype=np.uint64))
@@ -65,10 +57,10 @@ def _sample_batch(
     tokens: list[list[int]] = [[] for _ in range(rows)]
     logps: list[list[float]] = [[] for _ in range(rows)]
     finished = np.zeros(rows, dtype=bool)
-    alive = np.arange(rows)  # which row of the batch each row of the cache is
+    alive = np.arange(rows)  # which row of the batch each row of the decoder is
     for step in range(limit):
         draws = torch.from_numpy(uniforms(seeds[alive], step)).to(device)
-        token, logp = choose(logits.float(), draws, config)
+        token, logp = choose(ahead.logits.float(), draws, config)
         for row, t, lp in zip(alive.tolist(), token.tolist(), logp.tolist(), strict=True):
             tokens[row].append(t)
             logps[row].append(lp)
@@ -82,18 +74,9 @@ def _sample_batch(
         if ended.any():
             keep = torch.from_numpy(np.flatnonzero(~ended)).to(device)
             alive = alive[~ended]
-            cache.batch_select_indices(keep)
-            token, mask, lengths = token[keep], mask[keep], lengths[keep]
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        output = network(
-            token[:, None],
-            attention_mask=mask,
-            position_ids=(lengths + step)[:, None],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits = output.logits[:, -1]
+            ahead.keep(keep)
+            token = token[keep]
+        ahead.advance(token)
 
     texts = [_cut(text, config.stop) for text in model.decode(tokens)]
     responses = [

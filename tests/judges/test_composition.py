@@ -10,7 +10,7 @@ from chat_model import make_chat_model
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from rlaif_lab.config import check_target, targets, build, config_dir
+from rlaif_lab.config import build, check_target, config_dir, targets
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.cached import CachedJudge
 from rlaif_lab.judges.constitution import ConstitutionJudge
