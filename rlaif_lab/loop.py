@@ -109,6 +109,9 @@ class Loop:
                 )
         for source in self.sources().values():
             source.check(self.task)
+        for judge in (self.judge, self.heldout_judge):
+            if check := getattr(judge, "check_tokenizers", None):  # a judge that is asked in words
+                check(lambda w: (self.policy_source if isinstance(w, str) else w).load_tokenizer(self.task))
 
     def check_learner(self) -> None:
         """What the learner needs of the other parts. Raises ValueError."""
