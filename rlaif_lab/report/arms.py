@@ -82,7 +82,8 @@ def study(found: Runs, folder: str) -> Study:
             notes += _pooled(arms[-1])
     for run in (run for arm in arms for run in arm.runs if not run.complete):
         lacking = run.missing_rounds
-        reason = f"incomplete: {len(lacking)} of rounds 0 to {run.rounds} not logged, the first is round {lacking[0]}"
+        whole = f"of rounds 0 to {run.last_round}"
+        reason = f"incomplete: {len(lacking)} {whole} not logged, the first is round {lacking[0]}"
         problems.append(Problem(run.name, reason))
     problems.sort(key=lambda problem: problem.name)
     title = ", ".join(sorted({str(run.config.get("experiment_name", "runs")) for run in found.runs}))

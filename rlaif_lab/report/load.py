@@ -23,7 +23,8 @@ class Run:
 
     name: its folder, relative to the folder reported on. rounds: as configured; a whole run logs rounds 0 .. rounds.
     rows: metric -> value per round, nan where undefined; every row has the int ``round`` left out of it.
-    overrides: what was given on the command line.
+    overrides: what was given on the command line. path: the folder itself; None for rows that come from elsewhere.
+    stopped: the round at which the detector ended the run (stopped.json); such a run is whole with rounds 0 .. stopped.
     """
 
     name: str
@@ -33,10 +34,17 @@ class Run:
     config: dict[str, Any]
     rows: dict[int, dict[str, float]]
     overrides: tuple[str, ...] = ()
+    path: Path | None = None
+    stopped: int | None = None
+
+    @property
+    def last_round(self) -> int:
+        """The round after all training: as configured, or where the detector ended the run."""
+        return self.rounds if self.stopped is None else self.stopped
 
     @property
     def missing_rounds(self) -> list[int]:
-        return [index for index in range(self.rounds + 1) if index not in self.rows]
+        return [index for index in range(self.last_round + 1) if index not in self.rows]
 
     @property
     def complete(self) -> bool:
@@ -131,7 +139,20 @@ def _run(folder: Path, name: str, rows: dict[int, dict[str, float]]) -> Run:
         value = config.get(key) if isinstance(config, dict) else None
         if not isinstance(value, kind):
             raise ValueError(f"{path}: {key!r} must be of type {kind.__name__}; got {value!r}")
-    return Run(name, config["arm"], config["seed"], config["rounds"], config, rows, _overrides(folder))
+    stopped = _stopped(folder / "stopped.json")
+    return Run(name, config["arm"], config["seed"], config["rounds"], config, rows, _overrides(folder), folder, stopped)
+
+
+def _stopped(path: Path) -> int | None:
+    if not path.is_file():
+        return None
+    try:
+        index = json.loads(path.read_bytes())["round"]
+    except (ValueError, KeyError, TypeError):
+        index = None
+    if not isinstance(index, int):
+        raise ValueError(f"{path}: not a JSON object with an integer 'round'")
+    return index
 
 
 # --- what was typed ---------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def summary(arm: Arm, baseline: Arm | None) -> ArmSummary:
         gain_sampled=gain(sampled),
         gain_greedy=gain(greedy),
         difference=difference,
-        judge_accuracy=at("judge/accuracy", lambda run: max(0, run.rounds - 1)),
+        judge_accuracy=at("judge/accuracy", lambda run: max(0, run.last_round - 1)),
         kl=at("kl/per_sequence", last),
         seconds=estimate(_seconds(run) for run in arm.complete),
     )
@@ -87,7 +87,7 @@ def first(run: Run) -> int:
 
 def last(run: Run) -> int:
     """The round after all training: evaluated, not judged."""
-    return run.rounds
+    return run.last_round
 
 
 def estimate(values: Iterable[float]) -> Estimate:

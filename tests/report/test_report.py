@@ -167,6 +167,19 @@ def test_an_arm_without_a_complete_run_is_still_there(tmp_path: Path, write_run:
     assert (row["seeds"], row["quality_sampled_final"]) == ("0", "")
 
 
+def test_a_run_stopped_on_a_plateau_is_whole(tmp_path: Path, write_run: WriteRun) -> None:
+    """Seed 0 was ended in round 2 of 5, seed 1 went on to the end: each counts with its own last round."""
+    stopped = write_run("self", 0, [0.5, 0.6, 0.7], rounds=5)
+    (stopped / "stopped.json").write_text('{"round": 2, "state": "plateaued"}')
+    write_run("self", 1, [0.5, 0.6, 0.7, 0.8, 0.8, 0.9])
+    tables(tmp_path / "sweep")
+    row = table(tmp_path / "sweep")["self"]
+    assert row["seeds"] == "2"
+    assert float(row["quality_sampled_final"]) == pytest.approx(0.8)
+    assert float(row["judge_accuracy_final"]) == pytest.approx(0.8)
+    assert not study(load(tmp_path), "x").problems
+
+
 def test_runs_at_any_depth(tmp_path: Path, write_run: WriteRun) -> None:
     write_run("self", 0, [0.5, 0.6], name="experiment/2026-01-01/judge=self/seed=0")
     write_run("self", 1, [0.5, 0.6], name="elsewhere/1")
