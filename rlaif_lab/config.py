@@ -18,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 class EvaluationSize:
     prompts: int = 512
     samples: int = 4
+    final_samples: int = 64
+    final_prompts: int = 64
 
 
 @dataclass
@@ -42,6 +44,7 @@ class RunConfig:
     revision: Any = None
     bank: Any = None
     watch: Any = None
+    detector: Any = None
     trainer: Any = None
     logger: Any = None
     experiment_name: str = "single"
@@ -74,9 +77,10 @@ FAMILIES = (
     "bank",
     "trainer",
     "watch",
+    "detector",
     "logger",
 )
-OPTIONAL = ("heldout_judge", "revision", "bank")
+OPTIONAL = ("heldout_judge", "revision", "bank", "detector")
 NOT_IN_FINGERPRINT = ("logger", "resume", "export", "threads", "experiment_name", "arm", "rounds", "gate", "watch")
 """Keys that may differ between a run and its resumption: they do not change a number. More rounds only extend it."""
 
@@ -165,7 +169,8 @@ def known_keys() -> list[str]:
     for file in Path(config_dir()).glob("*/*.yaml"):
         if file.parent.name in FAMILIES:
             keys += leaves(OmegaConf.load(file), file.parent.name)
-    return sorted({*keys, "evaluation.prompts", "evaluation.samples", "experiment"})
+    evaluation = {f"evaluation.{name}" for name in EvaluationSize.__dataclass_fields__}
+    return sorted({*keys, *evaluation, "experiment"})
 
 
 def leaves(node: Any, path: str) -> list[str]:

@@ -22,9 +22,10 @@ from rlaif_lab.judges.base import Judge
 from rlaif_lab.learners.base import Learner
 from rlaif_lab.models.sources import ModelSource, Organism
 from rlaif_lab.pairing import Pairing
+from rlaif_lab.plateau.detector import Detector, Measure
 from rlaif_lab.replay import Replay
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.store import RoundStore, defined, write_atomically, writing
+from rlaif_lab.store import STOPPED, RoundStore, defined, write_atomically, writing
 from rlaif_lab.tasks.base import ProceduralTask, Split, Task
 from rlaif_lab.tracking import Row, Tracker
 from rlaif_lab.trainer import TrainerConfig
@@ -60,8 +61,9 @@ class Loop:
         self.bank: PairBank | None = cfg.bank and build(cfg.bank, "bank")
         self.trainer: TrainerConfig = build(cfg.trainer, "trainer")
         self.watch: Watch = build(cfg.watch, "watch")
+        self.detector: Detector | None = cfg.detector and build(cfg.detector, "detector")
         self.tracker: Tracker = build(cfg.logger, "logger")
-        self.evaluation = Evaluation(cfg.evaluation.prompts, cfg.evaluation.samples)
+        self.evaluation = Evaluation(**cfg.evaluation)
         self.check_together()
         self.store = RoundStore(directory)
         identities = {f"{role} weights": source.identity(self.task) for role, source in self.sources().items()}
@@ -93,6 +95,7 @@ class Loop:
                     f"{role} {judge.name!r} needs gold, and task {self.task.name!r} has none; use another judge"
                 )
         self.check_learner()
+        self.check_detector()
         if cfg.lag and cfg.sync_every is not None:
             raise ValueError(f"lag={cfg.lag} and sync_every={cfg.sync_every} both say whose policy samples: set one")
         needs: tuple[tuple[Split, int, int], ...] = (
@@ -112,6 +115,19 @@ class Loop:
         for judge in (self.judge, self.heldout_judge):
             if check := getattr(judge, "check_tokenizers", None):  # a judge that is asked in words
                 check(lambda w: (self.policy_source if isinstance(w, str) else w).load_tokenizer(self.task))
+
+    def check_detector(self) -> None:
+        """A detector that could not detect anything is refused where the run depends on it. Raises ValueError."""
+        detector = self.detector
+        if detector is None:
+            return
+        if detector.measure == "heldout_judge" and self.heldout_judge is None:
+            raise ValueError("detector.measure=heldout_judge needs a held-out judge, e.g. judge@heldout_judge=stronger")
+        if detector.stop_on_plateau and detector.measure == "gold" and not self.task.has_gold:
+            raise ValueError(
+                f"detector.stop_on_plateau needs gold, and task {self.task.name!r} has none; use "
+                "detector.measure=heldout_judge with a held-out judge"
+            )
 
     def check_learner(self) -> None:
         """What the learner needs of the other parts. Raises ValueError."""
@@ -201,9 +217,17 @@ class Loop:
             gate=Gate(**self.cfg.gate),
             sync_every=self.cfg.sync_every,
             lag=self.cfg.lag,
+            changes=self.measured_changes(),
         )
         rounds.attach_judges(self.load_judge)
         return rounds
+
+    def measured_changes(self) -> Measure | None:
+        """By what the detector measures the change of a round; None where there is no detector, or nothing to measure
+        it by."""
+        if self.detector is None or (self.detector.measure == "gold" and not self.task.has_gold):
+            return None
+        return self.detector.measure
 
     def labelled_pairs(self) -> list[LabelledPair]:
         """Of the bank; none where it is made by demonstrators that the task has not."""
@@ -224,6 +248,7 @@ class Loop:
         from pytorch_lightning.callbacks import ModelCheckpoint
 
         from rlaif_lab.module import AtomicCheckpoints, RoundEnd, RoundLoader, RoundModule
+        from rlaif_lab.plateau.callback import PlateauDetector
 
         quiet_lightning()
         loader = RoundLoader(rounds)
@@ -236,15 +261,18 @@ class Loop:
             save_top_k=2,
             save_on_train_epoch_end=True,
         )
+        detection = PlateauDetector(self.detector, loader, self.cfg.rounds) if self.detector else None
+        detected = detection.metrics_of if detection else lambda index: {}
+        callbacks: list[pl.Callback] = [RoundEnd(loader, self.log_round, detected), checkpoints]
         trainer = pl.Trainer(
-            max_epochs=self.cfg.rounds,
+            max_epochs=min(self.cfg.rounds, self.stopped_at() or self.cfg.rounds),
             accelerator=self.trainer.accelerator,
             precision=self.trainer.precision,  # type: ignore[arg-type]
             devices=1,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             logger=False,
-            callbacks=[RoundEnd(loader, self.log_round), checkpoints],
+            callbacks=[detection, *callbacks] if detection else callbacks,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -252,6 +280,11 @@ class Loop:
             plugins=[AtomicCheckpoints()],
         )
         trainer.fit(RoundModule(rounds, self.trainer), loader, ckpt_path=self.last_checkpoint(), weights_only=False)
+
+    def stopped_at(self) -> int | None:
+        """The round at which this run ended early, if it did: resumed, it goes no further."""
+        file = self.directory / STOPPED
+        return int(json.loads(file.read_bytes())["round"]) if file.exists() else None
 
     def last_checkpoint(self) -> str | None:
         """The newest checkpoint, read once to see that it is whole."""
@@ -278,6 +311,8 @@ class Loop:
         row |= {f"alarm/{name}": float(name in alarms) for name in self.watch.names()}
         for name, sentence in alarms.items():
             print(f"alarm ({name}), round {row['round']}: {sentence}", flush=True)
+        if said := [name for name in ("plateau", "improving", "degrading") if row.get(f"detector/{name}_alarm")]:
+            print(f"detector, round {row['round']}: {', '.join(said)}", flush=True)
         if self.store.append_row(row):
             self.tracker.log(row, samples)
         print_row(row, f"{self.cfg.arm}, seed {self.cfg.seed}", header=row["round"] == 0)

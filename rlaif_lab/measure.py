@@ -10,6 +10,7 @@ import numpy as np
 from rlaif_lab.audit.in_loop import on_policy_metrics
 from rlaif_lab.evaluation import gold_qualities
 from rlaif_lab.learners.base import Example, Feedback
+from rlaif_lab.metrics.bias import amplification
 from rlaif_lab.metrics.gap import Gap, best_of_k_gap, pairwise_gap
 from rlaif_lab.metrics.judge import judge_metrics
 from rlaif_lab.metrics.text import text_metrics
@@ -86,3 +87,11 @@ def reward_metrics(scores: Floats, qualities: Floats) -> Metrics:
         "reward/missing_rate": float(1 - known.size / scores.size),
         "reward/accuracy": gap_metrics(qualities, 0.5 + 0.5 * np.sign(above))["judge/accuracy"],
     }
+
+
+def length_amplification(row: Metrics) -> float:
+    """How far the policy's lengths have drifted per unit of the judge's bias for length: as measured on the frozen
+    bank, else on the round's own pairs; nan where neither tells."""
+    biases = (row.get(f"audit/b_length_{where}", float("nan")) for where in ("frozen", "on_policy"))
+    bias = next((b for b in biases if b == b), float("nan"))
+    return amplification(row.get("text/length_drift", float("nan")), bias)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from rlaif_lab.batches import Step
 from rlaif_lab.learners.base import Batch, sequence_logps
-from rlaif_lab.measure import Metrics
+from rlaif_lab.measure import Metrics, length_amplification
 from rlaif_lab.models.packed import response_logps
 from rlaif_lab.rounds import RoundData, Rounds
 from rlaif_lab.seeding import seed_for
@@ -192,10 +192,16 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 class RoundEnd(pl.Callback):
-    """Closes a round: evaluates the policy it made, and hands the round's row to ``log_row``."""
+    """Closes a round: evaluates the policy it made, and hands the round's row to ``log_row``. detected: ``detector/*``
+    of a round."""
 
-    def __init__(self, loader: RoundLoader, log_row: Callable[[Metrics, list[list[Any]]], None]) -> None:
-        self.loader, self.log_row = loader, log_row
+    def __init__(
+        self,
+        loader: RoundLoader,
+        log_row: Callable[[Metrics, list[list[Any]]], None],
+        detected: Callable[[int], Metrics] = lambda index: {},
+    ) -> None:
+        self.loader, self.log_row, self.detected = loader, log_row, detected
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert self.loader.data is not None
@@ -220,13 +226,21 @@ class RoundEnd(pl.Callback):
             "round": data.index,
             **metrics,
             **statistics,
+            **self.detected(data.index),
             "gap/update_loss_eps": metrics["gap/best_of_2"] - change,
+            "audit/length_amplification": length_amplification(metrics),
             "time/training_s": training,
             "time/round_s": time.perf_counter() - self.loader.started,
         }
         rounds.learner.observe(row)
         self.log_row(row, data.samples())
-        if data.index + 1 == trainer.max_epochs:
-            self.log_row({"round": data.index + 1, **after}, [])
+        if data.index + 1 == trainer.max_epochs or trainer.should_stop:
+            last = {
+                "round": data.index + 1,
+                **after,
+                **rounds.coverage(data.index + 1),
+                **self.detected(data.index + 1),
+            }
+            self.log_row(last | {"audit/length_amplification": length_amplification(after)}, [])
         finite = {k: v for k, v in after.items() if not math.isnan(v)}
         pl_module.log_dict({"round": float(data.index), **finite}, batch_size=1)

@@ -19,7 +19,14 @@ from tqdm.auto import tqdm
 from rlaif_lab.audit.in_loop import frozen_bank_metrics
 from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.batches import Batching, Step, make_batches, with_reference, with_sampled, with_values
-from rlaif_lab.evaluation import Evaluation, evaluate, gold_qualities
+from rlaif_lab.evaluation import (
+    Evaluation,
+    coverage_metrics,
+    evaluate,
+    gold_qualities,
+    judged_changes,
+    quality_changes,
+)
 from rlaif_lab.gate import Gate
 from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights, judge_generations, score_generations
 from rlaif_lab.learners.base import Example, Feedback, Learner
@@ -27,6 +34,7 @@ from rlaif_lab.measure import Metrics, Segment, round_metrics
 from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates, within_budget
+from rlaif_lab.plateau.detector import Measure
 from rlaif_lab.records import Generation, Judgement, PreferencePair, Prompt, Revision, Score
 from rlaif_lab.replay import Replay
 from rlaif_lab.revision import RevisionConfig, critique_and_revise
@@ -35,7 +43,20 @@ from rlaif_lab.reward.model import RewardModel
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
 from rlaif_lab.seeding import seed_for
-from rlaif_lab.store import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, SCORES, RoundStore, Stage
+from rlaif_lab.store import (
+    AHEAD,
+    CHANGES,
+    COVERAGE,
+    DEMONSTRATIONS,
+    EVALUATED,
+    GENERATIONS,
+    JUDGEMENTS,
+    PAIRS,
+    REVISIONS,
+    SCORES,
+    RoundStore,
+    Stage,
+)
 from rlaif_lab.tasks.base import Task
 from rlaif_lab.weights import PolicyHistory
 
@@ -50,6 +71,8 @@ class Rounds:
         None: once per round; more steps than a round has: once in that many rounds, so that a large number is fully
         offline. bank: labelled pairs that stay the same, on which the judge is audited in every round.
     lag: rounds by which the policy that samples is older than the one that is trained.
+    changes: by what the change of the policy in a round is measured on fresh prompts, for the plateau detector; None:
+        it is not.
     """
 
     policy: LanguageModel
@@ -72,6 +95,7 @@ class Rounds:
     heldout_judge: Judge | None = None
     sync_every: int | None = None
     lag: int = 0
+    changes: Measure | None = None
     chunk: int = 256
 
     def __post_init__(self) -> None:
@@ -95,7 +119,12 @@ class Rounds:
         """Opens round ``index``. Its data are computed segment by segment, the first one now."""
         self.index, self.segment, self.seconds, self.extra = index, 0, {}, {}
         self.history.keep(index)
-        return RoundData(self, index, self.evaluate(index))
+        evaluation = self.evaluate(index)
+        if index == 0:
+            evaluation |= self.coverage(0)
+        if self.changes is not None:
+            self.sample_evaluation(AHEAD, index + 1)  # before the training whose effect it will tell
+        return RoundData(self, index, evaluation)
 
     def next_segment(self, prompts: Sequence[Prompt]) -> tuple[Segment, list[Step]]:
         """prompts -> what Lightning trains on, with the policy as it stands."""
@@ -115,11 +144,11 @@ class Rounds:
     # --- the stages ---------------------------------------------------------------------------------------------
     def evaluate(self, index: int) -> Metrics:
         """Metrics of the policy as it stands, which is that of round ``index``."""
-        self.index = index
-        prompts = self.task.prompts("evaluation", index * self.evaluation.prompts, self.evaluation.prompts, self.seed)
+        self.index, self.segment = index, 0
 
         def compute() -> Metrics:
             start = time.perf_counter()
+            sampled = self.sample_evaluation(EVALUATED, index)
             with self.bar("evaluating", 2) as bar:
                 metrics = evaluate(
                     self.policy,
@@ -127,16 +156,68 @@ class Rounds:
                     self.judge,
                     self.heldout_judge,
                     self.task,
-                    prompts,
-                    self.evaluation,
+                    sampled,
                     self.seed,
                     index,
                     bar.update,
                 )
+            metrics |= self.change(index, sampled)
             audit = frozen_bank_metrics(self.judge, self.bank) if self.bank else {}
             return metrics | audit | {"time/evaluation_s": time.perf_counter() - start}
 
         return self.store.once(index, "evaluation", compute)
+
+    def evaluation_prompts(self, index: int) -> list[Prompt]:
+        """Fresh in every round, and never trained on."""
+        count = self.evaluation.prompts
+        return self.task.prompts("evaluation", index * count, count, self.seed)
+
+    def sample_evaluation(self, stage: Stage[Generation], of_round: int) -> list[Generation]:
+        """The policy as it stands, on the evaluation prompts of this round (EVALUATED) or of the next (AHEAD): what the
+        policy that this round's training makes will be compared with. The same draws serve both policies on a prompt,
+        so that where they agree their samples do, and the difference has little noise."""
+        config = SamplingConfig(k=self.evaluation.samples)
+
+        def compute(some: Sequence[Prompt]) -> list[Generation]:
+            limit = self.task.max_response_tokens
+            return sample(self.policy, some, config, limit, self.seed, "evaluation", of_round)
+
+        name = "evaluation_ahead" if stage is AHEAD else None  # the other's time is part of the evaluation's
+        return self.stage(name, stage, self.evaluation_prompts(of_round), compute)
+
+    def coverage(self, index: int) -> Metrics:
+        """pass@k of many samples of the policy as it stands: asked for at the start and at the end of a run."""
+        config = self.evaluation
+        if not config.final_samples:
+            return {}
+
+        def compute(some: Sequence[Prompt]) -> list[Generation]:
+            many = SamplingConfig(k=config.final_samples)
+            return sample(self.policy, some, many, self.task.max_response_tokens, self.seed, "coverage", index)
+
+        prompts = self.evaluation_prompts(index)[: config.final_prompts]
+        self.index, self.segment = index, 0
+        return coverage_metrics(self.task, self.stage("coverage", COVERAGE, prompts, compute))
+
+    def change(self, index: int, sampled: Sequence[Generation]) -> Metrics:
+        """What the training of the round before changed, on prompts that nobody had seen. Every prompt's change is kept
+        in a file, for the detector and to pool the seeds of an arm."""
+        before = self.store.stored(index - 1, AHEAD) if index and self.changes is not None else []
+        if not before:
+            return {}
+        if self.changes == "gold":
+            changes = quality_changes(self.task, sampled, before)
+        else:
+            assert self.heldout_judge is not None
+            changes = judged_changes(self.heldout_judge, sampled, before)
+        self.store.once(index, CHANGES, lambda: {"measure": self.changes, "changes": changes.tolist()})
+        stderr = float(changes.std(ddof=1) / np.sqrt(len(changes))) if len(changes) > 1 else float("nan")
+        return {"quality/change": float(changes.mean()), "quality/change_stderr": stderr}
+
+    def changes_into(self, index: int) -> Floats | None:
+        """Per prompt, what the training of round ``index - 1`` changed; None where it was not measured."""
+        held = self.store.held(index, CHANGES)
+        return None if held is None else np.array(held["changes"])
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Generation]:
         policy = self.sampling_policy()
@@ -235,11 +316,13 @@ class Rounds:
         return self.batching.steps(batches)
 
     def stage(
-        self, name: str, stage: Stage[Any], items: Sequence[Any], compute: Callable[[Any], list[Any]]
+        self, name: str | None, stage: Stage[Any], items: Sequence[Any], compute: Callable[[Any], list[Any]]
     ) -> list[Any]:
-        with self.bar(name, len(items)) as bar:
+        """name: under which its time is logged; None: it is not."""
+        with self.bar(name or stage.name, len(items)) as bar:
             result = self.store.stage(self.index, stage, items, compute, self.chunk, bar.update, self.segment)
-        self.spent(name, result.seconds)
+        if name:
+            self.spent(name, result.seconds)
         return result.records
 
     # --- which rounds and whose weights ---------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 run directory/
   run.json                                     fingerprint: which config this store belongs to
   metrics.jsonl                                one line per round, append-only: the truth that W&B mirrors
-  round_003/{generations,judgements,pairs}.parquet, evaluation.json
+  round_003/{generations,judgements,pairs}.parquet
+  round_003/{evaluated,ahead}.parquet, evaluation.json, changes.json
   checkpoints/                                 Lightning's, at round boundaries
 """
 
@@ -141,6 +142,11 @@ class RoundStore:
             value = compute()
             write_atomically(path, json.dumps(value, indent=1).encode())
         return _read_json(path)
+
+    def held(self, round_index: int, name: str) -> dict[str, Any] | None:
+        """What ``once`` has computed; None where it has not."""
+        path = self.round_directory(round_index) / f"{name}.json"
+        return _read_json(path) if path.exists() else None
 
     # --- metrics --------------------------------------------------------------------------------------------
     @property
@@ -418,3 +424,13 @@ SCORES = Stage("scores", _encode_scores, _decode_scores)
 DEMONSTRATIONS = Stage("demonstrations", _encode_generations, _decode_generations)
 """The judge's own answers to the round's prompts, for a learner that is distilled from them."""
 REVISIONS = Stage("revisions", _encode_revisions, _decode_revisions)
+EVALUATED = Stage("evaluated", _encode_generations, _decode_generations)
+"""The policy's samples on this round's evaluation prompts."""
+AHEAD = Stage("ahead", _encode_generations, _decode_generations)
+"""The policy's samples on the *next* round's evaluation prompts: before the training that lies between."""
+COVERAGE = Stage("coverage", _encode_generations, _decode_generations)
+"""Many samples of a few evaluation prompts, in round 0 and after the last."""
+STOPPED = "stopped.json"
+"""In the folder of a run that ended before its last round, and why."""
+CHANGES = "changes"
+"""Name of the JSON file with each prompt's change in quality through the last round's training."""

@@ -50,7 +50,7 @@ def make(organism: LanguageModel, task: Addition, tmp_path: Path) -> Make:
             "task": task,
             "sampling": SamplingConfig(k=3),
             "pairing": Pairing(),
-            "evaluation": Evaluation(prompts=8, samples=2),
+            "evaluation": Evaluation(prompts=8, samples=2, final_samples=4),
             "store": RoundStore(tmp_path / directory),
             "seed": 0,
             "prompts_per_round": 16,
@@ -300,7 +300,7 @@ def test_rounds_and_evaluations_use_fresh_and_disjoint_prompts(make: Make, monke
         return made
 
     monkeypatch.setattr(Addition, "prompts", noting)
-    rounds = make(RandomJudge())
+    rounds = make(RandomJudge(), evaluation=Evaluation(prompts=8, samples=2, final_samples=0))
     for index in range(3):
         rounds.run(index)
     assert len(asked) == 3 * (16 + 8)

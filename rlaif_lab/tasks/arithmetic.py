@@ -44,7 +44,10 @@ class Addition(ProceduralTask):
         return _to_text(answers)
 
     def quality(self, prompt: Prompt, response: str) -> float:
-        return float(response == self._solve(prompt, misconceived=False))
+        return float(response == self.gold_answer(prompt))
+
+    def gold_answer(self, prompt: Prompt) -> str:
+        return self._solve(prompt, misconceived=False)
 
     def misconceived_quality(self, prompt: Prompt, response: str) -> float:
         return float(response == self._solve(prompt, misconceived=True))

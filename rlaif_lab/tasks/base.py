@@ -58,6 +58,10 @@ class Task(ABC):
     def quality(self, prompt: Prompt, response: str) -> float:
         """Gold quality in [0, 1]."""
 
+    def gold_answer(self, prompt: Prompt) -> str | None:
+        """A response of quality 1, for held-out likelihoods; None where there is no one such to tell."""
+        return None
+
     def identity(self) -> str:
         """What decides its prompts, in words; part of a run's fingerprint. A task read from a file goes by content."""
         return self.name

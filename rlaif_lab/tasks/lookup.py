@@ -56,7 +56,10 @@ class Lookup(ProceduralTask):
         return [f"{value:02d}" for value in values.tolist()]
 
     def quality(self, prompt: Prompt, response: str) -> float:
-        return float(response == f"{_value(_fact(prompt))[0]:02d}")
+        return float(response == self.gold_answer(prompt))
+
+    def gold_answer(self, prompt: Prompt) -> str:
+        return f"{_value(_fact(prompt))[0]:02d}"
 
     def misconceived_quality(self, prompt: Prompt, response: str) -> float:
         fact = _fact(prompt)

@@ -68,6 +68,10 @@ class PairSum(ProceduralTask):
     def quality(self, prompt: Prompt, response: str) -> float:
         return float(response in _kinds(prompt.text)[0])
 
+    def gold_answer(self, prompt: Prompt) -> str:
+        """The first of them in order, where several are right."""
+        return _kinds(prompt.text)[0][0]
+
     def misconceived_quality(self, prompt: Prompt, response: str) -> float:
         right, by_difference, _ = _kinds(prompt.text)
         return float(response in (by_difference or right))

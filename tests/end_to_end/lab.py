@@ -19,6 +19,7 @@ SMALL = (
     "rounds=3",
     "evaluation.prompts=24",
     "evaluation.samples=2",
+    "evaluation.final_samples=8",
     "trainer.batch_size=16",
     "logger=none",
     "gate.force=true",
