@@ -44,13 +44,6 @@ class Evaluation:
             raise ValueError(f"evaluation.final_samples must not be negative (0: none); got {self.final_samples}")
 
 
-def judged_win_rate(judge: Judge, comparisons: Sequence[Comparison]) -> float:
-    """P(first wins) + half the ties, both orders asked. Identical answers are a tie that no judge needs to be asked;
-    comparisons without a verdict are left out, and nan is returned when none is left."""
-    different = [c for c in comparisons if c.first != c.second]
-    return win_rate(both_orders(judge, different), len(comparisons) - len(different))
-
-
 def quality_metrics(task: Task, sampled: Sequence[Generation], greedy: Sequence[Generation]) -> dict[str, float]:
     """True quality of samples and of the greedy answer; nan for a task without gold."""
     k = len(sampled[0].responses)
@@ -136,11 +129,16 @@ def evaluate(
     ]
     truth = gold_win_rate(task, versus_base)
     metrics["quality/win_rate_vs_round_0"] = truth
+    different = [c for c in versus_base if c.first != c.second]
+    identical = len(versus_base) - len(different)
     for role, somebody in (("judge", judge), ("heldout_judge", heldout_judge)):
         if somebody is not None:
-            believed = judged_win_rate(somebody, versus_base)
+            verdicts = both_orders(somebody.evaluator(), different)
+            believed = win_rate(verdicts, identical)
             metrics[f"{role}/win_rate_vs_round_0"] = believed
             metrics[f"{role}/win_rate_minus_gold"] = believed - truth
+            if role == "judge":
+                metrics |= somebody.annotated(different, verdicts, identical)
     progress(1)
     metrics |= divergence_metrics(policy, base, sampled)
     metrics["quality/gold_nll"] = gold_nll(policy, task, prompts)

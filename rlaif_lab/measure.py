@@ -12,6 +12,7 @@ from rlaif_lab.evaluation import gold_qualities
 from rlaif_lab.learners.base import Example, Feedback
 from rlaif_lab.metrics.bias import amplification
 from rlaif_lab.metrics.gap import Gap, best_of_k_gap, pairwise_gap
+from rlaif_lab.metrics.human import human_metrics
 from rlaif_lab.metrics.judge import judge_metrics
 from rlaif_lab.metrics.text import text_metrics
 from rlaif_lab.pairing import Floats
@@ -52,6 +53,7 @@ def round_metrics(task: Task, segments: Sequence[Segment]) -> Metrics:
         "tokens/sampling": sum(len(r.token_ids) for g in generations for r in g.responses),
         "tokens/judging": sum(j.tokens for j in judgements),
         "cost/judging_usd": sum(j.cost_usd for j in judgements),
+        **human_metrics(judgements),
     }
     scores = [s.feedback.scores for s in segments if s.feedback.scores is not None]
     if scores:

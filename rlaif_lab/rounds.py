@@ -162,7 +162,7 @@ class Rounds:
                     bar.update,
                 )
             metrics |= self.change(index, sampled)
-            audit = frozen_bank_metrics(self.judge, self.bank) if self.bank else {}
+            audit = frozen_bank_metrics(self.judge.evaluator(), self.bank) if self.bank else {}
             return metrics | audit | {"time/evaluation_s": time.perf_counter() - start}
 
         return self.store.once(index, "evaluation", compute)
@@ -209,7 +209,7 @@ class Rounds:
             changes = quality_changes(self.task, sampled, before)
         else:
             assert self.heldout_judge is not None
-            changes = judged_changes(self.heldout_judge, sampled, before)
+            changes = judged_changes(self.heldout_judge.evaluator(), sampled, before)
         self.store.once(index, CHANGES, lambda: {"measure": self.changes, "changes": changes.tolist()})
         stderr = float(changes.std(ddof=1) / np.sqrt(len(changes))) if len(changes) > 1 else float("nan")
         return {"quality/change": float(changes.mean()), "quality/change_stderr": stderr}

@@ -81,6 +81,18 @@ class Judge(ABC):
         """One direct score per response, for judges that declare ``gives_scores``."""
         raise ValueError(f"judge {self.name!r} compares responses and gives no score of a single one")
 
+    def evaluator(self) -> Judge:
+        """The judge that measures with what this one trains with: itself, except for one that buys some of its training
+        labels from people."""
+        return self
+
+    def annotated(
+        self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
+    ) -> dict[str, float]:
+        """What people say of the evaluation's comparisons with round 0, for a judge that asks some: metrics. verdicts:
+        the evaluator's, both orders. identical: further comparisons, of equal texts."""
+        return {}
+
     def language_model(self) -> LanguageModel:
         """The judging model as of now, for judges that declare ``writes``."""
         raise ValueError(f"judge {self.name!r} is no language model, so it has no answers of its own")

@@ -11,9 +11,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from rlaif_lab.config import build, check_target, config_dir, targets
+from rlaif_lab.judges.annotator import SimulatedAnnotator
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.cached import CachedJudge
 from rlaif_lab.judges.constitution import ConstitutionJudge
+from rlaif_lab.judges.human_budget import HumanBudget
 from rlaif_lab.judges.oracle import OracleJudge, RandomJudge
 from rlaif_lab.judges.panel import Panel
 from rlaif_lab.judges.prompted import PromptedJudge
@@ -58,6 +60,14 @@ def test_a_panel_of_ones_own_choosing() -> None:
 def test_a_judge_that_only_evaluates_may_be_composed_as_well() -> None:
     judge = built("judge@heldout_judge=cached", "judge@heldout_judge.of=pointwise", family="heldout_judge")
     assert isinstance(judge, CachedJudge) and judge.gives_scores
+
+
+def test_people_help_any_judge_and_the_second_one_is_loaded_only_if_asked() -> None:
+    judge = built("judge=human_budget", "judge@judge.of=stronger", "judge.share=0.5", "judge.human.flip=0")
+    assert isinstance(judge, HumanBudget) and isinstance(judge.human.of, SimulatedAnnotator)
+    assert (judge.share, judge.human.of.flip, judge.sees_gold, len(judge.sources())) == (0.5, 0.0, True, 1)
+    judge = built("judge=human_budget", "judge@judge.second=stronger_verdict", "judge.routing=disagreement")
+    assert len(judge.sources()) == 1 and "verdict" in judge.describe()
 
 
 def test_another_model_judges_by_prompt(tmp_path: Path) -> None:
