@@ -95,7 +95,6 @@ class Loop:
                     f"{role} {judge.name!r} needs gold, and task {self.task.name!r} has none; use another judge"
                 )
         self.check_learner()
-        self.check_detector()
         if cfg.lag and cfg.sync_every is not None:
             raise ValueError(f"lag={cfg.lag} and sync_every={cfg.sync_every} both say whose policy samples: set one")
         needs: tuple[tuple[Split, int, int], ...] = (
@@ -110,6 +109,7 @@ class Loop:
                     f"task {self.task.name!r} has {self.task.available(split)} prompts in its {split!r} split, but "
                     f"{rounds} x {each} fresh ones are needed; lower rounds or the prompts per round"
                 )
+        self.check_detector()
         for source in self.sources().values():
             source.check(self.task)
         for judge in (self.judge, self.heldout_judge):
@@ -121,6 +121,11 @@ class Loop:
         detector = self.detector
         if detector is None:
             return
+        if self.cfg.rounds > detector.horizon:
+            raise ValueError(
+                f"detector.horizon={detector.horizon} rounds is what the detector's alpha is good for, but rounds="
+                f"{self.cfg.rounds}; set detector.horizon to at least that"
+            )
         if detector.measure == "heldout_judge" and self.heldout_judge is None:
             raise ValueError("detector.measure=heldout_judge needs a held-out judge, e.g. judge@heldout_judge=stronger")
         if detector.stop_on_plateau and detector.measure == "gold" and not self.task.has_gold:
@@ -261,7 +266,7 @@ class Loop:
             save_top_k=2,
             save_on_train_epoch_end=True,
         )
-        detection = PlateauDetector(self.detector, loader, self.cfg.rounds) if self.detector else None
+        detection = PlateauDetector(self.detector, loader) if self.detector else None
         detected = detection.metrics_of if detection else lambda index: {}
         callbacks: list[pl.Callback] = [RoundEnd(loader, self.log_round, detected), checkpoints]
         trainer = pl.Trainer(

@@ -13,13 +13,10 @@ from rlaif_lab.store import STOPPED, write_atomically
 
 
 class PlateauDetector(pl.Callback):
-    """Weighs the evidence after each round. Comes before ``RoundEnd``, which logs ``metrics_of`` the round.
+    """Weighs the evidence after each round. Comes before ``RoundEnd``, which logs ``metrics_of`` the round."""
 
-    rounds: T of the run, for which the bound on false alarms holds.
-    """
-
-    def __init__(self, detector: Detector, loader: RoundLoader, rounds: int) -> None:
-        self.detector, self.loader, self.rounds = detector, loader, rounds
+    def __init__(self, detector: Detector, loader: RoundLoader) -> None:
+        self.detector, self.loader = detector, loader
         self.held: list[Evidence] = []  # the last two rounds': the one that is to be logged, and the newest
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -29,7 +26,7 @@ class PlateauDetector(pl.Callback):
         changes = rounds.changes_into(index)
         if changes is None or len(changes) == 0:
             return
-        newest = step(self.detector, self.held[-1] if self.held else nothing_yet(), [changes], self.rounds, index)
+        newest = step(self.detector, self.held[-1] if self.held else nothing_yet(), [changes], index)
         self.held = [*self.held[-1:], newest]
         if self.detector.stop_on_plateau and "plateaued" in newest.alarms:
             content = {"round": index, "reason": "plateau", "since": newest.since["plateaued"]}
@@ -39,7 +36,7 @@ class PlateauDetector(pl.Callback):
     def metrics_of(self, round_index: int) -> dict[str, float]:
         """``detector/*`` of this round; nothing where no change was measured."""
         found = [evidence for evidence in self.held if evidence.round_index == round_index]
-        return metrics(self.detector, found[0], self.rounds) if found else {}
+        return metrics(self.detector, found[0]) if found else {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"held": [evidence.to_json() for evidence in self.held]}

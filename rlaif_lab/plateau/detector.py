@@ -48,14 +48,15 @@ PRIOR_SQUARE, PRIOR_PROMPTS = 0.1, 64
 class Detector:
     """delta: gain per round below which the loop counts as having stopped; fixed before the run. alpha: probability of
     any false alarm within the horizon, all three processes together; ``plateau_share`` of it is the plateau's, the
-    mirrors have half of the rest each. horizon: rounds the bound holds for; None: those of the run.
+    mirrors have half of the rest each. horizon: rounds the bound holds for, which a run may not exceed. It is no run's
+    own number of rounds, so that a run can be extended without its earlier evidence being weighed anew.
     stop_on_plateau: end the run at the first plateau alarm. measure: see Measure.
     """
 
     delta: float = 0.01
     alpha: float = 0.05
     plateau_share: float = 0.6
-    horizon: int | None = None
+    horizon: int = 20
     stop_on_plateau: bool = False
     measure: Measure = "gold"
 
@@ -66,15 +67,15 @@ class Detector:
             raise ValueError(f"detector.alpha is a probability and must lie in (0, 1); got {self.alpha}")
         if not 0.0 < self.plateau_share < 1.0:
             raise ValueError(f"detector.plateau_share must lie in (0, 1); got {self.plateau_share}")
-        if self.horizon is not None and self.horizon < 1:
-            raise ValueError(f"detector.horizon must be at least 1 round, or null; got {self.horizon}")
+        if self.horizon < 1:
+            raise ValueError(f"detector.horizon must be at least 1 round; got {self.horizon}")
         if self.measure not in get_args(Measure):
             raise ValueError(f"detector.measure must be one of {', '.join(get_args(Measure))}; got {self.measure!r}")
 
-    def threshold(self, state: State, rounds: int) -> float:
-        """Evidence from which on there is an alarm, in a run of ``rounds``."""
+    def threshold(self, state: State) -> float:
+        """Evidence from which on there is an alarm."""
         share = self.plateau_share if state == "plateaued" else (1.0 - self.plateau_share) / 2
-        return (self.horizon or rounds) / (self.alpha * share)
+        return self.horizon / (self.alpha * share)
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,11 @@ def nothing_yet() -> Evidence:
     )
 
 
-def step(
-    detector: Detector, before: Evidence, changes: Sequence[Floats], rounds: int, round_index: int | None = None
-) -> Evidence:
+def step(detector: Detector, before: Evidence, changes: Sequence[Floats], round_index: int | None = None) -> Evidence:
     """One round further.
 
-    changes: per seed (one array for a single run) the change on each fresh prompt, (n,) in [-1, 1]. rounds: T of the
-    run. round_index: of the policy after the change; None: the round after ``before``'s. Raises ValueError for a change
-    outside [-1, 1] or nan.
+    changes: per seed (one array for a single run) the change on each fresh prompt, (n,) in [-1, 1]. round_index: of the
+    policy after the change; None: the round after ``before``'s. Raises ValueError for a change outside [-1, 1] or nan.
     """
     pooled = np.concatenate([np.asarray(seed, dtype=np.float64) for seed in changes])
     if not (np.abs(pooled) <= 1.0).all():
@@ -145,7 +143,7 @@ def step(
         run = 0.0 if restarted else max(0.0, before.log_runs[state])  # the stretch with most evidence for it
         log_runs[state] = run + logs[1]
         since[state] = before.since[state] if run > 0.0 else index - 1
-        if math.fsum(sums[state]) / len(STAKES) >= detector.threshold(state, rounds):
+        if math.fsum(sums[state]) / len(STAKES) >= detector.threshold(state):
             alarms.append(state)
     count = before.prompts + len(pooled)
     square = (before.square * before.prompts + float(np.square(pooled).sum())) / count
@@ -166,21 +164,21 @@ def log_bet(changes: Floats, delta: float, state: State, stake: float, square: f
     return float(np.log1p(-bets).sum())
 
 
-def trace(detector: Detector, changes: Sequence[Sequence[Floats]], rounds: int) -> list[Evidence]:
-    """After each round. changes: [round][seed], of the rounds 1, 2, ...; rounds: T of the run."""
+def trace(detector: Detector, changes: Sequence[Sequence[Floats]]) -> list[Evidence]:
+    """After each round. changes: [round][seed], of the rounds 1, 2, ..."""
     evidence, found = nothing_yet(), []
     for of_round in changes:
-        evidence = step(detector, evidence, of_round, rounds)
+        evidence = step(detector, evidence, of_round)
         found.append(evidence)
     return found
 
 
-def metrics(detector: Detector, evidence: Evidence, rounds: int) -> dict[str, float]:
+def metrics(detector: Detector, evidence: Evidence) -> dict[str, float]:
     """``detector/*`` of a round."""
     names: dict[State, str] = {"plateaued": "plateau", "improving": "improving", "degrading": "degrading"}
     found = {f"detector/{name}_evidence": evidence.value(state) for state, name in names.items()}
     found |= {f"detector/{name}_alarm": float(state in evidence.alarms) for state, name in names.items()}
     return found | {
-        "detector/plateau_threshold": detector.threshold("plateaued", rounds),
-        "detector/mirror_threshold": detector.threshold("improving", rounds),
+        "detector/plateau_threshold": detector.threshold("plateaued"),
+        "detector/mirror_threshold": detector.threshold("improving"),
     }

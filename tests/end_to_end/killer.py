@@ -17,13 +17,14 @@ from rlaif_lab.run import main
 calls = 0
 
 
-def deadly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, whose call number ``call`` (from 0) does its work and then dies before handing it over."""
+def deadly(function: Callable[..., Any], counts: Callable[..., bool] = lambda *args: True) -> Callable[..., Any]:
+    """The same function, whose call number ``call`` (from 0, of those that count) does its work and then dies before
+    handing it over."""
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         global calls
         result = function(*args, **kwargs)
-        calls += 1
+        calls += counts(*args)
         if calls > call:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
@@ -38,7 +39,9 @@ rounds.Rounds.__dataclass_fields__["chunk"].default = 32
 rounds.Rounds.__init__.__defaults__ = (*rounds.Rounds.__init__.__defaults__[:-1], 32)  # type: ignore[index]
 
 if stage == "generating":
-    rounds.sample = deadly(rounds.sample)
+    rounds.sample = deadly(rounds.sample, lambda *args: "rounds" in args[4:])
+elif stage == "sampling to evaluate":
+    rounds.sample = deadly(rounds.sample, lambda *args: "rounds" not in args[4:])
 elif stage == "judging":
     rounds.judge_generations = deadly(rounds.judge_generations)
 elif stage == "training":

@@ -24,6 +24,7 @@ SMALL = (
     "sampler.k=2",
     "evaluation.prompts=4",
     "evaluation.samples=2",
+    "evaluation.final_samples=0",
     "trainer.batch_size=4",
     "trainer.warmup_steps=0",
     "trainer.learning_rate=3e-3",

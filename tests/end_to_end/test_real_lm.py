@@ -24,7 +24,15 @@ from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.tasks.prompts_file import PromptsFile
 
 TASK = PromptsFile(None, 8)
-COMMON = ("policy=hf", "task=open_prompts", "learner=dpo", "rounds=2", "evaluation.samples=2", "logger=none")
+COMMON = (
+    "policy=hf",
+    "task=open_prompts",
+    "learner=dpo",
+    "rounds=2",
+    "evaluation.samples=2",
+    "evaluation.final_samples=0",
+    "logger=none",
+)
 SMALL = (
     *COMMON,
     "task.max_response_tokens=12",

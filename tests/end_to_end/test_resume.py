@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import torch
 from end_to_end.lab import SMALL, environment, killed_lab, lab, rows, weights
 
 EVERYWHERE = (
+    ("sampling to evaluate", 1),  # round 0, the coverage
+    ("sampling to evaluate", 0),  # round 0, the next round's prompts
     ("generating", 1),  # round 0, second chunk of three
     ("judging", 1),
     ("training", 2),
@@ -55,6 +58,12 @@ def optimizer_state(run: Path) -> dict:
     return torch.load(checkpoints[-1], weights_only=False)["optimizer_states"][0] if checkpoints else {}
 
 
+def detector_state(run: Path) -> list:
+    """The evidence in the newest checkpoint."""
+    newest = sorted((run / "checkpoints").glob("*.ckpt"))[-1:]
+    return [torch.load(file, weights_only=False)["callbacks"]["PlateauDetector"]["held"] for file in newest]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("setting", "deaths"), SETTINGS.values(), ids=SETTINGS)
 def test_killed_and_resumed_equals_straight(
@@ -74,6 +83,7 @@ def test_killed_and_resumed_equals_straight(
     assert rows(run) == rows(straight)
     assert weights(run) == weights(straight)
     torch.testing.assert_close(optimizer_state(run), optimizer_state(straight), rtol=0, atol=0)
+    assert detector_state(run) == detector_state(straight)
     assert not list(run.glob("round_*/.*")), "part files are gone once their stage is whole"
 
 
@@ -103,9 +113,29 @@ def test_more_rounds_extend_a_finished_run(cache: Path, tmp_path: Path) -> None:
     assert weights(long) == weights(extended)
     by_round = {row["round"]: row for row in rows(extended)}
     assert list(by_round.values()) == rows(long)
+    assert detector_state(extended) == detector_state(long) != []
 
     files = {file: file.read_bytes() for file in long.rglob("*") if file.is_file() and file.suffix != ".yaml"}
     assert lab(cache, *SMALL, f"hydra.run.dir={long}", "resume=true", cwd=tmp_path).returncode == 0
     del files[long / "config.json"]  # tells resume=true
     assert {file: file.read_bytes() for file in files} == files, "a finished run, resumed, stays as it is"
-    assert not list(long.glob("round_003/*.parquet"))
+    assert not (long / "round_003" / "generations.parquet").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_stops_on_its_plateau_is_whole_and_goes_no_further_when_resumed(cache: Path, tmp_path: Path) -> None:
+    """This policy learns nothing in a round, least of all .3."""
+    run = tmp_path / "run"
+    stop = ("detector.delta=0.3", "detector.stop_on_plateau=true", f"hydra.run.dir={run}")
+    died = killed_lab(cache, "writing metrics", 0, *SMALL, *stop, cwd=tmp_path)
+    assert died.returncode == -signal.SIGKILL
+    for _ in range(2):
+        done = lab(cache, *SMALL, *stop, "resume=true", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        logged = rows(run)
+        assert [row["round"] for row in logged] == [0, 1]
+        assert logged[-1]["detector/plateau_alarm"] == 1.0
+        assert logged[-1]["detector/plateau_evidence"] >= logged[-1]["detector/plateau_threshold"]
+        assert "coverage/pass_at_8" in logged[-1]
+        assert json.loads((run / "stopped.json").read_text())["round"] == 1
+        assert (run / "policy" / "model.safetensors").exists()
