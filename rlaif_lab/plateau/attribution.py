@@ -1,31 +1,73 @@
-"""Why an arm stopped, from the identity gain = D x I - eps (SCIENCE: plateau attribution)."""
+"""Why an arm stopped.
+
+What true quality gains in a round is what best of two by this judge would gain, less what the update loses of it:
+
+    gain = gap - eps,    gap = D x I     (D: how much the samples differ in quality; I: how well the judge tells)
+
+so a loop stops because D -> 0 (the policy has sharpened, there is nothing left to choose from), because I -> 0 (the
+judge cannot tell), or because eps ~ gap (the judge is right, the optimiser does not take it up). The three are not
+symmetric: at a full stop the gain is 0, and eps equals the gap whatever made the gap small. The optimiser is therefore
+named only where D and I have *not* fallen.
+
+The first rounds are compared with the last, max(2, T / 4) of each; the seed is the unit. In this order:
+
+- `still going`    the detector says improving; or it says nothing, and the gain of the last rounds is above 0
+- `misled`         I in the last rounds is below 0: the judge prefers the worse answer
+- `judge limit`    I in the last rounds is not above 0, or at most .1 (the better answer in 55 % of pairs); or I has
+                   fallen to half or less, and D has not
+- `sharpened out`  D has fallen to half or less, and I has not; or D was never above .02
+- `mixed`          both have fallen to half or less
+- `optimiser`      neither has, and the last rounds gain less than a fifth of the gap
+- `unclear`        none of these
+
+"To half or less" is said of the means over seeds, with two seeds or more only where the interval of the paired change
+lies below 0 as well.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rlaif_lab.report.statistics import Interval
+import numpy as np
+import numpy.typing as npt
 
-Cause = Literal["still going", "sharpened out", "judge limit", "misled", "optimiser", "mixed", "unclear", "unknown"]
+from rlaif_lab.plateau.verdict import State, recent
+from rlaif_lab.report.statistics import Interval, t_interval
+
+Floats = npt.NDArray[np.float64]
+Cause = Literal["still going", "misled", "judge limit", "sharpened out", "mixed", "optimiser", "unclear", "unknown"]
+
+FALLEN = 0.5
+AT_CHANCE = 0.1
+NOTHING_TO_CHOOSE = 0.02
+UPTAKE = 0.2
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A quantity in the first rounds and in the last: means over seeds with their intervals. change: late minus early,
+    """A quantity in the first rounds and in the last: means over seeds, with intervals. change: late minus early,
     paired by seed."""
 
     early: Interval
     late: Interval
     change: Interval
 
+    @property
+    def fallen(self) -> bool:
+        """To half or less, and the seeds agree on the direction."""
+        agreed = math.isnan(self.change.high) or self.change.high < 0.0
+        return self.late.mean <= FALLEN * self.early.mean and agreed
+
 
 @dataclass(frozen=True)
 class Attribution:
     """cause, and ``sentence``, which names the numbers it rests on.
 
-    diversity: D. informativeness: I. gap: D x I, what best of two by this judge gains. update_loss: eps.
-    gain: gap - eps, of true quality per round. early, late: first and last round of either window.
+    diversity: D. informativeness: I. gap: D x I. update_loss: eps. gain: gap - eps, of true quality per round.
+    early, late: first and last round of either window. seeds: that it is taken over.
     """
 
     cause: Cause
@@ -38,3 +80,126 @@ class Attribution:
     early: tuple[int, int]
     late: tuple[int, int]
     seeds: int
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One seed, rounds 0 .. T - 1, each (T,), nan where undefined: D, D x I, eps."""
+
+    diversity: Floats
+    gap: Floats
+    update_loss: Floats
+
+
+def attribution(
+    seeds: Mapping[int, Factors], state: State = "undecided", confidence: float = 0.95
+) -> Attribution | None:
+    """None where no seed has its D, gap and eps in both windows, as without gold. state: the detector's, of the arm.
+    Pure, and the same whatever the order of the seeds."""
+    windows: dict[int, tuple[slice, slice]] = {}
+    for seed in sorted(seeds):
+        rounds = len(seeds[seed].gap)
+        w = recent(rounds)
+        if rounds >= 2 * w or rounds >= 2:
+            w = min(w, rounds // 2)
+            windows[seed] = slice(0, w), slice(rounds - w, rounds)
+    means = {seed: [_means(seeds[seed], part) for part in both] for seed, both in windows.items()}
+    means = {seed: both for seed, both in means.items() if np.isfinite(both).all()}
+    if not means:
+        return None
+    values = np.array(list(means.values()))  # (seeds, 2 windows, 5 quantities)
+
+    def phase(quantity: int) -> Phase:
+        early, late = values[:, 0, quantity], values[:, 1, quantity]
+        return Phase(*(t_interval(v.tolist(), confidence) for v in (early, late, late - early)))
+
+    diversity, gap, loss, gain, informativeness = (phase(quantity) for quantity in range(5))
+    cause = _cause(diversity, informativeness, gap, gain, state)
+    first, last = max((windows[seed] for seed in means), key=lambda both: both[1].stop)
+    return Attribution(
+        cause,
+        _sentence(cause, diversity, informativeness, gap, gain),
+        diversity,
+        informativeness,
+        gap,
+        loss,
+        gain,
+        (first.start, first.stop - 1),
+        (last.start, last.stop - 1),
+        len(means),
+    )
+
+
+def _means(seed: Factors, window: slice) -> list[float]:
+    """D, gap, eps, gain and I of a window. I is the ratio of means, so that a round without a differing pair, in which
+    it is undefined, does not count more than its pairs do."""
+    diversity, gap, loss = (float(v[window].mean()) for v in (seed.diversity, seed.gap, seed.update_loss))
+    return [diversity, gap, loss, gap - loss, gap / diversity if diversity > 0 else 0.0]
+
+
+def _cause(diversity: Phase, informativeness: Phase, gap: Phase, gain: Phase, state: State) -> Cause:
+    late = informativeness.late
+    low, high = (late.mean if math.isnan(limit) else limit for limit in (late.low, late.high))
+    rising = gain.late.low > 0.0
+    if state == "improving" or (state == "undecided" and rising):
+        return "still going"
+    if high < 0.0 and late.mean < -AT_CHANCE:
+        return "misled"
+    if low <= 0.0 or late.mean <= AT_CHANCE:
+        return "judge limit"
+    sharpened = diversity.fallen or diversity.late.mean <= NOTHING_TO_CHOOSE
+    if sharpened and informativeness.fallen:
+        return "mixed"
+    if informativeness.fallen:
+        return "judge limit"
+    if sharpened:
+        return "sharpened out"
+    return "optimiser" if gain.late.mean < UPTAKE * gap.late.mean else "unclear"
+
+
+def _sentence(cause: Cause, diversity: Phase, informativeness: Phase, gap: Phase, gain: Phase) -> str:
+    d, i = _moved("D", diversity), _moved("I", informativeness)
+    left = (
+        f"of the {_number(gap.late.mean, True)} that best of two by this judge would still gain a round, "
+        f"the policy gains {_number(gain.late.mean, True)}"
+    )
+    if cause == "still going":
+        first = _number(gain.early.mean, True)
+        return f"still going: the last rounds gain {_signed(gain.late)} each, the first {first}; {d}, {i}"
+    if cause == "misled":
+        return f"misled: the judge prefers the worse answer, I is {_signed(informativeness.late)}; {d}"
+    if cause == "judge limit" and not informativeness.fallen:
+        return f"judge limit: the judge cannot tell better from worse, I is {_signed(informativeness.late)}; {d}"
+    if cause == "judge limit":
+        return f"judge limit: {i}, while {d}; {left}"
+    if cause == "sharpened out":
+        return f"sharpened out: {d}, while {i}; {left}"
+    if cause == "mixed":
+        return f"mixed: both {d} and {i}; {left}"
+    if cause == "optimiser":
+        return f"optimiser: {d} and {i}, but {left}"
+    return f"unclear: {d}, {i}; {left}"
+
+
+def _moved(name: str, phase: Phase) -> str:
+    """``D fell from .19 to .08``; ``stayed at`` where the difference does not stand out."""
+    before, after = _number(phase.early.mean), _number(phase.late.mean)
+    change = phase.change
+    same = before == after or (not math.isnan(change.low) and change.low <= 0.0 <= change.high)
+    if same and abs(change.mean) < 0.1 * abs(phase.early.mean) + 0.005:
+        return f"{name} stayed at {after}" if before == after else f"{name} stayed near {after}"
+    if same:
+        return f"{name} went from {before} to {after}"
+    return f"{name} {'fell' if change.mean < 0 else 'rose'} from {before} to {after}"
+
+
+def _number(value: float, signed: bool = False) -> str:
+    """Three digits below .1, else two: .084, .19; a leading 0 is left out."""
+    text = f"{value:{'+' if signed else ''}.{3 if abs(value) < 0.0995 else 2}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def _signed(interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return _number(interval.mean, True)
+    return f"{_number(interval.mean, True)} ({_number(interval.low, True)} to {_number(interval.high, True)})"

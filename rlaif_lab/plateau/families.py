@@ -1,17 +1,48 @@
-"""Which kind of curve an arm follows: families compared by the error on a seed that they have not seen."""
+"""Which kind of curve an arm follows: families compared by their error on a seed that they have not seen.
+
+Each family is fitted by least squares to the rounds of all seeds but one, and predicts the one left out; the error is
+the root mean square over its rounds. A family with more parameters gets nothing for free this way. With d the square
+root of the KL divergence to the initial policy (nats per sequence):
+
+    constant      Q_t = a
+    linear        Q_t = a + b t
+    exponential   Q_t = a - b exp(-t / tau)
+    power law     Q_t = a - b (1 + t)^-c
+    hump          Q_t = a + d (alpha - beta log d)     over-optimisation (Gao et al. 2210.10760, the form for RL)
+
+Exponential and power law are linear but for one parameter, which is searched on a grid (variable projection).
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlaif_lab.report.statistics import Interval
+import numpy as np
+import numpy.typing as npt
+
+from rlaif_lab.report.statistics import Interval, t_interval
+
+Floats = npt.NDArray[np.float64]
+GRID = 200  # values of the parameter that is not linear
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One seed: quality (n,) at ``rounds`` (n,), and KL to the initial policy in nats (n,), None where it was not
+    measured."""
+
+    rounds: Floats
+    quality: Floats
+    kl: Floats | None = None
 
 
 @dataclass(frozen=True)
 class FamilyError:
     """One family. error: root mean square error per round on the seed left out, mean over seeds with its interval.
     behind: its error minus the best family's, paired by seed; 0 throughout for the best itself.
-    parameters: of the fit to the other seeds, by name."""
+    parameters: of the fit to all seeds, by the names of the module's formulas."""
 
     name: str
     error: Interval
@@ -21,12 +52,130 @@ class FamilyError:
 
 @dataclass(frozen=True)
 class Families:
-    """errors: the best family first. sentence: which wins, and by how much."""
+    """errors: the best family first. sentence: which wins, and by how much. turned: whether the hump is the best and
+    its top lies within the distances seen, so that quality has turned."""
 
     errors: tuple[FamilyError, ...]
     sentence: str
     seeds: int
+    turned: bool
 
     @property
     def best(self) -> str:
         return self.errors[0].name
+
+    def named(self, name: str) -> FamilyError | None:
+        return next((error for error in self.errors if error.name == name), None)
+
+
+def compare(seeds: Mapping[int, Seen], confidence: float = 0.95) -> Families | None:
+    """None for fewer than 2 seeds. The hump takes part only where every seed has its KL. Seeds may differ in length.
+    Pure, and the same whatever the order of the seeds."""
+    known = [seeds[seed] for seed in sorted(seeds)]
+    if len(known) < 2 or min(len(seen.rounds) for seen in known) < 2:
+        return None
+    names = [name for name in PARAMETERS if name != "hump" or all(seen.kl is not None for seen in known)]
+    fits = {name: _fits(name, known) for name in names}
+    errors = {
+        name: [_error(held_out, fit) for held_out, fit in zip(known, fits[name][1:], strict=True)] for name in names
+    }
+    best = min(names, key=lambda name: sum(errors[name]))
+    found = [
+        FamilyError(
+            name,
+            t_interval(errors[name], confidence),
+            t_interval([mine - its for mine, its in zip(errors[name], errors[best], strict=True)], confidence),
+            fits[name][0].parameters,
+        )
+        for name in sorted(names, key=lambda name: sum(errors[name]))
+    ]
+    return Families(tuple(found), _sentence(found), len(known), best == "hump" and _turned(found[0], known))
+
+
+def _error(seen: Seen, fitted: Fit) -> float:
+    return float(np.sqrt(np.mean((fitted.predict(seen) - seen.quality) ** 2)))
+
+
+def _sentence(found: Sequence[FamilyError]) -> str:
+    first, second = found[0], found[1]
+    close = [error.name for error in found[1:] if error.behind.low <= 0.0]
+    text = f"{first.name} predicts a seed left out best (error {first.error.mean:.4f} per round)"
+    if close:
+        return f"{text}; {' and '.join(close)} {'is' if len(close) == 1 else 'are'} not shown to be worse"
+    return f"{text}; next is {second.name}, worse by {second.behind.mean:.4f}"
+
+
+def _turned(hump: FamilyError, seeds: Sequence[Seen]) -> bool:
+    """d (alpha - beta log d) has its top at exp(alpha / beta - 1), if beta > 0; whether the seeds went well past it."""
+    alpha, beta = hump.parameters["alpha"], hump.parameters["beta"]
+    furthest = float(np.mean([np.sqrt(seen.kl.max()) for seen in seeds if seen.kl is not None]))
+    return beta > 0 and alpha / beta - 1.0 < math.log(0.9 * furthest)
+
+
+# --- fitting ----------------------------------------------------------------------------------------------------------
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "constant": ("a",),
+    "linear": ("a", "b"),
+    "exponential": ("a", "b", "tau"),
+    "power law": ("a", "b", "c"),
+    "hump": ("a", "alpha", "beta"),
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A family with its parameters, by the names of the module's formulas."""
+
+    family: str
+    parameters: dict[str, float]
+
+    def predict(self, seen: Seen) -> Floats:
+        """Quality (n,) at the rounds (or distances) of ``seen``."""
+        names = PARAMETERS[self.family]
+        shape = np.array([self.parameters[names[-1]]])
+        linear = _columns(self.family, seen, shape)[0]
+        result: Floats = linear @ np.array([self.parameters[name] for name in names[: linear.shape[1]]])
+        return result
+
+
+def _columns(family: str, seen: Seen, shapes: Floats) -> Floats:
+    """What the linear parameters are multiplied by, for each value of the one that is not: (shapes, n, linear)."""
+    t = np.broadcast_to(seen.rounds, (len(shapes), len(seen.rounds)))
+    ones, shapes = np.ones_like(t), shapes[:, None]
+    if family == "constant":
+        return ones[:, :, None]
+    if family == "linear":
+        return np.stack([ones, t], 2)
+    if family == "exponential":
+        return np.stack([ones, -np.exp(-t / shapes)], 2)
+    if family == "power law":
+        return np.stack([ones, -((1.0 + t) ** -shapes)], 2)
+    assert family == "hump" and seen.kl is not None
+    d = np.broadcast_to(np.sqrt(np.maximum(seen.kl, 0.0)), t.shape)
+    return np.stack([ones, d, -d * np.log(np.where(d > 0, d, 1.0))], 2)
+
+
+def _shapes(family: str, last_round: float) -> Floats:
+    """Values tried for the parameter that is not linear; one placeholder where all are."""
+    if family == "exponential":
+        return np.geomspace(0.2, 10.0 * last_round, GRID)
+    return np.geomspace(0.01, 10.0, GRID) if family == "power law" else np.zeros(1)
+
+
+def _fits(family: str, seeds: Sequence[Seen]) -> list[Fit]:
+    """Of all seeds, then without the first, without the second, ...: least squares over all rounds, from each seed's
+    normal equations, which add up."""
+    shapes = _shapes(family, max(float(seen.rounds[-1]) for seen in seeds))
+    designs = [_columns(family, seen, shapes) for seen in seeds]
+    squares = np.stack([np.einsum("knp,knq->kpq", design, design) for design in designs])  # (seeds, shapes, p, p)
+    products = np.stack([np.einsum("knp,n->kp", d, seen.quality) for d, seen in zip(designs, seeds, strict=True)])
+    left = np.concatenate([squares.sum(0)[None], squares.sum(0) - squares])
+    right = np.concatenate([products.sum(0)[None], products.sum(0) - products])
+    solved = np.einsum("fkpq,fkq->fkp", np.linalg.pinv(left, rcond=1e-13, hermitian=True), right)
+    chosen = (solved * right).sum(2).argmax(1)  # the explained sum of squares
+    names = PARAMETERS[family]
+    fits = []
+    for parameters, index in zip(solved, chosen, strict=True):
+        values = [*parameters[index].tolist(), float(shapes[index])]
+        fits.append(Fit(family, dict(zip(names, values, strict=False))))
+    return fits

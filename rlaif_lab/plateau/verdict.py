@@ -1,14 +1,10 @@
 """The verdict on an arm: improving, plateaued at round r, degrading or undecided.
 
-It is that of the online detector (detector.py), pooled over the arm's seeds: the evidence of the seeds is averaged
-before it is compared with the threshold. An average of Shiryaev-Roberts processes is one again, so the bound on false
-alarms holds for the arm as it does for a run. Each process of a run starts anew at 0 after an alarm of its own; an
-average of processes that start anew at different times would be none of these things. So the factor by which the
-evidence grew in each round is taken out of the log first,
-
-    e_t = R_t / (R_{t-1} + 1)         with R_{t-1} = 0 after an alarm,
-
-and the pooled process is run on these. A run that ended early keeps its evidence as it stood.
+It is that of the online detector (detector.py) over all seeds of the arm. Where every prompt's change is at hand
+(round_*/changes.json) the seeds are pooled by one bet on all their prompts (`pooled`), which tests the gain averaged
+over the seeds. Where only the logged evidence is, the evidence of the seeds is averaged before it is compared with the
+threshold (`averaged`): an average of Shiryaev-Roberts processes is one again, so the bound on false alarms holds as it
+does for a run, but it takes longer to speak. For a single run the latter is the run's own detector.
 
 The state is that of the most recent alarm of the three processes. That an arm improved once says nothing about now, so
 "improving" needs an alarm within the last max(2, T / 4) rounds; else, and without any alarm, the arm is undecided.
@@ -16,24 +12,26 @@ The state is that of the most recent alarm of the three processes. That an arm i
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from rlaif_lab.plateau import detector
+from rlaif_lab.plateau.detector import STATES, Detector
+
 Floats = npt.NDArray[np.float64]
-Process = Literal["plateau", "improving", "degrading"]
-PROCESSES: tuple[Process, ...] = ("plateau", "improving", "degrading")
-"""Where several raise an alarm in one round, the last named holds."""
 State = Literal["improving", "plateaued", "degrading", "undecided"]
 NO_DETECTOR = "no detector"
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The pooled process of one kind. evidence: R_t after rounds 1, 2, ..., before a new start. alarms: rounds.
-    since: for each alarm, the round after which its evidence begins (the most likely change point)."""
+    """One process. evidence: R_t after rounds 1, 2, ..., before a new start. alarms: rounds in which it reached
+    ``threshold``. since: for each alarm, the round after which its evidence begins (the most likely change point)."""
 
     evidence: tuple[float, ...]
     threshold: float
@@ -41,17 +39,134 @@ class Trace:
     since: tuple[int, ...]
 
 
+Traces = Mapping[detector.State, Trace]
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What one run logged of one process, rounds 1, 2, ...: evidence R_t, nan where a round is missing; alarms."""
+
+    evidence: tuple[float, ...]
+    alarms: tuple[bool, ...]
+    threshold: float
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """state; round: of the alarm it rests on (for a plateau the first since the last alarm of another kind), None if
-    undecided. since: the round after which the evidence for it begins. reason: one clause. traces: empty without a
-    detector. agreeing: of ``seeds``, in how many the run's own last alarm says the same.
+    """What the detector says about an arm, or about one run.
+
+    round: of the alarm it rests on; for a plateau the first since the last alarm of another kind. None if undecided.
+    since: the round after which the evidence for it begins: the most likely round of the change itself.
+    reason: one clause. traces: one per process, empty without a detector.
+    votes: what the detectors of the single runs say, each for itself -> number of runs.
     """
 
     state: State
     round: int | None
     since: int | None
     reason: str
-    traces: dict[Process, Trace]
-    seeds: int
-    agreeing: int
+    traces: Traces
+    votes: dict[State, int]
+
+
+def verdict(traces: Traces, last_round: int, votes: Mapping[State, int] | None = None) -> Verdict:
+    """From the processes of an arm (or run) that reached ``last_round``."""
+    told = dict(votes or {})
+    if not traces:
+        return Verdict("undecided", None, None, NO_DETECTOR, {}, told)
+    alarms = sorted(
+        (index, STATES.index(state), since)
+        for state, trace in traces.items()
+        for index, since in zip(trace.alarms, trace.since, strict=True)
+    )
+    if not alarms:
+        return Verdict("undecided", None, None, "no alarm in any round", traces, told)
+    state = STATES[alarms[-1][1]]
+    window = recent(last_round)
+    if state == "improving" and alarms[-1][0] <= last_round - window:
+        reason = f"it improved until round {alarms[-1][0]}; nothing is shown of the rounds since"
+        return Verdict("undecided", None, None, reason, traces, told)
+    unbroken = list(alarms)
+    if state == "plateaued":
+        others = [position for position, alarm in enumerate(alarms) if STATES[alarm[1]] != state]
+        unbroken = alarms[others[-1] + 1 :] if others else alarms
+        index, _, since = unbroken[0]
+        reason = f"the gain per round is below delta after round {since}"
+    else:
+        index, _, since = alarms[-1]
+        reason = f"quality {'rises' if state == 'improving' else 'falls'} after round {since}"
+    return Verdict(state, index, since, f"{reason} (alarm in round {index})", traces, told)
+
+
+def recent(last_round: int) -> int:
+    """How many rounds back an alarm may lie to say something about now; also what "the first" and "the last rounds" of
+    a run are in this package."""
+    return max(2, math.ceil(last_round / 4))
+
+
+# --- pooling the seeds ------------------------------------------------------------------------------------------------
+def pooled(settings: Detector, changes: Sequence[Mapping[int, Floats]], rounds: int) -> Traces:
+    """One bet on all prompts of all seeds.
+
+    changes: per seed, round (1, 2, ...) -> each prompt's change in quality in [-1, 1]. A seed that ended early takes
+    part as far as it got. rounds: T of the runs, which sets the thresholds. Empty where nothing was measured.
+    """
+    last = max((max(seed) for seed in changes if seed), default=0)
+    by_round = [[seed[index] for seed in changes if index in seed] for index in range(1, last + 1)]
+    if not by_round or not all(by_round):
+        return {}
+    found = detector.trace(settings, by_round, rounds)
+    traces = {}
+    for state in STATES:
+        raised = [evidence for evidence in found if state in evidence.alarms]
+        traces[state] = Trace(
+            tuple(evidence.value(state) for evidence in found),
+            settings.threshold(state, rounds),
+            tuple(evidence.round_index for evidence in raised),
+            tuple(evidence.since[state] for evidence in raised),
+        )
+    return traces
+
+
+def averaged(logged: Sequence[Mapping[detector.State, Logged]]) -> Traces:
+    """The mean over the seeds of each process, from what the runs logged. A run that ended early keeps its evidence.
+
+    The processes of a run start anew after its own alarms, and a mean of processes that start anew at different times
+    would be no detector. So the factor by which the evidence grew in each round is taken out of the log,
+    e_t = R_t / (R_{t-1} + 1) with R_{t-1} = 0 after an alarm, and every seed's process is run again on these, all
+    starting anew together, after an alarm of the mean.
+    """
+    if not logged:
+        return {}
+    return {state: _average([seed[state] for seed in logged]) for state in STATES}
+
+
+def factors(logged: Logged) -> list[float]:
+    """e_t of each round; 1, which is no evidence, for a round that was not logged."""
+    found, before = [], 0.0
+    for value, alarm in zip(logged.evidence, logged.alarms, strict=True):
+        found.append(1.0 if math.isnan(value) else value / (before + 1.0))
+        before = 0.0 if alarm else (before if math.isnan(value) else value)
+    return found
+
+
+def _average(runs: Sequence[Logged]) -> Trace:
+    grown = [factors(run) for run in runs]
+    threshold = max(run.threshold for run in runs)
+    sums = np.zeros(len(runs))
+    likelihood = [0.0]  # of a change after round 0, 1, ...: the mean over seeds of the evidence from there on
+    products = np.ones((1, len(runs)))
+    evidence, alarms, since = [], [], []
+    for index in range(1, max(len(run) for run in grown) + 1):
+        present = np.array([index <= len(run) for run in grown])
+        factor = np.array([run[index - 1] if index <= len(run) else 1.0 for run in grown])
+        sums = np.where(present, (sums + 1.0) * factor, sums)
+        products = products * factor
+        likelihood = products.mean(1).tolist()
+        evidence.append(float(sums.mean()))
+        if evidence[-1] >= threshold:
+            alarms.append(index)
+            since.append(index - len(likelihood) + int(np.argmax(likelihood)))
+            sums, products = np.zeros(len(runs)), np.ones((0, len(runs)))
+        products = np.vstack([products, np.ones((1, len(runs)))])
+    return Trace(tuple(evidence), threshold, tuple(alarms), tuple(since))

@@ -1,4 +1,4 @@
-"""One row per arm with final values and intervals; CSV files, and the table in the terminal."""
+"""One row per arm with final values and intervals; table.csv and curves.csv, and the table in the terminal."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from rlaif_lab.report.arms import Arm, Study, baseline_for
 from rlaif_lab.report.load import Run
 from rlaif_lab.report.statistics import Interval, paired_difference, t_interval
+from rlaif_lab.report.verdicts import ArmVerdict
 
 NOT_AVAILABLE = "n/a"
+UNDEFINED = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,9 @@ def _cell(given: Estimate | None, form: str) -> str:
     return f"{mean:{form}}" if math.isnan(low) else f"{mean:{form}} ± {half:{form.lstrip('+')}}"
 
 
-def terminal_table(rows: Sequence[ArmSummary], baseline: str) -> str:
+def terminal_table(rows: Sequence[ArmSummary], verdicts: Sequence[ArmVerdict], baseline: str) -> str:
     """A few columns of the table; ± is half the width of the 95% t interval over seeds."""
+    said = {verdict.label: verdict for verdict in verdicts}
     titles = [
         "arm",
         "seeds",
@@ -137,6 +140,7 @@ def terminal_table(rows: Sequence[ArmSummary], baseline: str) -> str:
         "final greedy",
         f"vs {baseline}",
         "judge acc",
+        "verdict",
     ]
     lines = [titles]
     for row in rows:
@@ -148,14 +152,28 @@ def terminal_table(rows: Sequence[ArmSummary], baseline: str) -> str:
             _cell(row.final_sampled, ".3f"),
         ]
         cells += [_cell(row.gain_sampled, "+.3f"), _cell(row.final_greedy, ".3f"), _cell(row.difference, "+.3f")]
-        lines.append([*cells, _point(row.judge_accuracy)])
+        lines.append([*cells, _point(row.judge_accuracy), said[row.label].short])
     if all(row.difference is None for row in rows):
         lines = [[*line[:7], *line[8:]] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
+
+    def padded(line: Sequence[str]) -> str:
+        middle = (cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:-1], strict=True))
+        return "  ".join([line[0].ljust(widths[0]), *middle, line[-1]])
+
+    return "\n".join(padded(line) for line in lines)
+
+
+def terminal_reasons(rows: Sequence[ArmSummary], verdicts: Sequence[ArmVerdict]) -> str:
+    """For each arm, in the order of the table, what is said of it and why, two or three lines."""
+    said = {verdict.label: verdict for verdict in verdicts}
+    lines = []
+    for verdict in (said[row.label] for row in rows):
+        lines.append(f"{verdict.label}: {verdict.headline}")
+        lines.append(f"  why: {verdict.why}")
+        if not verdict.saturation.identified:
+            lines.append(f"  ceiling not identified: {verdict.saturation.reason}")
+    return "\n".join(lines)
 
 
 def _point(given: Estimate) -> str:
@@ -163,22 +181,27 @@ def _point(given: Estimate) -> str:
 
 
 # --- CSV ----------------------------------------------------------------------------------------------------------
-def write_table(path: Path, rows: Sequence[ArmSummary], baseline: str) -> None:
+def write_table(path: Path, rows: Sequence[ArmSummary], verdicts: Sequence[ArmVerdict], baseline: str) -> None:
     """table.csv: per arm, each quantity's mean, ``_low``, ``_high`` and ``_n`` (seeds in it); empty where undefined."""
+    said = {verdict.label: verdict for verdict in verdicts}
     records = []
     for row in rows:
+        verdict = said[row.label]
         record: dict[str, object] = {"arm": row.label, "seeds": row.seeds, "rounds": row.rounds}
-        for name, given in quantities(row, baseline).items():
-            interval, n = (given.interval, given.n) if given else (Interval(math.nan, math.nan, math.nan), 0)
-            for suffix, value in zip(("", "_low", "_high"), interval, strict=True):
-                record[name + suffix] = _blank(value)
+        record |= {"verdict": verdict.state, "verdict_round": "" if verdict.round is None else verdict.round}
+        record["cause"] = verdict.attribution.cause if verdict.attribution else "unknown"
+        for name, given in quantities(row, verdict, baseline).items():
+            interval, n = (given.interval, given.n) if given else (UNDEFINED, 0)
+            record |= interval_columns(name, interval)
             record[f"{name}_n"] = n
         records.append(record)
-    _write(path, records)
+    write_records(path, records)
 
 
-def quantities(row: ArmSummary, baseline: str) -> Mapping[str, Estimate | None]:
+def quantities(row: ArmSummary, verdict: ArmVerdict, baseline: str) -> Mapping[str, Estimate | None]:
     """Column of table.csv -> estimate."""
+    fitted, pgr = verdict.saturation, verdict.pgr
+    n = fitted.seeds if fitted.identified else 0
     return {
         "quality_sampled_round_0": row.initial_sampled,
         "quality_greedy_round_0": row.initial_greedy,
@@ -190,6 +213,11 @@ def quantities(row: ArmSummary, baseline: str) -> Mapping[str, Estimate | None]:
         "judge_accuracy_final": row.judge_accuracy,
         "kl_per_sequence_final": row.kl,
         "wall_seconds": row.seconds,
+        "ceiling": Estimate(fitted.ceiling, n),
+        "tau_rounds": Estimate(fitted.tau, n),
+        "t_90_rounds": Estimate(fitted.t_90, n),
+        "remaining_gain": Estimate(fitted.remaining, n),
+        "pgr": None if pgr is None or pgr.reason else Estimate(pgr.interval, pgr.seeds),
     }
 
 
@@ -202,16 +230,23 @@ def write_curves(path: Path, study: Study) -> None:
             for index in sorted(run.rows):
                 record: dict[str, object] = {"arm": arm.label, "seed": run.seed, "round": index}
                 record |= {"run": run.name, "complete": int(run.complete)}
-                records.append(record | {metric: _blank(run.value(metric, index)) for metric in metrics})
-    _write(path, records)
+                records.append(record | {metric: blank(run.value(metric, index)) for metric in metrics})
+    write_records(path, records)
 
 
-def _write(path: Path, records: Sequence[dict[str, object]]) -> None:
+def write_records(path: Path, records: Sequence[dict[str, object]]) -> None:
+    """One line per record, all with the keys of the first."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
         writer.writerows(records)
 
 
-def _blank(value: float) -> float | str:
+def interval_columns(name: str, interval: Interval) -> dict[str, object]:
+    """``name``, ``name_low``, ``name_high``."""
+    return {name + suffix: blank(value) for suffix, value in zip(("", "_low", "_high"), interval, strict=True)}
+
+
+def blank(value: float) -> float | str:
+    """As it stands in a CSV file: nothing where undefined."""
     return value if math.isfinite(value) else ""

@@ -1,37 +1,63 @@
-"""Everything that is said about an arm: verdict, ceiling, why, and how it compares."""
+"""Everything that is said about an arm: verdict, ceiling, why, and how it compares.
+
+Pure but for `changes`, which reads the per-prompt changes of the runs that have them. Tables, page and W&B read the
+record made here; what each number means stands with its type in rlaif_lab/plateau/.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
-from rlaif_lab.plateau.attribution import Attribution
-from rlaif_lab.plateau.comparisons import GapRecovered
-from rlaif_lab.plateau.families import Families
-from rlaif_lab.plateau.saturation import Saturation
-from rlaif_lab.plateau.verdict import NO_DETECTOR, Verdict
-from rlaif_lab.report.arms import Arm, Study
+import numpy as np
+import numpy.typing as npt
+
+from rlaif_lab.plateau import detector
+from rlaif_lab.plateau.attribution import Attribution, Factors, attribution
+from rlaif_lab.plateau.comparisons import (
+    Difference,
+    GapRecovered,
+    all_differences,
+    gap_recovered,
+    stratified_bootstrap,
+)
+from rlaif_lab.plateau.detector import STATES, Detector
+from rlaif_lab.plateau.families import Families, Seen, compare
+from rlaif_lab.plateau.saturation import Curve, Saturation, saturation
+from rlaif_lab.plateau.verdict import Logged, Traces, Verdict, averaged, pooled, verdict
+from rlaif_lab.report.arms import Arm, Study, baseline_for
+from rlaif_lab.report.load import Run
+from rlaif_lab.report.statistics import Interval, paired_difference
+
+Floats = npt.NDArray[np.float64]
+QUALITY, GREEDY, KL = "quality/sampled", "quality/greedy", "kl/per_sequence"
+CEILING = "oracle"
+"""Name of the arm that stands for PGR = 1."""
+PROCESS_NAMES: dict[detector.State, str] = {"plateaued": "plateau", "improving": "improving", "degrading": "degrading"}
+"""As in ``detector/*_evidence``."""
 
 
 @dataclass(frozen=True)
 class ArmVerdict:
-    """One arm, over its runs.
+    """One arm, over its whole runs.
 
-    label: the arm's. seeds: runs in it that are whole (to their last round, or stopped on a plateau).
-    verdict: state, round, detector traces. saturation: the ceiling, or why there is none; None below 4 rounds.
+    label: the arm's. seeds: runs that are whole (to their last round, or stopped on a plateau).
+    verdict: state, round, detector traces. saturation: the ceiling, or why there is none.
     families: None below 2 seeds. attribution: None without gold. pgr: None for floor and ceiling themselves, and where
-    either is missing.
-    headline: such as ``plateaued at round 12 (ceiling .615, .600 to .630)``. why: a sentence.
+    either is missing. quality: seed -> final sampled quality, gold.
     """
 
     label: str
     seeds: int
     verdict: Verdict
-    saturation: Saturation | None
+    saturation: Saturation
     families: Families | None
     attribution: Attribution | None
     pgr: GapRecovered | None
-    headline: str
-    why: str
 
     @property
     def state(self) -> str:
@@ -41,15 +67,224 @@ class ArmVerdict:
     def round(self) -> int | None:
         return self.verdict.round
 
+    @property
+    def headline(self) -> str:
+        """Such as ``plateaued at round 12, ceiling 0.615 (0.600 to 0.630)``."""
+        text = f"{self.state} ({self.verdict.reason})"
+        if self.state == "plateaued":
+            text = f"plateaued at round {self.round}"
+        elif self.round is not None:
+            text = f"{self.state} (alarm in round {self.round})"
+        if self.saturation.identified:
+            text += f", ceiling {limits(self.saturation.ceiling)}"
+        return text
+
+    @property
+    def short(self) -> str:
+        """For a column: ``plateaued at 12``."""
+        return self.state if self.round is None else f"{self.state} at {self.round}"
+
+    @property
+    def why(self) -> str:
+        """A sentence."""
+        return self.attribution.sentence if self.attribution else "not known: D and I need gold quality in every round"
+
+
+def limits(interval: Interval, form: str = ".3f") -> str:
+    """``0.615 (0.600 to 0.630)``."""
+    text = f"{interval.mean:{form}}"
+    return text if math.isnan(interval.low) else f"{text} ({interval.low:{form}} to {interval.high:{form}})"
+
 
 def arm_verdicts(study: Study, baseline: str = "self", floor: str | None = None) -> list[ArmVerdict]:
-    """One per arm, in the order of ``study.arms``. floor: of PGR, an arm's name or label; the baseline by default."""
-    return [arm_verdict(arm) for arm in study.arms]
+    """One per arm, in the order of ``study.arms``. floor: the arm that PGR counts from, name or label; the baseline by
+    default. Its ceiling is the arm ``oracle``. ValueError for a changes.json that cannot be understood."""
+    found = []
+    for arm in study.arms:
+        least, most = baseline_for(arm, study.arms, floor or baseline), baseline_for(arm, study.arms, CEILING)
+        pgr = None
+        if least and most and least is not most:
+            floor_end, ceiling_end = ((end.label, final(end, QUALITY)) for end in (least, most))
+            pgr = gap_recovered(final(arm, QUALITY), floor_end, ceiling_end)
+        found.append(_arm_verdict(arm, pgr))
+    return found
 
 
-def arm_verdict(arm: Arm) -> ArmVerdict:
-    seeds = len(arm.complete)
-    verdict = Verdict("undecided", None, None, NO_DETECTOR, {}, seeds, 0)
+def run_verdict(config: Mapping[str, Any], rows: Sequence[Mapping[str, float | None]]) -> ArmVerdict:
+    """The same of a single run that has come to its end, from its config and the rows of metrics.jsonl: its own
+    detector, and a ceiling whose interval covers the noise of its evaluations only."""
+    by_round = {
+        int(row["round"] or 0): {key: math.nan if value is None else float(value) for key, value in row.items()}
+        for row in rows
+    }
+    last = max(by_round, default=0)
+    run = Run("run", str(config["arm"]), int(config["seed"]), last, dict(config), by_round)
+    return _arm_verdict(Arm(run.arm, {}, [run]), None)
+
+
+def _arm_verdict(arm: Arm, pgr: GapRecovered | None) -> ArmVerdict:
+    settings = detector_settings(arm.runs[0])
+    said = arm_detection(arm, settings)
+    curves = {run.seed: curve for run in arm.complete if (curve := quality_curve(run))}
+    families = compare({run.seed: seen for run in arm.complete if (seen := _seen(run))})
+    delta = (settings or Detector()).delta
     return ArmVerdict(
-        arm.label, seeds, verdict, None, None, None, None, f"undecided ({NO_DETECTOR})", "No reason is known."
+        label=arm.label,
+        seeds=len(arm.complete),
+        verdict=said,
+        saturation=saturation(curves, delta, _doubt(said, families)),
+        families=families,
+        attribution=attribution({run.seed: _factors(run) for run in arm.complete}, said.state),
+        pgr=pgr,
     )
+
+
+def _doubt(said: Verdict, families: Families | None) -> str:
+    """What speaks against a ceiling although an exponential can be fitted."""
+    if said.state == "degrading":
+        return "quality is falling"
+    if families is None:
+        return ""
+    if families.turned:
+        return "quality has turned: the over-optimisation hump predicts a seed left out best"
+    fitted = families.named("exponential")
+    assert fitted is not None
+    for name, shape in (("constant", "a flat line"), ("linear", "a straight line")):
+        other = families.named(name)
+        if other is not None and other.error.mean < fitted.error.mean:
+            return f"{shape} predicts a seed left out better"
+    return ""
+
+
+# --- from runs to arrays ----------------------------------------------------------------------------------------------
+def quality_curve(run: Run) -> Curve | None:
+    """True sampled quality in the rounds that have it; None where none has."""
+    values = {index: run.value(QUALITY, index) for index in sorted(run.rows)}
+    known = {index: value for index, value in values.items() if math.isfinite(value)}
+    return Curve(np.array(list(known), dtype=float), np.array(list(known.values()))) if known else None
+
+
+def _seen(run: Run) -> Seen | None:
+    curve = quality_curve(run)
+    if curve is None:
+        return None
+    kl = np.array([run.value(KL, int(index)) for index in curve.rounds])
+    return Seen(curve.rounds, curve.quality, kl if np.isfinite(kl).all() else None)
+
+
+def _factors(run: Run) -> Factors:
+    names = ("gap/diversity_D", "gap/best_of_2", "gap/update_loss_eps")
+    return Factors(*(np.array([run.value(name, index) for index in range(run.last_round)]) for name in names))
+
+
+def final(arm: Arm, metric: str) -> dict[int, float]:
+    """Seed -> value after all training, of whole runs, where it is defined."""
+    values = {run.seed: run.value(metric, run.last_round) for run in arm.complete}
+    return {seed: value for seed, value in values.items() if math.isfinite(value)}
+
+
+# --- the detector -----------------------------------------------------------------------------------------------------
+def detector_settings(run: Run) -> Detector | None:
+    """As configured; None for a run without a detector, or from before there was one."""
+    given = run.config.get("detector")
+    if not isinstance(given, dict):
+        return None
+    known = {field.name for field in fields(Detector)}
+    return Detector(**{key: value for key, value in given.items() if key in known})
+
+
+def arm_detection(arm: Arm, settings: Detector | None) -> Verdict:
+    """Of all whole runs together: from their prompts' changes where every run has them, else from what they logged."""
+    runs = arm.complete
+    logs = [logged(run) for run in runs]
+    if settings is None or not runs or not all(logs):
+        return verdict({}, 0)
+    votes: dict[Any, int] = defaultdict(int)
+    for run, log in zip(runs, logs, strict=True):
+        votes[verdict(averaged([log]), run.last_round).state] += 1
+    changed = [changes(run) for run in runs]
+    traces: Traces = {}
+    if all(changed):
+        traces = pooled(settings, [seed for seed in changed if seed is not None], arm.runs[0].rounds)
+    return verdict(traces or averaged(logs), max(run.last_round for run in runs), votes)
+
+
+def logged(run: Run) -> dict[detector.State, Logged]:
+    """The run's own detector, by process; empty where it logged none."""
+    rounds = range(1, run.last_round + 1)
+    found: dict[detector.State, Logged] = {}
+    for state in STATES:
+        name = PROCESS_NAMES[state]
+        evidence = tuple(run.value(f"detector/{name}_evidence", index) for index in rounds)
+        alarms = tuple(run.value(f"detector/{name}_alarm", index) == 1.0 for index in rounds)
+        kind = "plateau" if state == "plateaued" else "mirror"
+        thresholds = [run.value(f"detector/{kind}_threshold", index) for index in rounds]
+        known = [threshold for threshold in thresholds if math.isfinite(threshold)]
+        if not known or not any(math.isfinite(value) for value in evidence):
+            return {}
+        found[state] = Logged(evidence, alarms, known[-1])
+    return found
+
+
+def changes(run: Run) -> dict[int, Floats] | None:
+    """Round -> each prompt's change in quality, from round_*/changes.json; None unless every round from 1 on has it."""
+    if run.path is None:
+        return None
+    found: dict[int, Floats] = {}
+    for index in range(1, run.last_round + 1):
+        path = run.path / f"round_{index:03d}" / "changes.json"
+        try:
+            found[index] = np.array(json.loads(path.read_bytes())["changes"], dtype=np.float64)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not a JSON object with a list of numbers, 'changes' ({error!r})") from None
+    return found
+
+
+# --- arms against arms ------------------------------------------------------------------------------------------------
+def differences(study: Study, verdicts: Sequence[ArmVerdict]) -> list[Difference]:
+    """Every pair of arms in final quality (sampled and greedy), in what they gained, and in their ceiling where both
+    have one."""
+
+    def gained(arm: Arm) -> dict[int, float]:
+        end = final(arm, QUALITY)
+        begun = {run.seed: run.value(QUALITY, 0) for run in arm.complete if run.seed in end}
+        return dict(zip(end, paired_difference(end, begun), strict=True))
+
+    arms = {arm.label: arm for arm in study.arms}
+    return [
+        *all_differences("quality_sampled_final", {label: final(arm, QUALITY) for label, arm in arms.items()}),
+        *all_differences("quality_greedy_final", {label: final(arm, GREEDY) for label, arm in arms.items()}),
+        *all_differences("quality_sampled_gain", {label: gained(arm) for label, arm in arms.items()}),
+        *all_differences("ceiling", {v.label: v.saturation.ceilings for v in verdicts if v.saturation.identified}),
+    ]
+
+
+@dataclass(frozen=True)
+class AcrossTasks:
+    """Final sampled quality of one arm over several tasks: interquartile mean with its stratified bootstrap interval,
+    over the ``seeds`` that it ran on every one of them."""
+
+    arm: str
+    tasks: tuple[str, ...]
+    seeds: int
+    interval: Interval
+
+
+def across_tasks(study: Study) -> list[AcrossTasks]:
+    """One for each arm that differs from others of its name by its task; empty for a study of one task."""
+    groups: dict[str, dict[str, dict[int, float]]] = defaultdict(dict)
+    for arm in study.arms:
+        rest = {key: value for key, value in arm.distinction.items() if not key.startswith("task.")}
+        task = arm.settings.get("task.name", "")
+        values = final(arm, QUALITY)
+        if task and values:
+            groups[Arm(arm.name, rest, arm.runs).label][task] = values
+    found = []
+    for label, by_task in groups.items():
+        seeds = sorted(set.intersection(*(set(values) for values in by_task.values())))
+        if len(by_task) > 1 and len(seeds) > 1:
+            scores = [np.array([values[seed] for seed in seeds]) for values in by_task.values()]
+            found.append(AcrossTasks(label, tuple(by_task), len(seeds), stratified_bootstrap(scores)))
+    return found

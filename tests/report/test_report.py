@@ -20,6 +20,7 @@ from rlaif_lab.report.cli import main, report
 from rlaif_lab.report.figures import GROUPS, panel_figure, styles, svg
 from rlaif_lab.report.load import load
 from rlaif_lab.report.tables import summaries, terminal_table, write_curves, write_table
+from rlaif_lab.report.verdicts import arm_verdicts
 
 WriteRun = Callable[..., Path]
 T2 = 4.302653  # t(.975, 2 degrees of freedom)
@@ -30,10 +31,11 @@ def tables(folder: Path, baseline: str = "self") -> str:
     """The report without its figures, which take seconds; returns what the terminal shows."""
     whole = study(load(folder), folder.name)
     rows = summaries(whole, baseline)
+    verdicts = arm_verdicts(whole, baseline)
     (folder / "report").mkdir(exist_ok=True)
-    write_table(folder / "report" / "table.csv", rows, baseline)
+    write_table(folder / "report" / "table.csv", rows, verdicts, baseline)
     write_curves(folder / "report" / "curves.csv", whole)
-    return terminal_table(rows, baseline)
+    return terminal_table(rows, verdicts, baseline)
 
 
 def table(folder: Path) -> dict[str, dict[str, str]]:
@@ -259,7 +261,7 @@ def test_files_and_repeatability(sweep: Path) -> None:
     """A second report (over a folder that now holds report/) writes the same bytes."""
     report(sweep)
     folder = sweep / "report"
-    names = {"report.html", "table.csv", "curves.csv"}
+    names = {"report.html", "table.csv", "curves.csv", "verdicts.csv", "fits.csv", "differences.csv"}
     names |= {f"{name}.{ending}" for name in ("curves", "judge", "gap") for ending in ("png", "svg")}
     assert {path.name for path in folder.iterdir()} == names
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

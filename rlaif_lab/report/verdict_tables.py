@@ -1,0 +1,111 @@
+"""What is said about the arms as CSV files: verdicts, fits (curve families), attribution, differences, across_tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlaif_lab.plateau.comparisons import Difference
+from rlaif_lab.plateau.families import PARAMETERS
+from rlaif_lab.report.arms import Study
+from rlaif_lab.report.tables import UNDEFINED, blank, interval_columns, write_records
+from rlaif_lab.report.verdicts import ArmVerdict, across_tasks
+
+SHAPE_PARAMETERS = tuple(dict.fromkeys(name for names in PARAMETERS.values() for name in names))
+
+
+def write_verdict_tables(
+    folder: Path, study: Study, verdicts: Sequence[ArmVerdict], differences: Sequence[Difference]
+) -> None:
+    """Writes what there is something to say in: no differences.csv for a single arm, say. A file of an earlier report
+    that would now be empty is removed."""
+    tables: dict[str, list[dict[str, object]]] = {
+        "verdicts.csv": [verdict_record(verdict) for verdict in verdicts],
+        "fits.csv": [record for verdict in verdicts for record in family_records(verdict)],
+        "attribution.csv": [record for verdict in verdicts for record in attribution_records(verdict)],
+        "differences.csv": [difference_record(difference) for difference in differences],
+        "across_tasks.csv": [
+            {"arm": row.arm, "tasks": " ".join(row.tasks), "seeds": row.seeds} | interval_columns("iqm", row.interval)
+            for row in across_tasks(study)
+        ],
+    }
+    for name, records in tables.items():
+        if records:
+            write_records(folder / name, records)
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def verdict_record(given: ArmVerdict) -> dict[str, object]:
+    """The whole verdict on an arm, but for families and attribution in numbers."""
+    said, fitted, pgr = given.verdict, given.saturation, given.pgr
+    record: dict[str, object] = {"arm": given.label, "seeds": given.seeds, "verdict": said.state}
+    record |= {name: "" if value is None else value for name, value in (("round", said.round), ("since", said.since))}
+    record["reason"] = said.reason
+    for state in ("improving", "plateaued", "degrading", "undecided"):
+        record[f"runs_{state}"] = said.votes.get(state, 0) if said.traces else ""
+    record |= {"ceiling_identified": int(fitted.identified), "ceiling_not_identified_because": fitted.reason}
+    record |= interval_columns("ceiling", fitted.ceiling) | interval_columns("fitted_gain", fitted.gain)
+    record |= interval_columns("tau_rounds", fitted.tau) | interval_columns("t_90_rounds", fitted.t_90)
+    record |= interval_columns("remaining_gain", fitted.remaining)
+    record |= {"delta": fitted.delta, "remaining_below_delta": int(fitted.exhausted) if fitted.identified else ""}
+    record |= {"remaining_below_delta_p": blank(fitted.exhausted_p)}
+    record["best_family"] = given.families.best if given.families else ""
+    record["cause"] = given.attribution.cause if given.attribution else "unknown"
+    record["why"] = given.why
+    record |= interval_columns("pgr", pgr.interval if pgr else UNDEFINED)
+    record |= {"pgr_floor": pgr.floor if pgr else "", "pgr_ceiling": pgr.ceiling if pgr else ""}
+    return record | {"pgr_seeds": pgr.seeds if pgr else "", "pgr_undefined_because": pgr.reason if pgr else ""}
+
+
+def family_records(given: ArmVerdict) -> list[dict[str, object]]:
+    """One per curve family, the best first; parameters as in rlaif_lab/plateau/families.py."""
+    if given.families is None:
+        return []
+    return [
+        {"arm": given.label, "family": error.name, "seeds": given.families.seeds}
+        | interval_columns("error", error.error)
+        | interval_columns("behind_best", error.behind)
+        | {name: error.parameters.get(name, "") for name in SHAPE_PARAMETERS}
+        for error in given.families.errors
+    ]
+
+
+def attribution_records(given: ArmVerdict) -> list[dict[str, object]]:
+    """One per quantity: in the first rounds, in the last, and the change."""
+    found = given.attribution
+    if found is None:
+        return []
+    phases = {
+        "diversity_D": found.diversity,
+        "informativeness_I": found.informativeness,
+        "gap_best_of_2": found.gap,
+        "update_loss_eps": found.update_loss,
+        "gain": found.gain,
+    }
+    return [
+        {"arm": given.label, "cause": found.cause, "quantity": name, "seeds": found.seeds}
+        | {"early_rounds": f"{found.early[0]}-{found.early[1]}", "late_rounds": f"{found.late[0]}-{found.late[1]}"}
+        | interval_columns("early", phase.early)
+        | interval_columns("late", phase.late)
+        | interval_columns("change", phase.change)
+        for name, phase in phases.items()
+    ]
+
+
+def difference_record(given: Difference) -> dict[str, object]:
+    """``first`` minus ``second``."""
+    record: dict[str, object] = {"quantity": given.quantity, "first": given.first, "second": given.second}
+    record |= {"seeds": given.seeds} | interval_columns("difference", given.interval)
+    return record | {"p": blank(given.p), "p_holm": blank(given.p_holm)}
+
+
+def multiplicity(differences: Sequence[Difference]) -> list[str]:
+    """A warning where several comparisons are made: some of many 95 % intervals miss."""
+    pairs = sum(difference.quantity == "quality_sampled_final" for difference in differences)
+    if pairs < 2:
+        return []
+    return [
+        f"Every interval is at 95 % by itself; p values adjusted for the {pairs} comparisons of arms (Holm) are in "
+        "differences.csv."
+    ]
