@@ -12,11 +12,12 @@ named only where D and I have *not* fallen.
 The first rounds are compared with the last, max(2, T / 4) of each; the seed is the unit. In this order:
 
 - `still going`    the detector says improving; or it says nothing, and the gain of the last rounds is above 0
-- `misled`         I in the last rounds is below 0: the judge prefers the worse answer
-- `judge limit`    I in the last rounds is not above 0, or at most .1 (the better answer in 55 % of pairs); or I has
-                   fallen to half or less, and D has not
-- `sharpened out`  D has fallen to half or less, and I has not; or D was never above .02
-- `mixed`          both have fallen to half or less
+- `sharpened out`  D in the last rounds is at most .02, so that not even a perfect judge could gain more a round
+- `misled`         I in the last rounds is below -.1: the judge prefers the worse answer
+- `judge limit`    I in the last rounds is at most .1: the better answer in no more than 55 % of the pairs
+- `mixed`          both D and I have fallen to half or less
+- `judge limit`    I has, D has not
+- `sharpened out`  D has, I has not
 - `optimiser`      neither has, and the last rounds gain less than a fifth of the gap
 - `unclear`        none of these
 
@@ -99,18 +100,18 @@ def attribution(
     windows: dict[int, tuple[slice, slice]] = {}
     for seed in sorted(seeds):
         rounds = len(seeds[seed].gap)
-        w = recent(rounds)
-        if rounds >= 2 * w or rounds >= 2:
-            w = min(w, rounds // 2)
-            windows[seed] = slice(0, w), slice(rounds - w, rounds)
+        if rounds >= 2:
+            size = min(recent(rounds), rounds // 2)
+            windows[seed] = slice(0, size), slice(rounds - size, rounds)
     means = {seed: [_means(seeds[seed], part) for part in both] for seed, both in windows.items()}
-    means = {seed: both for seed, both in means.items() if np.isfinite(both).all()}
+    means = {seed: both for seed, both in means.items() if np.isfinite([window[:-1] for window in both]).all()}
     if not means:
         return None
     values = np.array(list(means.values()))  # (seeds, 2 windows, 5 quantities)
 
     def phase(quantity: int) -> Phase:
-        early, late = values[:, 0, quantity], values[:, 1, quantity]
+        both = values[:, :, quantity]
+        early, late = both[np.isfinite(both).all(1)].T
         return Phase(*(t_interval(v.tolist(), confidence) for v in (early, late, late - early)))
 
     diversity, gap, loss, gain, informativeness = (phase(quantity) for quantity in range(5))
@@ -131,28 +132,26 @@ def attribution(
 
 
 def _means(seed: Factors, window: slice) -> list[float]:
-    """D, gap, eps, gain and I of a window. I is the ratio of means, so that a round without a differing pair, in which
-    it is undefined, does not count more than its pairs do."""
+    """D, gap, eps, gain and I of a window. I is the ratio of the means, nan where no pair differed at all."""
     diversity, gap, loss = (float(v[window].mean()) for v in (seed.diversity, seed.gap, seed.update_loss))
-    return [diversity, gap, loss, gap - loss, gap / diversity if diversity > 0 else 0.0]
+    return [diversity, gap, loss, gap - loss, gap / diversity if diversity > 0 else math.nan]
 
 
 def _cause(diversity: Phase, informativeness: Phase, gap: Phase, gain: Phase, state: State) -> Cause:
-    late = informativeness.late
-    low, high = (late.mean if math.isnan(limit) else limit for limit in (late.low, late.high))
-    rising = gain.late.low > 0.0
-    if state == "improving" or (state == "undecided" and rising):
+    told = informativeness.late
+    if state == "improving" or (state == "undecided" and gain.late.low > 0.0):
         return "still going"
-    if high < 0.0 and late.mean < -AT_CHANCE:
+    if diversity.late.mean <= NOTHING_TO_CHOOSE:
+        return "sharpened out"
+    if told.mean < -AT_CHANCE and not told.high >= 0.0:  # nan with one seed
         return "misled"
-    if low <= 0.0 or late.mean <= AT_CHANCE:
+    if told.mean <= AT_CHANCE:
         return "judge limit"
-    sharpened = diversity.fallen or diversity.late.mean <= NOTHING_TO_CHOOSE
-    if sharpened and informativeness.fallen:
+    if diversity.fallen and informativeness.fallen:
         return "mixed"
     if informativeness.fallen:
         return "judge limit"
-    if sharpened:
+    if diversity.fallen:
         return "sharpened out"
     return "optimiser" if gain.late.mean < UPTAKE * gap.late.mean else "unclear"
 
@@ -168,7 +167,7 @@ def _sentence(cause: Cause, diversity: Phase, informativeness: Phase, gap: Phase
         return f"still going: the last rounds gain {_signed(gain.late)} each, the first {first}; {d}, {i}"
     if cause == "misled":
         return f"misled: the judge prefers the worse answer, I is {_signed(informativeness.late)}; {d}"
-    if cause == "judge limit" and not informativeness.fallen:
+    if cause == "judge limit" and informativeness.late.mean <= AT_CHANCE:
         return f"judge limit: the judge cannot tell better from worse, I is {_signed(informativeness.late)}; {d}"
     if cause == "judge limit":
         return f"judge limit: {i}, while {d}; {left}"
@@ -183,6 +182,8 @@ def _sentence(cause: Cause, diversity: Phase, informativeness: Phase, gap: Phase
 
 def _moved(name: str, phase: Phase) -> str:
     """``D fell from .19 to .08``; ``stayed at`` where the difference does not stand out."""
+    if math.isnan(phase.late.mean):
+        return f"{name} is undefined"
     before, after = _number(phase.early.mean), _number(phase.late.mean)
     change = phase.change
     same = before == after or (not math.isnan(change.low) and change.low <= 0.0 <= change.high)

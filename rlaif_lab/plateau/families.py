@@ -89,19 +89,22 @@ def compare(seeds: Mapping[int, Seen], confidence: float = 0.95) -> Families | N
         )
         for name in sorted(names, key=lambda name: sum(errors[name]))
     ]
-    return Families(tuple(found), _sentence(found), len(known), best == "hump" and _turned(found[0], known))
+    turned = best == "hump" and _turned(found[0], known)
+    return Families(tuple(found), _sentence(found, turned), len(known), turned)
 
 
 def _error(seen: Seen, fitted: Fit) -> float:
     return float(np.sqrt(np.mean((fitted.predict(seen) - seen.quality) ** 2)))
 
 
-def _sentence(found: Sequence[FamilyError]) -> str:
+def _sentence(found: Sequence[FamilyError], turned: bool) -> str:
     first, second = found[0], found[1]
     close = [error.name for error in found[1:] if error.behind.low <= 0.0]
     text = f"{first.name} predicts a seed left out best (error {first.error.mean:.4f} per round)"
+    if first.name == "hump":
+        text += ", and quality has turned" if turned else ", though quality has not turned yet"
     if close:
-        return f"{text}; {' and '.join(close)} {'is' if len(close) == 1 else 'are'} not shown to be worse"
+        return f"{text}; not shown to be worse: {', '.join(close)}"
     return f"{text}; next is {second.name}, worse by {second.behind.mean:.4f}"
 
 

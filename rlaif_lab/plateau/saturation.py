@@ -22,8 +22,9 @@ A ceiling is an extrapolation. `saturation` says "not identified", with the reas
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -157,11 +158,8 @@ def saturation(curves: Mapping[int, Curve], delta: float, doubt: str = "", confi
     change = t_interval([float(_end(curves[s]) - _beginning(curves[s])) for s in seeds], confidence)
     if change.low <= 0.0 <= change.high:
         return unidentified(f"no change from the first rounds to the last that the seeds agree on: {signed(change)}")
-    fits = {seed: fit(curves[seed].rounds, curves[seed].quality[None]) for seed in seeds}
-    taus = np.array([fits[s].tau[0] for s in seeds])
-    ceilings = np.array([fits[s].ceiling[0] for s in seeds])
-    gains = ceilings - np.array([fits[s].start[0] for s in seeds])
-    remaining = np.array([fits[s].remaining[0] for s in seeds])
+    fits = _fit_all([curves[seed] for seed in seeds])
+    taus, ceilings, gains, remaining = fits.tau, fits.ceiling, fits.ceiling - fits.start, fits.remaining
     straight = [s for s, tau in zip(seeds, taus, strict=True) if tau >= 0.99 * LONGEST * curves[s].rounds[-1]]
     tau = exponential(t_interval(np.log(taus).tolist(), confidence))
     ceiling = t_interval(ceilings.tolist(), confidence)
@@ -322,6 +320,18 @@ def _unidentified(reason: str, seeds: int, last: int, delta: float) -> Saturatio
     return Saturation(
         False, reason, nothing, nothing, nothing, nothing, nothing, False, math.nan, {}, seeds, last, delta
     )
+
+
+def _fit_all(curves: Sequence[Curve]) -> CurveFits:
+    """Of curves at any rounds, in their order; those at the same rounds are fitted together."""
+    alike: dict[bytes, list[int]] = defaultdict(list)
+    for index, curve in enumerate(curves):
+        alike[curve.rounds.tobytes()].append(index)
+    found = np.empty((len(fields(CurveFits)), len(curves)))
+    for members in alike.values():
+        fits = fit(curves[members[0]].rounds, np.stack([curves[index].quality for index in members]))
+        found[:, members] = [getattr(fits, field.name) for field in fields(CurveFits)]
+    return CurveFits(*found)
 
 
 def _quarter(curve: Curve) -> int:

@@ -105,23 +105,23 @@ def recent(last_round: int) -> int:
 
 
 # --- pooling the seeds ------------------------------------------------------------------------------------------------
-def pooled(settings: Detector, changes: Sequence[Mapping[int, Floats]], rounds: int) -> Traces:
+def pooled(settings: Detector, changes: Sequence[Mapping[int, Floats]]) -> Traces:
     """One bet on all prompts of all seeds.
 
-    changes: per seed, round (1, 2, ...) -> each prompt's change in quality in [-1, 1]. A seed that ended early takes
-    part as far as it got. rounds: T of the runs, which sets the thresholds. Empty where nothing was measured.
+    changes: per seed, round (1, 2, ...) -> each prompt's change in quality in [-1, 1], (n,). A seed that ended early
+    takes part as far as it got. Empty where nothing was measured.
     """
-    last = max((max(seed) for seed in changes if seed), default=0)
+    last = max((max(seed, default=0) for seed in changes), default=0)
     by_round = [[seed[index] for seed in changes if index in seed] for index in range(1, last + 1)]
-    if not by_round or not all(by_round):
+    if not by_round:
         return {}
-    found = detector.trace(settings, by_round, rounds)
+    found = detector.trace(settings, [seeds or [np.empty(0)] for seeds in by_round])
     traces = {}
     for state in STATES:
         raised = [evidence for evidence in found if state in evidence.alarms]
         traces[state] = Trace(
             tuple(evidence.value(state) for evidence in found),
-            settings.threshold(state, rounds),
+            settings.threshold(state),
             tuple(evidence.round_index for evidence in raised),
             tuple(evidence.since[state] for evidence in raised),
         )

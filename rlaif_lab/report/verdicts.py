@@ -205,7 +205,7 @@ def arm_detection(arm: Arm, settings: Detector | None) -> Verdict:
     changed = [changes(run) for run in runs]
     traces: Traces = {}
     if all(changed):
-        traces = pooled(settings, [seed for seed in changed if seed is not None], arm.runs[0].rounds)
+        traces = pooled(settings, [seed for seed in changed if seed is not None])
     return verdict(traces or averaged(logs), max(run.last_round for run in runs), votes)
 
 
