@@ -15,7 +15,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/rlaif-lab experiment=plateau_self_vs_stronger hydra.sweep.dir=$(DEMO) resume=true
+	$(BIN)/rlaif-lab experiment=plateau_self_vs_stronger judge=self,stronger,oracle,random seed=0,1,2 rounds=8 \
+		hydra.sweep.dir=$(DEMO) resume=true
 	$(BIN)/rlaif-report $(DEMO)
 
 test: $(VENV)/installed
