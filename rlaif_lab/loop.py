@@ -24,6 +24,7 @@ from rlaif_lab.models.sources import ModelSource, Organism
 from rlaif_lab.pairing import Pairing
 from rlaif_lab.plateau.detector import Detector, Measure
 from rlaif_lab.replay import Replay
+from rlaif_lab.result import run_result
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.store import STOPPED, RoundStore, defined, write_atomically, writing
 from rlaif_lab.tasks.base import ProceduralTask, Split, Task
@@ -174,12 +175,12 @@ class Loop:
         write_atomically(self.directory / "config.json", json.dumps(config, indent=1).encode())
         history = [(row, rounds.stored_samples(row["round"])) for row in self.store.rows()]
         self.tracker.begin(self.directory, config, self.cfg.experiment_name, self.cfg.arm, history)
-        failed = True
+        result = None
         try:
             self.train(rounds)
-            failed = False
+            result = run_result(self.directory, self.task)
         finally:
-            self.tracker.end(failed)
+            self.tracker.end(result)  # None: it failed
         with writing(self.directory / "policy"):
             rounds.policy.save(self.directory / "policy")
         if self.cfg.export:

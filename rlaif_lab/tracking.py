@@ -1,4 +1,5 @@
-"""W&B as a mirror of metrics.jsonl: x axis = round, every metric, sampled generations with verdicts.
+"""W&B as a mirror of metrics.jsonl: x axis = round, every metric, sampled generations with verdicts; and in the run's
+summary what it came to.
 
 W&B's offline mode keeps the last rows in memory only, so a SIGKILL loses them. Our own file is the truth: a resumed
 run replays it into W&B under the same run id.
@@ -7,16 +8,26 @@ run replays it into W&B under the same run id.
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rlaif_lab.result import RunResult
 
 SAMPLE_COLUMNS = ("round", "prompt", "sample", "response", "win_rate", "gold_quality")
 Row = dict[str, Any]
 Samples = Sequence[Sequence[Any]]  # rows of SAMPLE_COLUMNS
 LoggedRound = tuple[Row, Samples]
+
+SUMMARISED = (
+    (re.compile(r"quality/(sampled|greedy)"), "max,last"),  # the best round is not always the last
+    (re.compile(r"alarm/.*|detector/.*_alarm"), "max"),  # whether there ever was one
+)
+"""Metrics of which a run's summary shows something else than W&B's default, the last value."""
 
 
 class Tracker(ABC):
@@ -33,7 +44,8 @@ class Tracker(ABC):
         """One round."""
 
     @abstractmethod
-    def end(self, failed: bool) -> None: ...
+    def end(self, result: RunResult | None) -> None:
+        """Closes the run. ``result``: what it came to; None where it failed."""
 
 
 class NoTracker(Tracker):
@@ -45,7 +57,7 @@ class NoTracker(Tracker):
 
     def log(self, row: Row, samples: Samples) -> None: ...
 
-    def end(self, failed: bool) -> None: ...
+    def end(self, result: RunResult | None) -> None: ...
 
 
 class WandbTracker(Tracker):
@@ -80,7 +92,7 @@ class WandbTracker(Tracker):
             entity=self.entity,
             tags=self.tags,
             dir=str(directory),
-            id=_run_id(directory),
+            id=run_id(directory),
             resume="allow" if self.mode == "online" else None,
             name=directory.name,
             group=group,
@@ -90,6 +102,7 @@ class WandbTracker(Tracker):
         )
         self.run.define_metric("round")
         self.defined: set[str] = set()
+        self.last_round = history[-1][0]["round"] if history else 0
         # Online, W&B knows the rounds up to run.step already; offline, each part of a run is a folder of its own.
         known = self.run.step if self.mode == "online" else 0
         for row, samples in history:
@@ -100,7 +113,9 @@ class WandbTracker(Tracker):
         values = {key: value for key, value in row.items() if value is not None}
         for name in values:
             if name not in self.defined and name != "round":
-                self.run.define_metric(name, step_metric="round")  # exact names: globs match in random order
+                summary = next((kind for pattern, kind in SUMMARISED if pattern.fullmatch(name)), None)
+                # Exact names: globs match in random order.
+                self.run.define_metric(name, step_metric="round", summary=summary)
                 self.defined.add(name)
         if samples:
             import wandb
@@ -109,14 +124,35 @@ class WandbTracker(Tracker):
                 columns=list(SAMPLE_COLUMNS), data=[list(sample) for sample in samples[: self.sample_rows]]
             )
         self.run.log(values, step=int(row["round"]))
+        self.last_round = int(row["round"])
 
-    def end(self, failed: bool) -> None:
+    def end(self, result: RunResult | None) -> None:
         if self.run is not None:
-            self.run.finish(exit_code=1 if failed else 0)
+            if result is not None:
+                self.show(result)
+            self.run.finish(exit_code=1 if result is None else 0)
             self.run = None
 
+    def show(self, result: RunResult) -> None:
+        """The result in the run's summary, and each of its tables with a plot."""
+        import wandb
 
-def _run_id(directory: Path) -> str:
+        plots = {
+            name: wandb.plot.line(
+                wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows]),
+                table.x,
+                table.y,
+                stroke=table.by,
+                title=table.title,
+            )
+            for name, table in result.tables.items()
+        }
+        if plots:
+            self.run.log(plots, step=self.last_round)
+        self.run.summary.update(dict(result.values))
+
+
+def run_id(directory: Path) -> str:
     """One id per run directory, so that a resumed run goes on with the same curve."""
     from rlaif_lab.store import write_atomically
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,9 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--floor", metavar="ARM", help="the arm from which PGR counts the gap up to oracle (default: the baseline)"
     )
+    parser.add_argument(
+        "--wandb",
+        choices=("offline", "online"),
+        nargs="?",
+        const="offline",
+        help="log the report to W&B as well, as a run of job type report in the runs' group (offline unless said)",
+    )
     options = parser.parse_args(arguments)
     try:
-        print(report(options.dir, options.baseline, options.floor))
+        print(report(options.dir, options.baseline, options.floor, options.wandb))
     except ValueError as error:
         print(f"rlaif-report: {error}", file=sys.stderr)
         sys.exit(2)
@@ -32,8 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def report(directory: Path, baseline: str | None = None, floor: str | None = None) -> str:
-    """Writes ``directory``/report/ and returns what the terminal shows. ValueError where there is nothing to report."""
+def report(
+    directory: Path,
+    baseline: str | None = None,
+    floor: str | None = None,
+    wandb_mode: Literal["offline", "online"] | None = None,
+) -> str:
+    """Writes ``directory``/report/ and returns what the terminal shows. wandb_mode: where a run of W&B shows it too.
+    ValueError where there is nothing to report."""
     # Imported here so that --help answers at once.
     from rlaif_lab.report.arms import study
     from rlaif_lab.report.figures import GROUPS, group_figure, save, styles
@@ -69,4 +83,8 @@ def report(directory: Path, baseline: str | None = None, floor: str | None = Non
     lines += multiplicity(compared)
     lines += [f"! {problem.name}: {problem.reason}" for problem in whole.problems]
     lines += [f"! {note}" for note in whole.notes]
+    if wandb_mode:
+        from rlaif_lab.wandb_reading.sweep_run import log_report
+
+        lines.append(str(log_report(folder, whole, verdicts, wandb_mode)))
     return "\n".join([*lines, str(folder / "report.html")])

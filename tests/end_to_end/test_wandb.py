@@ -44,13 +44,27 @@ def test_every_value_reaches_wandb_also_after_a_kill(cache: Path, tmp_path: Path
         expected = {key: value for key, value in mine.items() if value is not None}
         assert {key: theirs[key] for key in expected} == expected
         assert {key.partition(".")[0] for key in theirs.keys() - expected.keys()} <= {
-            "_runtime", "_step", "_timestamp", "samples",
+            "_runtime", "_step", "_timestamp", "samples", "pass_at_k_table", "reliability_table",
         }  # fmt: skip
 
     # The x axis of every metric is the round, by its exact name.
     metrics = {metric["name"]: metric.get("step_metric") for metric in of_type(records, "metric") if "name" in metric}
     for name in {key for row in ours for key, value in row.items() if value is not None} - {"round"}:
         assert metrics[name] == "round", name
+
+    # What it came to is in the summary, at the end of the run that was resumed as of any other.
+    summary: dict[str, Any] = {}
+    for record in of_type(records, "summary"):
+        summary |= record["update"]
+    assert summary["final_quality"] == ours[-1]["quality/sampled"]
+    assert summary["gain"] == pytest.approx(ours[-1]["quality/sampled"] - ours[0]["quality/sampled"])
+    assert summary["verdict"].split(" at ")[0] in ("improving", "plateaued", "degrading", "undecided")
+    assert summary["why"]
+    qualities = [row["quality/sampled"] for row in ours]
+    assert summary["quality/sampled"] == {"last": qualities[-1], "max": max(qualities)}
+    assert summary["alarm/unfinished"] == {"max": max(row["alarm/unfinished"] for row in ours)}
+    plots = [record["update"] for record in of_type(records, "config")]
+    assert {key for update in plots for key in update} == {"_wandb.visualize.pass_at_k", "_wandb.visualize.reliability"}
 
     # Arms compare at a glance; both parts are one run; the config is there.
     (opened,) = of_type(records, "run")
@@ -61,7 +75,7 @@ def test_every_value_reaches_wandb_also_after_a_kill(cache: Path, tmp_path: Path
     assert opened["config"]["update"]["versions"]["torch"]
 
     # Sampled generations with verdicts, of the rounds before the crash as well.
-    tables = [json.loads(f.read_text()) for f in sorted(run.glob("wandb/*/files/media/table/*.json"))]
+    tables = [json.loads(f.read_text()) for f in sorted(run.glob("wandb/*/files/media/table/samples_*.json"))]
     assert {row[0] for table in tables for row in table["data"]} == {0, 1, 2}
     assert tables[0]["columns"] == ["round", "prompt", "sample", "response", "win_rate", "gold_quality"]
 
