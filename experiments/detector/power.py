@@ -24,8 +24,8 @@ Rule = Callable[[list[Floats]], int | None]
 
 
 def changes(gain: float, n: int, k: int, shared: float, rng: np.random.Generator) -> Floats:
-    """(n,) changes of prompts whose chance of a right answer rises by ``gain``. shared: the part of the k draws in which
-    the older and the newer policy get the same random number, as the lab's do where the policies agree."""
+    """(n,) changes of prompts whose chance of a right answer rises by ``gain``. shared: the part of the k draws in
+    which the older and the newer policy get the same random number, as the lab's do where the policies agree."""
     chance = np.clip(rng.beta(1.2, 0.6, size=n), 0.06, 0.94)
     before = rng.random((k, n))
     after = np.where(rng.random((k, n)) < shared, before, rng.random((k, n)))
@@ -58,7 +58,12 @@ def patience(found: list[Floats]) -> int | None:
     return next((i + 1 for i in range(1, len(below)) if below[i] and below[i - 1]), None)
 
 
-RULES: dict[str, Rule] = {"e-detector": e_detector, "z-test": z_test, "no significant gain": no_gain, "patience 2": patience}
+RULES: dict[str, Rule] = {
+    "e-detector": e_detector,
+    "z-test": z_test,
+    "no significant gain": no_gain,
+    "patience 2": patience,
+}
 
 
 def study(n: int, k: int, shared: float, runs: int) -> list[dict[str, object]]:

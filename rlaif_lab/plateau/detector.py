@@ -7,9 +7,11 @@ it, prod_i (1 - lambda (d_i - delta)), has a mean of at most 1 whatever the dist
 R_t - t is a supermartingale (Shin, Ramdas & Rinaldo 2203.03532). An alarm at R_t >= T / alpha followed by a new start
 at 0 therefore happens at most alpha times in T rounds, on average, and so with a probability of at most alpha.
 
-Two mirrors of it bet against *gain <= 0* (its alarms say "improving") and *gain >= 0* ("degrading").
+Two mirrors of it bet against *gain <= delta* (its alarms say "improving") and *gain >= 0* ("degrading"). So a gain
+above delta is improvement, one below it a plateau, and a plateau that falls is degradation; no gain is two of these at
+once, as one between 0 and delta would be if "improving" only had to beat 0.
 
-How much is bet, lambda, is what grows fastest if the gain is 0 (for the mirrors: +delta, -delta), by the spread of the
+How much is bet, lambda, is what grows fastest if the gain is 0 (for the mirrors: 2 delta, -delta), by the spread of the
 changes in the rounds *before*, so that it is fixed when the round's prompts are drawn; and half and double of it. Each
 of these bets runs through its own recursion and R_t is their mean: mixing costs its logarithm once per alarm, not once
 per round.
@@ -30,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-State = Literal["plateaued", "improving", "degrading"]
+State = Literal["improving", "plateaued", "degrading"]
 STATES: tuple[State, ...] = get_args(State)
 """What an alarm of each process says. Where several are raised in one round, the last named holds."""
 
@@ -157,11 +159,9 @@ def log_bet(changes: Floats, delta: float, state: State, stake: float, square: f
     square: mean square of the changes before this round, which sets lambda.
     """
     best = stake * delta / (square + delta**2)
-    if state == "plateaued":
-        bets = min(best, 0.9 / (1.0 - delta)) * (changes - delta)
-    else:
-        bets = min(best, 0.9) * (changes if state == "degrading" else -changes)
-    return float(np.log1p(-bets).sum())
+    excess = {"improving": delta - changes, "plateaued": changes - delta, "degrading": changes}[state]
+    most = {"improving": 1.0 + delta, "plateaued": 1.0 - delta, "degrading": 1.0}[state]
+    return float(np.log1p(-min(best, 0.9 / most) * excess).sum())
 
 
 def trace(detector: Detector, changes: Sequence[Sequence[Floats]]) -> list[Evidence]:
