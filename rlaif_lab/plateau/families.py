@@ -64,9 +64,6 @@ class Families:
     def best(self) -> str:
         return self.errors[0].name
 
-    def named(self, name: str) -> FamilyError | None:
-        return next((error for error in self.errors if error.name == name), None)
-
 
 def compare(seeds: Mapping[int, Seen], confidence: float = 0.95) -> Families | None:
     """None for fewer than 2 seeds. The hump takes part only where every seed has its KL. Seeds may differ in length.

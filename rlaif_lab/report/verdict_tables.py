@@ -48,6 +48,7 @@ def verdict_record(given: ArmVerdict) -> dict[str, object]:
     record |= interval_columns("ceiling", fitted.ceiling) | interval_columns("fitted_gain", fitted.gain)
     record |= interval_columns("tau_rounds", fitted.tau) | interval_columns("t_90_rounds", fitted.t_90)
     record |= interval_columns("remaining_gain", fitted.remaining)
+    record["onset_round"] = fitted.onset if fitted.identified else ""
     record |= {"delta": fitted.delta, "remaining_below_delta": int(fitted.exhausted) if fitted.identified else ""}
     record |= {"remaining_below_delta_p": blank(fitted.exhausted_p)}
     record["best_family"] = given.families.best if given.families else ""
