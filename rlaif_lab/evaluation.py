@@ -10,7 +10,7 @@ import numpy as np
 from rlaif_lab.judges.base import Judge, both_orders
 from rlaif_lab.metrics.bias import length_drift
 from rlaif_lab.metrics.divergence import kl_and_entropy
-from rlaif_lab.metrics.judge import win_rate
+from rlaif_lab.metrics.judge import policy_preference, win_rate
 from rlaif_lab.metrics.quality import majority_quality, mean_pass_at_k
 from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import pack, response_logits, response_logps
@@ -138,6 +138,7 @@ def evaluate(
             metrics[f"{role}/win_rate_vs_round_0"] = believed
             metrics[f"{role}/win_rate_minus_gold"] = believed - truth
             if role == "judge":
+                metrics |= policy_preference(verdicts, gold_differences(task, different))
                 metrics |= somebody.annotated(different, verdicts, identical)
     progress(1)
     metrics |= divergence_metrics(policy, base, sampled)
@@ -152,10 +153,14 @@ def evaluate(
 def gold_win_rate(task: Task, comparisons: Sequence[Comparison]) -> float:
     """P(the first is truly better) + half of P(equally good); nan for a task without gold. What the judge's win rate
     would be if it were right, so that their difference (self-score minus gold, for a self judge) is in one unit."""
+    return float(np.mean(0.5 + 0.5 * np.sign(gold_differences(task, comparisons))))
+
+
+def gold_differences(task: Task, comparisons: Sequence[Comparison]) -> list[float]:
+    """Gold quality of the first minus that of the second; nan for a task without gold."""
     if not task.has_gold:
-        return float("nan")
-    differences = [task.quality(c.prompt, c.first) - task.quality(c.prompt, c.second) for c in comparisons]
-    return float(np.mean(0.5 + 0.5 * np.sign(differences)))
+        return [float("nan")] * len(comparisons)
+    return [task.quality(c.prompt, c.first) - task.quality(c.prompt, c.second) for c in comparisons]
 
 
 def gold_nll(policy: LanguageModel, task: Task, prompts: Sequence[Prompt]) -> float:

@@ -17,6 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from rlaif_lab.audit.in_loop import frozen_bank_metrics
+from rlaif_lab.audit.judged import judge_pairs
 from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.batches import Batching, Step, make_batches, with_reference, with_sampled, with_values
 from rlaif_lab.evaluation import (
@@ -162,10 +163,20 @@ class Rounds:
                     bar.update,
                 )
             metrics |= self.change(index, sampled)
-            audit = frozen_bank_metrics(self.judge.evaluator(), self.bank) if self.bank else {}
-            return metrics | audit | {"time/evaluation_s": time.perf_counter() - start}
+            return metrics | self.audit(index) | {"time/evaluation_s": time.perf_counter() - start}
 
         return self.store.once(index, "evaluation", compute)
+
+    def audit(self, index: int) -> Metrics:
+        """The judge on the frozen bank, and how many of its verdicts are still those of round 0."""
+        if not self.bank:
+            return {}
+        judgements = judge_pairs(self.judge.evaluator(), self.bank)
+        said = [j.prob_first_wins for j in judgements]
+        self.store.once(index, "bank", lambda: {"prob_first_wins": said})
+        first = self.store.held(0, "bank")
+        at_first = None if first is None else np.array(first["prob_first_wins"], dtype=float)  # None becomes nan
+        return frozen_bank_metrics(judgements, self.bank, at_first)
 
     def evaluation_prompts(self, index: int) -> list[Prompt]:
         """Fresh in every round, and never trained on."""

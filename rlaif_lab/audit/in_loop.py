@@ -9,23 +9,30 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rlaif_lab.audit.judged import Judged, judge_pairs, on_bank, on_policy
+from rlaif_lab.audit.judged import Judged, on_bank, on_policy
 from rlaif_lab.audit.measures import accuracy, bias, by_group, calibration, failures, length, position
 from rlaif_lab.audit.pairs import LabelledPair
-from rlaif_lab.judges.base import Judge
+from rlaif_lab.metrics.position import stability
 from rlaif_lab.pairing import Floats
 from rlaif_lab.records import Generation, Judgement
 
 LEFT_OUT = ("accuracy_better_first", "accuracy_better_second")
 
 
-def frozen_bank_metrics(judge: Judge, bank: Sequence[LabelledPair], self_author: str | None = None) -> dict[str, float]:
-    """``audit/*_frozen``: every measure on the bank, and the accuracy in each of its subsets. Asks the judge for two
-    verdicts per pair."""
-    judged = on_bank(bank, judge_pairs(judge, bank), self_author)
+def frozen_bank_metrics(
+    judgements: Sequence[Judgement], bank: Sequence[LabelledPair], at_first: Floats | None = None
+) -> dict[str, float]:
+    """``audit/*_frozen``: every measure on the bank, and the accuracy in each of its subsets.
+
+    judgements: of the bank's pairs, in their order. at_first: (N,) prob_first_wins of the same judge in round 0, nan
+    for a failure; ``audit/stability_frozen`` is then the share of pairs on which it has not changed its verdict, which
+    is the judge's own drift even where its accuracy stays the same.
+    """
+    judged = on_bank(bank, judgements)
     groups = by_group(judged, [pair.subset for pair in bank])
     by_subset = {f"audit/accuracy_frozen_{re.sub(r'[^0-9A-Za-z]+', '_', m.key)}": m.value for m in groups}
-    return metrics(judged, "frozen") | by_subset
+    drift = {} if at_first is None else {"audit/stability_frozen": stability([at_first, judged.prob_first_wins])}
+    return metrics(judged, "frozen") | by_subset | drift
 
 
 def on_policy_metrics(

@@ -32,6 +32,33 @@ def same_slot_rate(judgements: Sequence[Judgement]) -> float:
     return float(np.mean([(a > 0.5) != (b > 0.5) for a, b in decided if a is not None and b is not None]))
 
 
+def policy_preference(
+    verdict_pairs: Sequence[tuple[Verdict, Verdict]], quality_differences: Sequence[float]
+) -> dict[str, float]:
+    """Does the judge favour the policy, where it is wrong to? Of comparisons of the policy's answer (``first``) with
+    the round-0 policy's, both orders asked: how often it picks the policy's worse answer over a better one of round 0,
+    and round 0's worse answer over a better one of the policy's; a tie is half a pick.
+
+    ``self_preference`` is the first minus the second: a judge that is merely weak errs on both, one that is partial to
+    the policy (a live self judge to its own answers) on the first. quality_differences: policy minus round 0, nan
+    without gold; nan throughout then.
+    """
+    wrongly: dict[bool, list[float]] = {True: [], False: []}  # is the policy's answer the worse one?
+    for (shown_first, shown_second), difference in zip(verdict_pairs, quality_differences, strict=True):
+        a, b = shown_first.prob_first_wins, shown_second.prob_first_wins
+        if a is None or b is None or not difference:
+            continue
+        picks_policy = float(decisions(np.array((a + 1.0 - b) / 2)))
+        if not np.isnan(difference):
+            wrongly[difference < 0].append(picks_policy if difference < 0 else 1.0 - picks_policy)
+    policy, start = (float(np.mean(w)) if w else float("nan") for w in (wrongly[True], wrongly[False]))
+    return {
+        "judge/wrongly_for_policy": policy,
+        "judge/wrongly_for_round_0": start,
+        "judge/self_preference": policy - start,
+    }
+
+
 def win_rate(verdict_pairs: Sequence[tuple[Verdict, Verdict]], identical: int = 0) -> float:
     """P(first wins) + half the ties, by the decision of both orders' mean; comparisons without a verdict are left out.
 

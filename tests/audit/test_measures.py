@@ -129,7 +129,7 @@ def test_self_preference_needs_to_know_who_wrote_what() -> None:
 def test_metrics_on_a_frozen_bank() -> None:
     pairs = bank(40)
     scripted = judge(knows)
-    found = frozen_bank_metrics(scripted, pairs)
+    found = frozen_bank_metrics(judge_pairs(scripted, pairs), pairs)
     assert len(scripted.asked) == 80
     assert found["audit/accuracy_frozen"] == 1.0
     assert found["audit/accuracy_frozen_kind_0"] == found["audit/accuracy_frozen_kind_1"] == 1.0
@@ -138,9 +138,20 @@ def test_metrics_on_a_frozen_bank() -> None:
     assert found["audit/invalid_rate_frozen"] == 0.0
     assert math.isnan(found["audit/b_length_frozen"])
     assert all(key.startswith("audit/") and isinstance(value, float) for key, value in found.items())
-    biased = frozen_bank_metrics(judge(lambda c: 0.8), pairs)
+    biased = frozen_bank_metrics(judge_pairs(judge(lambda c: 0.8), pairs), pairs)
     assert biased["audit/same_slot_rate_frozen"] == biased["audit/signed_position_frozen"] == 1.0
     assert biased.keys() == found.keys()
+
+
+def test_drift_on_the_frozen_bank_is_a_change_of_verdicts_not_of_accuracy() -> None:
+    pairs = bank(4)
+    judgements = judge_pairs(judge(knows), pairs)
+    now = np.array([j.prob_first_wins for j in judgements])
+    turned = np.where(np.arange(4) < 2, now, 1.0 - now)
+    turned[3] = np.nan
+    found = [frozen_bank_metrics(judgements, pairs, first)["audit/stability_frozen"] for first in (now, turned)]
+    assert found == [1.0, 0.5]
+    assert "audit/stability_frozen" not in frozen_bank_metrics(judgements, pairs)
 
 
 def test_metrics_on_policy_read_gold_by_prompt_and_sample() -> None:

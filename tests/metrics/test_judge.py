@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from rlaif_lab.judges.base import debias
-from rlaif_lab.metrics.judge import judge_metrics, same_slot_rate, win_rate
+from rlaif_lab.metrics.judge import judge_metrics, policy_preference, same_slot_rate, win_rate
 from rlaif_lab.records import Comparison, Judgement, Prompt, Verdict
 
 COMPARISON = Comparison(Prompt("p", "1+1="), "a", "b")
@@ -76,3 +77,19 @@ def test_win_rates_by_hand(pairs: list[tuple[float, float]], expected: float) ->
 
 def test_comparisons_without_a_verdict_are_left_out_of_the_win_rate() -> None:
     assert win_rate([(Verdict(1.0), Verdict(0.0)), (FAILED, Verdict(1.0)), (Verdict(1.0), ABSTAINED)]) == 1.0
+
+
+def test_preference_for_the_policy_s_own_mistakes_by_hand() -> None:
+    """Policy worse in three comparisons, of which it is picked in two and tied in one; better in two, picked in one."""
+
+    def both(p: float) -> tuple[Verdict, Verdict]:
+        return Verdict(p), Verdict(1.0 - p)
+
+    said = [both(0.9), both(0.8), (Verdict(0.5, "tie"), Verdict(0.5, "tie")), both(0.7), both(0.2), both(0.9)]
+    differences = [-1.0, -1.0, -1.0, 1.0, 1.0, 0.0]  # the last: equally good, in none of them
+    failed = (Verdict(None, "invalid"), Verdict(0.5, "tie"))
+    found = policy_preference([*said, failed], [*differences, -1.0])
+    assert found["judge/wrongly_for_policy"] == pytest.approx(2.5 / 3)
+    assert found["judge/wrongly_for_round_0"] == 0.5
+    assert found["judge/self_preference"] == pytest.approx(2.5 / 3 - 0.5)
+    assert all(np.isnan(v) for v in policy_preference(said, [float("nan")] * 6).values())
