@@ -94,7 +94,8 @@ def verdict(traces: Traces, last_round: int, votes: Mapping[State, int] | None =
         reason = f"the gain per round is below delta after round {since}"
     else:
         index, _, since = alarms[-1]
-        reason = f"quality {'rises' if state == 'improving' else 'falls'} after round {since}"
+        rising = "the gain per round is above delta"
+        reason = f"{rising if state == 'improving' else 'quality falls'} after round {since}"
     return Verdict(state, index, since, f"{reason} (alarm in round {index})", traces, told)
 
 

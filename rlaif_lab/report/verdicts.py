@@ -227,7 +227,8 @@ def changes(run: Run) -> dict[int, Floats] | None:
     for index in range(1, run.last_round + 1):
         path = run.path / f"round_{index:03d}" / "changes.json"
         try:
-            found[index] = np.array(json.loads(path.read_bytes())["changes"], dtype=np.float64)
+            listed = json.loads(path.read_bytes())["changes"]
+            found[index] = np.array(listed if isinstance(listed, list) else None, dtype=np.float64).reshape(len(listed))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
