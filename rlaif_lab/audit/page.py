@@ -7,45 +7,39 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
-import rlaif_lab.report
 from rlaif_lab.audit.audit import Audit
 from rlaif_lab.audit.figures import accuracy_figure, accuracy_rows, orders_figure, position_figure, reliability_figure
 from rlaif_lab.audit.measures import Measure, Section
 from rlaif_lab.audit.write import bank_line, number
+from rlaif_lab.report.document import document
 from rlaif_lab.report.figures import svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TEMPLATE = Path(rlaif_lab.report.__file__).parent / "page.html"
-STYLE = """<style>
+STYLE = """
 .measures { max-width: 46rem; }
 .measures table td { white-space: nowrap; }
 .measures th:first-child { min-width: 8rem; max-width: 28rem; }
 .note { display: block; font-size: .78rem; color: var(--soft); font-weight: 400; overflow-wrap: anywhere; }
 .panels > * { min-width: 0; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-</style>"""
+"""
 
 
 def page(audit: Audit, config: Mapping[str, Any]) -> str:
     """The whole document."""
     sections = [
-        STYLE,
         headline(audit),
         *(section(s, audit) for s in audit.sections),
         failures(audit),
         worst(audit),
         provenance(config),
     ]
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=escape(f"Audit of judge {audit.name}"),
-        subtitle=escape(f"{audit.judge}. Bank: {bank_line(audit)}."),
-        body="\n".join(sections),
+    return document(
+        f"Audit of judge {audit.name}", f"{audit.judge}. Bank: {bank_line(audit)}.", "\n".join(sections), style=STYLE
     )
 
 

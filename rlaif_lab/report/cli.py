@@ -6,7 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rlaif_lab.report.sections.view import View
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,16 +51,65 @@ def report(
 ) -> str:
     """Writes ``directory``/report/ and returns what the terminal shows. wandb_mode: where a run of W&B shows it too.
     ValueError where there is nothing to report."""
+    view = read(directory.resolve(), baseline, floor)
+
+    from rlaif_lab.report.cost import write_times
+    from rlaif_lab.report.curves import write_drawn
+    from rlaif_lab.report.figures import group_figure, save, time_figure
+    from rlaif_lab.report.page import page
+    from rlaif_lab.report.panels import FIGURES
+    from rlaif_lab.report.tables import terminal_reasons, terminal_table, write_curves, write_table
+    from rlaif_lab.report.verdict_tables import multiplicity, write_verdict_tables
+
+    folder = directory.resolve() / "report"
+    folder.mkdir(exist_ok=True)
+    write_table(folder / "table.csv", view.rows, view.verdicts, view.baseline)
+    write_curves(folder / "curves.csv", view.study)
+    write_verdict_tables(folder, view.study, view.verdicts, view.compared)
+    for stale in (path for name in FIGURES for path in folder.glob(f"{name}.*")):
+        stale.unlink()  # an earlier report may have had something to draw where this one has not
+    for name, drawn in view.groups.items():
+        strong, marks = (view.strong, view.marks) if name == "overview" else (None, None)
+        figure = group_figure(drawn, [row.label for row in view.rows], view.looks, strong, marks)
+        for ending in ("png", "svg"):
+            save(figure, folder / f"{name}.{ending}")
+        write_drawn(folder / f"{name}.csv", drawn)
+    if view.times:
+        figure = time_figure(view.times)
+        for ending in ("png", "svg"):
+            save(figure, folder / f"cost.{ending}")
+        write_times(folder / "cost.csv", view.times)
+    (folder / "report.html").write_text(page(view), encoding="utf-8")
+    lines = [
+        terminal_table(view.rows, view.verdicts, view.baseline),
+        "",
+        terminal_reasons(view.rows, view.verdicts),
+        "",
+    ]
+    lines += multiplicity(view.compared)
+    lines += [f"! {problem.name}: {problem.reason}" for problem in view.study.problems]
+    lines += [f"! {note}" for note in view.study.notes]
+    if wandb_mode:
+        from rlaif_lab.wandb_reading.sweep_run import log_report
+
+        lines.append(str(log_report(folder, view.study, view.verdicts, wandb_mode)))
+    return "\n".join([*lines, str(folder / "report.html")])
+
+
+def read(directory: Path, baseline: str | None = None, floor: str | None = None) -> View:
+    """Everything that the report shows, computed. ValueError as in ``report``."""
     # Imported here so that --help answers at once.
     from rlaif_lab.report.arms import study
-    from rlaif_lab.report.figures import GROUPS, group_figure, save, styles
+    from rlaif_lab.report.cost import costs, stage_times
+    from rlaif_lab.report.curves import draw
+    from rlaif_lab.report.figures import styles
     from rlaif_lab.report.load import load
-    from rlaif_lab.report.page import page
-    from rlaif_lab.report.tables import summaries, terminal_reasons, terminal_table, write_curves, write_table
-    from rlaif_lab.report.verdict_tables import multiplicity, write_verdict_tables
+    from rlaif_lab.report.panels import GROUPS
+    from rlaif_lab.report.samples import samples
+    from rlaif_lab.report.sections.view import View, chosen
+    from rlaif_lab.report.tables import summaries
     from rlaif_lab.report.verdicts import arm_verdicts, differences
 
-    directory = directory.resolve()
     whole = study(load(directory), directory.name)
     names = sorted({name for arm in whole.arms for name in (arm.name, arm.label)})
     for given in (baseline, floor):
@@ -66,25 +118,20 @@ def report(
     baseline = baseline or "self"
     rows = summaries(whole, baseline)
     verdicts = arm_verdicts(whole, baseline, floor)
-    compared = differences(whole, verdicts)
-    looks = styles(whole.arms)
-    folder = directory / "report"
-    folder.mkdir(exist_ok=True)
-    write_table(folder / "table.csv", rows, verdicts, baseline)
-    write_curves(folder / "curves.csv", whole)
-    write_verdict_tables(folder, whole, verdicts, compared)
-    arms = {arm.label: arm for arm in whole.arms}
-    for group in GROUPS:
-        figure = group_figure(group, [arms[row.label] for row in rows], looks)
-        for ending in ("png", "svg"):
-            save(figure, folder / f"{group.name}.{ending}")
-    (folder / "report.html").write_text(page(whole, rows, looks, baseline), encoding="utf-8")
-    lines = [terminal_table(rows, verdicts, baseline), "", terminal_reasons(rows, verdicts), ""]
-    lines += multiplicity(compared)
-    lines += [f"! {problem.name}: {problem.reason}" for problem in whole.problems]
-    lines += [f"! {note}" for note in whole.notes]
-    if wandb_mode:
-        from rlaif_lab.wandb_reading.sweep_run import log_report
-
-        lines.append(str(log_report(folder, whole, verdicts, wandb_mode)))
-    return "\n".join([*lines, str(folder / "report.html")])
+    said = {verdict.label: verdict for verdict in verdicts}
+    of_label = {arm.label: arm for arm in whole.arms}
+    arms = [of_label[row.label] for row in rows]
+    return View(
+        study=whole,
+        rows=rows,
+        arms=arms,
+        verdicts=[said[arm.label] for arm in arms],
+        compared=differences(whole, verdicts),
+        looks=styles(whole.arms),
+        baseline=baseline,
+        strong=chosen(rows, baseline, {arm.label: arm.name for arm in arms}),
+        groups=draw(GROUPS, arms, {label: verdict.verdict.traces for label, verdict in said.items()}),
+        times=stage_times(arms),
+        costs=costs(arms),
+        samples=samples(arms),
+    )

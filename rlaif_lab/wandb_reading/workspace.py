@@ -1,8 +1,8 @@
 """The saved workspace: the sections of the report's page as a view of a W&B project.
 
-Each panel of the page becomes a line plot over rounds; runs are grouped by experiment and arm, so that a line is the
-mean over seeds and its band reaches from the lowest seed to the highest. (W&B draws no t intervals: those, and the
-verdict over seeds, are in the report.) The columns of the run table are the runs' own results.
+Each panel of the page that is over rounds becomes a line plot; runs are grouped by experiment and arm, so that a line
+is the mean over seeds and its band reaches from the lowest seed to the highest. (W&B draws no t intervals: those, and
+the verdict over seeds, are in the report.) The columns of the run table are the runs' own results.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from rlaif_lab.report.figures import GROUPS, FigureGroup, Panel
+from rlaif_lab.report.curves import FigureGroup, Panel
+from rlaif_lab.report.panels import GROUPS
 from rlaif_lab.result import RESULTS
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ MORE = (
     ),
 )
 TABLES = ("samples", "pass_at_k_table", "reliability_table")
-FIGURES = ("report/curves", "report/judge", "report/gap")
+FIGURES = tuple(f"report/{group.name}" for group in GROUPS)
 
 
 def workspace(entity: str, project: str, group: str | None = None) -> Workspace:
@@ -67,7 +68,7 @@ def workspace(entity: str, project: str, group: str | None = None) -> Workspace:
         entity=entity,
         project=project,
         name=f"{NAME}: {group}" if group else NAME,
-        sections=[_overview(), *(_section(each) for each in (*GROUPS, *MORE)), _tables()],
+        sections=[_overview(), *(_section(each) for each in (*GROUPS, *MORE) if over_rounds(each)), _tables()],
         settings=ws.WorkspaceSettings(x_axis=X_AXIS, max_runs=MOST_RUNS),
         runset_settings=ws.RunsetSettings(
             filters=And(Metric("Group") == group) if group else "",
@@ -100,15 +101,20 @@ def _overview() -> Section:
     return _made("Overview", HOW_TO_READ, bars, is_open=True)
 
 
+def over_rounds(group: FigureGroup) -> list[Panel]:
+    """The group's panels but for those over something else (k of pass@k, KL), which W&B shows as figures."""
+    return [panel for panel in group.panels if panel.axis == "round"]
+
+
 def _section(group: FigureGroup) -> Section:
     """One group of panels of the page."""
     import wandb_workspaces.reports.v2 as wr
 
     plots = [
         wr.LinePlot(title=p.title, x=X_AXIS, y=[p.metric], groupby_aggfunc="mean", groupby_rangefunc="minmax")
-        for p in group.panels
+        for p in over_rounds(group)
     ]
-    captions = "\n".join(f"- **{panel.title}** (`{panel.metric}`): {panel.caption}" for panel in group.panels)
+    captions = "\n".join(f"- **{panel.title}** (`{panel.metric}`): {panel.caption}" for panel in over_rounds(group))
     return _made(group.title, f"{group.caption}\n\n{captions}", plots, is_open=group in GROUPS)
 
 

@@ -55,7 +55,7 @@ def write_run(tmp_path: Path) -> WriteRun:
             row |= {"kl/per_sequence": 0.5 * index, "judge/win_rate_vs_round_0": 0.5 + 0.05 * index}
             if index < len(sampled) - 1:
                 row |= {"judge/accuracy": 0.8, "gap/diversity_D": 0.2, "gap/informativeness_I": None}
-                row |= {"time/round_s": 2.0}
+                row |= {"time/round_s": 2.0, "time/training_s": 1.5}
             row |= {metric: values[index] for metric, values in (extra or {}).items()}
             lines.append(json.dumps(row) + "\n")
         (folder / "metrics.jsonl").write_text("".join(lines))

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from servers.wandb_server import KEY, WandbServer, wandb_server
 
-from rlaif_lab.report.figures import GROUPS
+from rlaif_lab.report.panels import GROUPS
 from rlaif_lab.wandb_reading.cli import main
-from rlaif_lab.wandb_reading.workspace import COLUMNS, definition, workspace
+from rlaif_lab.wandb_reading.workspace import COLUMNS, definition, over_rounds, workspace
 
 
 def sections(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -48,8 +48,8 @@ def test_every_panel_of_the_page_is_a_curve_over_rounds() -> None:
     assert all(plot["xAxis"] == "round" for plot in plots)
     assert spec["spec"]["section"]["settings"]["xAxis"] == "round"
     drawn = {(plot["chartTitle"], *plot["metrics"]) for plot in plots}
-    assert {(panel.title, panel.metric) for group in GROUPS for panel in group.panels} <= drawn
-    assert {group.title for group in GROUPS} <= {section["name"] for section in sections(spec)}
+    assert {(panel.title, panel.metric) for group in GROUPS for panel in over_rounds(group)} <= drawn
+    assert {group.title for group in GROUPS if over_rounds(group)} <= {section["name"] for section in sections(spec)}
     for section in sections(spec):
         assert section["panels"][0]["viewType"] == "Markdown Panel"
         cells = section["flowConfig"]["columnsPerPage"] * section["flowConfig"]["rowsPerPage"]

@@ -1,0 +1,305 @@
+"""Charts as inline SVG, for the page: a few kilobytes each, text that is text, colours that the page's style sets.
+
+The files beside the page (figures.py) are matplotlib's; it takes a hundred times as long and twenty times the space,
+and its text shrinks with the picture on a phone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from rlaif_lab.report.curves import AXIS_TITLES, LOG_FLOOR, Axis, Curve, Mark
+
+FONT, WIDE_FONT = 12.0, 13.0  # of a chart and of one with labelled curves, in user units, as in the style sheet
+CHARACTER = 0.6  # mean width of a character, in units of the font size
+FEW = 6
+"""Up to so many arms, all have their names at the ends of their curves; of more, only those that are drawn thick."""
+TITLED_POINTS = 120
+"""A chart with more points than this has no tooltip at each: their text would be most of the page."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """An arm in a chart. key: its CSS class, which sets colour and dashes. marker: as in MARKERS."""
+
+    key: str
+    label: str
+    marker: str
+    points: Curve
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where things lie in a chart, in user units: the drawing area within width x height, and the values at its
+    edges."""
+
+    width: float
+    height: float
+    left: float
+    right: float
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    axis: Axis = "round"
+    log: bool = False
+    top: float = 8.0
+    bottom: float = 36.0
+
+    def x(self, value: float) -> float:
+        low, high = (math.log2(v) for v in self.x_range) if self.axis == "k" else self.x_range
+        at = math.log2(value) if self.axis == "k" else value
+        share = (at - low) / (high - low) if high > low else 0.5
+        return self.left + share * (self.width - self.left - self.right)
+
+    def y(self, value: float) -> float:
+        low, high = (math.log10(v) for v in self.y_range) if self.log else self.y_range
+        at = math.log10(max(value, LOG_FLOOR)) if self.log else value
+        share = min(1.0, max(0.0, (at - low) / (high - low)))
+        return self.top + (1.0 - share) * (self.height - self.top - self.bottom)
+
+
+def line_chart(
+    lines: Sequence[Line],
+    y_range: tuple[float, float],
+    *,
+    title: str,
+    axis: Axis = "round",
+    reference: float | None = None,
+    log: bool = False,
+    bands: bool = True,
+    strong: Sequence[str] | None = None,
+    marks: Mapping[str, Mark] | None = None,
+    size: tuple[float, float] = (360.0, 226.0),
+) -> str:
+    """An ``<svg>`` element. strong: keys of the arms that are drawn thick, with band and a label at the end of the
+    curve, the others thin and without band; None: all alike, and the legend is elsewhere. marks: by key, drawn for the
+    strong arms."""
+    left = max(36.0, 8 + CHARACTER * FONT * max(len(text) for _, text in y_ticks(y_range, log)))
+    few = len({line.key for line in lines}) <= FEW
+    labels = [line for line in lines if strong is not None and (few or line.key in strong)]
+    right = 10.0
+    if labels:
+        right = min(0.36 * size[0], 14 + CHARACTER * WIDE_FONT * max(6, *(len(_cut(line.label)) for line in labels)))
+    xs = [x for line in lines for x in line.points.x] or [0.0, 1.0]
+    frame = Frame(*size, left, right, (min(xs), max(xs)), y_range, axis, log)
+    titled = sum(len(line.points.x) for line in lines) <= TITLED_POINTS
+    ordered = sorted(lines, key=lambda line: strong is not None and line.key in strong)
+    drawn = []
+    for line in ordered:
+        kind = "" if strong is None else " strong" if line.key in strong else " weak"
+        drawn.append(_arm(line, frame, kind, bands and kind != " weak", titled))
+    level = []
+    if reference is not None:
+        y = _n(frame.y(reference))
+        level = [f'<path class="ref" d="M{_n(frame.left)} {y}H{_n(frame.width - frame.right)}"/>']
+    return (
+        f'<svg class="chart" viewBox="0 0 {_n(size[0])} {_n(size[1])}" role="img" aria-label="{escape(title)}">'
+        + "".join([*_axes(frame), *level, *drawn])
+        + "".join(_mark(marks[line.key], line, frame) for line in lines if marks and line.key in marks)
+        + _end_labels(labels, frame, strong or ())
+        + "</svg>"
+    )
+
+
+# --- pieces -------------------------------------------------------------------------------------------------------
+def _axes(frame: Frame) -> list[str]:
+    parts = []
+    end = frame.width - frame.right
+    floor = frame.height - frame.bottom
+    for value, text in y_ticks(frame.y_range, frame.log):
+        y = frame.y(value)
+        parts.append(f'<path class="grid" d="M{_n(frame.left)} {_n(y)}H{_n(end)}"/>')
+        parts.append(f'<text x="{_n(frame.left - 5)}" y="{_n(y + 4)}" text-anchor="end">{text}</text>')
+    parts.append(f'<path class="axis" d="M{_n(frame.left)} {_n(floor)}H{_n(end)}"/>')
+    for value, text in x_ticks(frame.x_range, frame.axis):
+        x = _n(frame.x(value))
+        parts.append(f'<text x="{x}" y="{_n(floor + 15)}" text-anchor="middle">{text}</text>')
+    at = f'x="{_n((frame.left + end) / 2)}" y="{_n(frame.height - 5)}"'
+    parts.append(f'<text {at} text-anchor="middle">{AXIS_TITLES[frame.axis]}</text>')
+    return parts
+
+
+def _arm(line: Line, frame: Frame, kind: str, band: bool, titled: bool) -> str:
+    points = line.points
+    at = [(frame.x(x), frame.y(y)) if math.isfinite(y) else None for x, y in zip(points.x, points.mean, strict=True)]
+    parts = [f'<g class="{line.key}{kind}{" faint" if points.faint else ""}">']
+    if band and not points.faint:
+        parts += [f'<path class="band" d="{outline}"/>' for outline in _bands(points, frame)]
+    parts.append(f'<path class="line" d="{_path(at)}"/>')
+    size = 3.6 if kind == " strong" else 3.0
+    every = max(1, len(at) // 24)
+    marked = [p for i, p in enumerate(at) if p is not None and i % every == 0]
+    parts.append(f'<path class="dot" d="{"".join(_marker(line.marker, x, y, size) for x, y in marked)}"/>')
+    if titled:
+        for i, p in enumerate(at):
+            if p is not None:
+                text = escape(f"{line.label}, {_at(frame.axis, points, i)}: {_value(points, i)}")
+                parts.append(
+                    f'<circle class="tip" cx="{_n(p[0])}" cy="{_n(p[1])}" r="9"><title>{text}</title></circle>'
+                )
+    return "".join([*parts, "</g>"])
+
+
+def _at(axis: Axis, points: Curve, i: int) -> str:
+    return f"k = {points.x[i]:g} in round {points.rounds[i]}" if axis == "k" else f"round {points.rounds[i]}"
+
+
+def _value(points: Curve, i: int) -> str:
+    interval = f" [{points.low[i]:.3g}, {points.high[i]:.3g}]" if math.isfinite(points.low[i]) else ""
+    return f"{points.mean[i]:.3g}{interval}, n = {points.n[i]}"
+
+
+def _path(at: Sequence[tuple[float, float] | None]) -> str:
+    """Straight lines from point to point, broken at holes."""
+    parts, pen = [], "M"
+    for p in at:
+        if p is None:
+            pen = "M"
+        else:
+            parts.append(f"{pen}{_n(p[0])} {_n(p[1])}")
+            pen = "L"
+    return "".join(parts)
+
+
+def _bands(points: Curve, frame: Frame) -> list[str]:
+    """An outline for each stretch of rounds that have an interval."""
+    stretches: list[list[int]] = [[]]
+    for i, low in enumerate(points.low):
+        if math.isfinite(low):
+            stretches[-1].append(i)
+        elif stretches[-1]:
+            stretches.append([])
+    outlines = []
+    for stretch in stretches:
+        if len(stretch) > 1:
+            up = [f"{_n(frame.x(points.x[i]))} {_n(frame.y(points.high[i]))}" for i in stretch]
+            down = [f"{_n(frame.x(points.x[i]))} {_n(frame.y(points.low[i]))}" for i in reversed(stretch)]
+            outlines.append(f"M{'L'.join([*up, *down])}Z")
+    return outlines
+
+
+def _mark(mark: Mark, line: Line, frame: Frame) -> str:
+    """The ceiling as a dotted level with its interval, the plateau as a ring and a line down to its round."""
+    points = line.points
+    parts = [f'<g class="{line.key} mark">']
+    end = frame.width - frame.right
+    if mark.ceiling is not None:
+        level, low, high = mark.ceiling
+        y = _n(frame.y(level))
+        begin = frame.x(mark.plateau) if mark.plateau is not None else frame.x(points.x[len(points.x) // 2])
+        if math.isfinite(low):
+            top, bottom = frame.y(high), frame.y(low)
+            parts.append(f'<path class="range" d="M{_n(begin)} {_n(top)}H{_n(end)}V{_n(bottom)}H{_n(begin)}Z"/>')
+        parts.append(f'<path class="ceiling" d="M{_n(begin)} {y}H{_n(end)}"/>')
+    if mark.plateau is not None and mark.plateau in points.rounds:
+        i = points.rounds.index(mark.plateau)
+        if math.isfinite(points.mean[i]):
+            x, y_at = frame.x(points.x[i]), frame.y(points.mean[i])
+            floor = frame.height - frame.bottom
+            parts.append(f'<path class="drop" d="M{_n(x)} {_n(y_at + 8)}V{_n(floor)}"/>')
+            parts.append(f'<circle class="ring" cx="{_n(x)}" cy="{_n(y_at)}" r="8"/>')
+            anchor, shift = ("end", -5) if x > (frame.left + end) / 2 else ("start", 5)
+            parts.append(
+                f'<text class="note" x="{_n(x + shift)}" y="{_n(floor - 6)}" text-anchor="{anchor}">'
+                f"plateau, round {mark.plateau}</text>"
+            )
+    return "".join([*parts, "</g>"])
+
+
+def _end_labels(lines: Sequence[Line], frame: Frame, strong: Sequence[str]) -> str:
+    """The arm's name and last value beside the end of its curve; names that would overlap are moved apart."""
+    ends = []
+    for line in lines:
+        last = line.points.last()
+        if last is not None and not line.points.faint:
+            ends.append((frame.y(line.points.mean[last]), line, line.points.mean[last]))
+    ends.sort(key=lambda end: end[0])
+    height = 2.2 * FONT
+    places: list[float] = []
+    for y, _, _ in ends:
+        places.append(max(y, places[-1] + height) if places else y)
+    excess = max(0.0, places[-1] - (frame.height - frame.bottom - FONT)) if places else 0.0
+    x = _n(frame.width - frame.right + 8)
+    parts = []
+    for place, (_, line, value) in zip(places, ends, strict=True):
+        kind = f"{line.key} end main" if line.key in strong else f"{line.key} end"
+        y = place - excess
+        parts.append(
+            f'<g class="{kind}"><text x="{x}" y="{_n(y)}">{escape(_cut(line.label))}</text>'
+            f'<text x="{x}" y="{_n(y + FONT)}">{value:.3f}</text></g>'
+        )
+    return "".join(parts)
+
+
+def _cut(label: str, length: int = 16) -> str:
+    return label if len(label) <= length else label[: length - 1] + "…"
+
+
+# --- ticks ----------------------------------------------------------------------------------------------------------
+def y_ticks(limits: tuple[float, float], log: bool = False, about: int = 5) -> list[tuple[float, str]]:
+    """Round values within the limits, with their texts."""
+    low, high = limits
+    if log:
+        first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
+        powers = range(first, last + 1, max(1, (last - first) // about))
+        return [(10.0**e, f"{10.0**e:g}" if abs(e) < 4 else f"1e{e}") for e in powers]
+    step = nice_step(high - low, about)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    values = [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    texts = [f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.1e}" for value in values]
+    return list(zip(values, ("0" if float(t) == 0 else t for t in texts), strict=True))
+
+
+def x_ticks(limits: tuple[float, float], axis: Axis) -> list[tuple[float, str]]:
+    low, high = limits
+    if axis == "k":
+        return [(2.0**i, str(2**i)) for i in range(round(math.log2(low)), round(math.log2(high)) + 1)]
+    if axis == "round":
+        step = max(1.0, nice_step(high - low, 8)) if high > low else 1.0
+        return [(step * i, f"{step * i:.0f}") for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return y_ticks(limits) if high > low else []
+
+
+def nice_step(reach: float, about: int) -> float:
+    """1, 2 or 5 times a power of ten, so that ``reach`` has about that many steps."""
+    rough = reach / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * 0.999)
+
+
+def _n(value: float) -> str:
+    """Short: a tenth of a unit is less than a pixel."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
+    "s": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
+    "^": ((0, -1.1), (1.1, 0.9), (-1.1, 0.9)),
+    "v": ((0, 1.1), (1.1, -0.9), (-1.1, -0.9)),
+    "<": ((-1.1, 0), (0.9, -1.1), (0.9, 1.1)),
+    ">": ((1.1, 0), (-0.9, -1.1), (-0.9, 1.1)),
+    "D": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+    "P": ((-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4), (0.4, 1.2), (-0.4, 1.2),
+          (-0.4, 0.4), (-1.2, 0.4), (-1.2, -0.4), (-0.4, -0.4)),
+    "X": ((0, -0.6), (0.6, -1.2), (1.2, -0.6), (0.6, 0), (1.2, 0.6), (0.6, 1.2), (0, 0.6), (-0.6, 1.2), (-1.2, 0.6),
+          (-0.6, 0), (-1.2, -0.6), (-0.6, -1.2)),
+}  # fmt: skip
+"""matplotlib's markers as polygons of about unit radius; "o" is the circle."""
+
+
+def _marker(shape: str, x: float, y: float, r: float) -> str:
+    """The outline of a marker around (x, y)."""
+    if shape == "o":
+        d = _n(2 * r)
+        return f"M{_n(x - r)} {_n(y)}a{_n(r)} {_n(r)} 0 1 0 {d} 0a{_n(r)} {_n(r)} 0 1 0 -{d} 0z"
+    return f"M{'L'.join(f'{_n(x + r * dx)} {_n(y + r * dy)}' for dx, dy in SHAPES[shape])}z"
+
+
+def swatch(key: str, marker: str) -> str:
+    """An arm's line with its marker, for legends and tables."""
+    return (
+        f'<svg class="swatch chart {key}" style="width:34px;height:12px" viewBox="0 0 34 12" aria-hidden="true">'
+        f'<path class="line" d="M0 6H34"/><path class="dot" d="{_marker(marker, 17, 6, 3.5)}"/></svg>'
+    )

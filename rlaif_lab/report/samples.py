@@ -1,0 +1,300 @@
+"""What the sample browser shows: a bounded choice of prompts with their responses, verdicts and gold, as compact JSON.
+
+Of each arm one or two seeds, of each of their rounds some prompts. Half of them are chosen by the prompt's identity
+alone, and all arms of a seed ask the same prompts, so the same ones are shown for every arm; the other half are prompts
+on which the judge prefers an answer that gold calls worse, which would be rare otherwise. Only the columns that are
+shown are read from the rounds' files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaif_lab.records import Prompt
+from rlaif_lab.report.arms import Arm
+from rlaif_lab.report.load import Run
+from rlaif_lab.seeding import seed_for
+from rlaif_lab.tasks.base import Task
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much is read and shown.
+
+    cells: (run, round)s whose files are read. seeds: per arm. candidates: prompts per cell that are looked at.
+    prompts: of these shown, at most. samples: responses per prompt. text, words: characters of a response, and of the
+    judge's own words. size: bytes of JSON in all.
+    """
+
+    cells: int = 160
+    seeds: int = 2
+    candidates: int = 48
+    prompts: int = 12
+    samples: int = 8
+    text: int = 1500
+    words: int = 300
+    size: int = 1_500_000
+
+
+@dataclass(frozen=True)
+class Samples:
+    """content: what the page's script reads. shown, disagreeing: prompts, and those among them where the judge
+    disagrees with gold. notes: why something is not there."""
+
+    content: Json
+    shown: int
+    disagreeing: int
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One round of one run. items: those chosen by identity and those with a disagreement in turns, the first the most
+    wanted."""
+
+    arm: int
+    seed: int
+    round: int
+    items: list[Json]
+
+
+def samples(arms: Sequence[Arm], bounds: Bounds | None = None) -> Samples | None:
+    """Of the arms' runs; None where no round's files are there. arms: in the order in which the page names them."""
+    bounds = bounds or Bounds()
+    gold = Gold()
+    cells = []
+    for arm, run, index in chosen_cells(arms, bounds):
+        assert run.path is not None
+        items = read_cell(run.path / f"round_{index:03d}", gold.task(run), bounds)
+        if items:
+            cells.append(Cell(arm, run.seed, index, items))
+    if not cells:
+        return None
+    kept = within(cells, bounds)
+    rounds = [
+        {"arm": cell.arm, "seed": cell.seed, "round": cell.round, "items": items}
+        for cell, items in zip(cells, kept, strict=True)
+        if items
+    ]
+    everything = [item for items in kept for item in items]
+    content = {"arms": [arm.label for arm in arms], "cells": rounds}
+    return Samples(content, len(everything), sum(disagrees(item) for item in everything), gold.notes)
+
+
+# --- which rounds -----------------------------------------------------------------------------------------------
+def chosen_cells(arms: Sequence[Arm], bounds: Bounds) -> Iterator[tuple[int, Run, int]]:
+    """(position of the arm, run, round): as many seeds and rounds of every arm as the bounds allow, the first and the
+    last round among them."""
+    runs: dict[int, list[tuple[Run, list[int]]]] = {}
+    for position, arm in enumerate(arms):
+        stored = [(run, _stored_rounds(run.path)) for run in (arm.complete or arm.runs)[: bounds.seeds]]
+        runs[position] = [(run, rounds) for run, rounds in stored if rounds]
+    there = sum(bool(held) for held in runs.values())
+    each = max(2, bounds.cells // max(1, there))  # cells per arm
+    left = bounds.cells
+    for position, held in runs.items():
+        longest = max((len(rounds) for _, rounds in held), default=0)
+        held = held if 2 * longest <= each else held[:1]
+        for run, rounds in held:
+            for index in spread(rounds, each // len(held)):
+                if left:
+                    left -= 1
+                    yield position, run, index
+
+
+def _stored_rounds(folder: Path | None) -> list[int]:
+    if folder is None:
+        return []
+    found = (path.parent.name.removeprefix("round_") for path in folder.glob("round_*/generations.parquet"))
+    return sorted(int(number) for number in found if number.isdecimal())
+
+
+def spread(values: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of the values, evenly, the first and the last among them."""
+    if len(values) <= count:
+        return list(values)
+    if count == 1:
+        return [values[-1]]
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+
+
+# --- one round ----------------------------------------------------------------------------------------------------
+def read_cell(folder: Path, task: Task | None, bounds: Bounds) -> list[Json]:
+    """The items of a round, the most wanted first; none where a file is missing or broken (`rlaif-resume` says which).
+
+    An item is ``{id, prompt, responses: [[samples, text, gold, win rate]], verdicts: [[first, second, probability that
+    first wins, that as shown first, that as shown second, status, words, 1 if gold disagrees]]}``; samples that say the
+    same are one response.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    def rows(name: str, columns: Sequence[str], ids: Sequence[str]) -> list[Json]:
+        table = pq.read_table(folder / f"{name}.parquet", columns=list(columns), use_threads=False)
+        listed: list[Json] = table.filter(pc.is_in(table["prompt_id"], pa.array(ids))).to_pylist()
+        return listed
+
+    try:
+        column = pq.read_table(folder / "generations.parquet", columns=["prompt_id"], use_threads=False)["prompt_id"]
+        ids = sorted(pc.unique(column).to_pylist(), key=lambda name: seed_for("report samples", name))
+        ids = ids[: bounds.candidates]
+        generated = rows("generations", ("prompt_id", "prompt", "turns", "sample", "response"), ids)
+        judged = rows("judgements", ("prompt_id", *VERDICT), ids) if (folder / "judgements.parquet").is_file() else []
+    except (pa.ArrowException, OSError, KeyError):
+        return []
+    responses, verdicts = _by_prompt(generated), _by_prompt(judged)
+    items = [_item(responses[name], verdicts.get(name, []), task, bounds) for name in ids if name in responses]
+    return in_turns(items, [item for item in items if disagrees(item)])[: bounds.prompts]
+
+
+VERDICT = (
+    "sample_first",
+    "sample_second",
+    "prob_first_wins",
+    "prob_first_wins_shown_first",
+    "prob_first_wins_shown_second",
+    "status",
+    "raw",
+)
+
+
+def _by_prompt(rows: Sequence[Json]) -> dict[str, list[Json]]:
+    found: dict[str, list[Json]] = defaultdict(list)
+    for row in rows:
+        found[row["prompt_id"]].append(row)
+    return found
+
+
+def _item(responses: Sequence[Json], verdicts: Sequence[Json], task: Task | None, bounds: Bounds) -> Json:
+    first = responses[0]
+    turns = tuple((role, said) for role, said in json.loads(first["turns"] or "[]"))
+    prompt = Prompt(first["prompt_id"], first["prompt"], turns)
+    shown = [row for row in responses if row["sample"] < bounds.samples]
+    gold = {row["sample"]: task.quality(prompt, row["response"]) if task else None for row in shown}
+    wins: dict[int, list[float]] = defaultdict(list)
+    listed = []
+    for row in verdicts:
+        one, other, probability = (row[name] for name in VERDICT[:3])
+        if one not in gold or other not in gold:
+            continue
+        if probability is not None:
+            wins[one].append(_decision(probability))
+            wins[other].append(1.0 - _decision(probability))
+        wrong = _against_gold(probability, gold[one], gold[other])
+        numbers = [_short(row[name]) for name in VERDICT[2:5]]
+        listed.append([one, other, *numbers, row["status"], _cut(row["raw"], bounds.words), int(wrong)])
+    rates = {sample: _short(sum(won) / len(won)) for sample, won in wins.items()}
+    same: dict[str, list[int]] = defaultdict(list)
+    for row in shown:
+        same[row["response"]].append(row["sample"])
+    said = [
+        [
+            alike,
+            _cut(text, bounds.text),
+            _short(gold[alike[0]]),
+            next((rates[sample] for sample in alike if sample in rates), None),
+        ]
+        for text, alike in same.items()
+    ]
+    asked = "\n\n".join(f"[{role}] {text}" for role, text in turns) or prompt.text
+    return {"id": prompt.id, "prompt": _cut(asked, bounds.text), "responses": said, "verdicts": listed}
+
+
+def _decision(probability: float) -> float:
+    return 1.0 if probability > 0.5 else 0.0 if probability < 0.5 else 0.5
+
+
+def _against_gold(probability: float | None, first: float | None, second: float | None) -> bool:
+    """The judge prefers the one that gold calls worse."""
+    if probability is None or first is None or second is None:
+        return False
+    return (probability - 0.5) * (first - second) < 0
+
+
+def disagrees(item: Mapping[str, Any]) -> bool:
+    return any(verdict[-1] for verdict in item["verdicts"])
+
+
+# --- how much -------------------------------------------------------------------------------------------------------
+def in_turns(some: Sequence[Json], others: Sequence[Json]) -> list[Json]:
+    """From either list in turns, each item once."""
+    found: dict[str, Json] = {}
+    left, right = iter(some), iter(others)
+    for _ in range(len(some)):
+        for source in (left, right):
+            item = next((item for item in source if item["id"] not in found), None)
+            if item is not None:
+                found[item["id"]] = item
+    return list(found.values())
+
+
+def within(cells: Sequence[Cell], bounds: Bounds) -> list[list[Json]]:
+    """As many items of every cell as fit: first one of each, then a second, ..., until the size is used up."""
+    kept: list[list[Json]] = [[] for _ in cells]
+    left = bounds.size
+    for place in range(bounds.prompts):
+        for cell, items in zip(cells, kept, strict=True):
+            if place < len(cell.items):
+                size = len(to_json(cell.items[place]).encode())
+                if size <= left:
+                    left -= size
+                    items.append(cell.items[place])
+    return kept
+
+
+def to_json(content: Any) -> str:
+    """JSON that may stand in a ``<script>`` element: nothing in it can end the element, or the line of a script."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 3)
+
+
+def _cut(text: str | None, length: int) -> str | None:
+    if text is None or len(text) <= length:
+        return text
+    return f"{text[:length]} … ({len(text) - length} more characters)"
+
+
+# --- gold -----------------------------------------------------------------------------------------------------------
+class Gold:
+    """The tasks that the runs' configs describe, each built once. notes: tasks that could not be built, and why."""
+
+    def __init__(self) -> None:
+        self.built: dict[str, Task | None] = {}
+        self.notes: list[str] = []
+
+    def task(self, run: Run) -> Task | None:
+        """None for a task without gold, or one that cannot be built here."""
+        content = run.config.get("task")
+        name = json.dumps(content, sort_keys=True)
+        if name not in self.built:
+            self.built[name] = self._build(content) if isinstance(content, dict) else None
+        return self.built[name]
+
+    def _build(self, content: Mapping[str, Any]) -> Task | None:
+        from hydra.errors import HydraException
+        from omegaconf import OmegaConf
+
+        from rlaif_lab.config import build
+
+        try:
+            task: Task = build(OmegaConf.create(dict(content)), "task")
+        except (ValueError, OSError, HydraException) as error:  # of another version, or its file is not here
+            reason = " ".join(str(error).split())[:300]
+            self.notes.append(f"The task of these runs cannot be built here, so there is no gold: {reason}")
+            return None
+        return task if task.has_gold else None
