@@ -11,7 +11,8 @@ named only where D and I have *not* fallen.
 
 The first rounds are compared with the last, max(2, T / 4) of each; the seed is the unit. In this order:
 
-- `still going`    the detector says improving; or it says nothing, and the gain of the last rounds is above 0
+- `still going`    the detector says improving; or it says nothing, and the gain of the last rounds is above 0 and may
+                   be delta or more (by its interval over the seeds)
 - `sharpened out`  D in the last rounds is at most .02, so that not even a perfect judge could gain more a round
 - `misled`         I in the last rounds is below -.1: the judge prefers the worse answer
 - `judge limit`    I in the last rounds is at most .1: the better answer in no more than 55 % of the pairs
@@ -93,10 +94,10 @@ class Factors:
 
 
 def attribution(
-    seeds: Mapping[int, Factors], state: State = "undecided", confidence: float = 0.95
+    seeds: Mapping[int, Factors], delta: float, state: State = "undecided", confidence: float = 0.95
 ) -> Attribution | None:
-    """None where no seed has its D, gap and eps in both windows, as without gold. state: the detector's, of the arm.
-    Pure, and the same whatever the order of the seeds."""
+    """None where no seed has its D, gap and eps in both windows, as without gold. delta: gain per round that counts.
+    state: the detector's, of the arm. Pure, and the same whatever the order of the seeds."""
     windows: dict[int, tuple[slice, slice]] = {}
     for seed in sorted(seeds):
         rounds = len(seeds[seed].gap)
@@ -115,7 +116,9 @@ def attribution(
         return Phase(*(t_interval(v.tolist(), confidence) for v in (early, late, late - early)))
 
     diversity, gap, loss, gain, informativeness = (phase(quantity) for quantity in range(5))
-    cause = _cause(diversity, informativeness, gap, gain, state)
+    rising = gain.late.low > 0.0 and gain.late.high >= delta
+    going = state == "improving" or (state == "undecided" and rising)
+    cause: Cause = "still going" if going else _cause(diversity, informativeness, gap, gain)
     first, last = max((windows[seed] for seed in means), key=lambda both: both[1].stop)
     return Attribution(
         cause,
@@ -137,10 +140,9 @@ def _means(seed: Factors, window: slice) -> list[float]:
     return [diversity, gap, loss, gap - loss, gap / diversity if diversity > 0 else math.nan]
 
 
-def _cause(diversity: Phase, informativeness: Phase, gap: Phase, gain: Phase, state: State) -> Cause:
+def _cause(diversity: Phase, informativeness: Phase, gap: Phase, gain: Phase) -> Cause:
+    """Of an arm that does not go on."""
     told = informativeness.late
-    if state == "improving" or (state == "undecided" and gain.late.low > 0.0):
-        return "still going"
     if diversity.late.mean <= NOTHING_TO_CHOOSE:
         return "sharpened out"
     if told.mean < -AT_CHANCE and not told.high >= 0.0:  # nan with one seed

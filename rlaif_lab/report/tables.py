@@ -165,14 +165,12 @@ def terminal_table(rows: Sequence[ArmSummary], verdicts: Sequence[ArmVerdict], b
 
 
 def terminal_reasons(rows: Sequence[ArmSummary], verdicts: Sequence[ArmVerdict]) -> str:
-    """For each arm, in the order of the table, what is said of it and why, two or three lines."""
+    """For each arm, in the order of the table, what is said of it, why, and what is still to come: three lines."""
     said = {verdict.label: verdict for verdict in verdicts}
     lines = []
     for verdict in (said[row.label] for row in rows):
         lines.append(f"{verdict.label}: {verdict.headline}")
-        lines.append(f"  why: {verdict.why}")
-        if not verdict.saturation.identified:
-            lines.append(f"  ceiling not identified: {verdict.saturation.reason}")
+        lines += [f"  why: {verdict.why}", f"  {verdict.outlook}"]
     return "\n".join(lines)
 
 

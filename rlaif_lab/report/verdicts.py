@@ -85,6 +85,19 @@ class ArmVerdict:
         return self.state if self.round is None else f"{self.state} at {self.round}"
 
     @property
+    def outlook(self) -> str:
+        """What more rounds would bring, or why that is not known: a clause or two."""
+        fitted = self.saturation
+        if not fitted.identified:
+            return f"ceiling not identified: {fitted.reason}"
+        text = f"still to come: {limits(fitted.remaining, '+.4f')}"
+        if fitted.seeds > 1:
+            shown = f"(TOST, p = {fitted.exhausted_p:.2g})"
+            text += f", {'shown' if fitted.exhausted else 'not shown'} to be less than delta = {fitted.delta:g} {shown}"
+        since = f" after round {fitted.onset}" if fitted.onset else ""
+        return f"{text}; 90 % of the gain within {limits(fitted.t_90, '.1f')} rounds{since}"
+
+    @property
     def why(self) -> str:
         """A sentence."""
         return self.attribution.sentence if self.attribution else "not known: D and I need gold quality in every round"
@@ -134,7 +147,7 @@ def _arm_verdict(arm: Arm, pgr: GapRecovered | None) -> ArmVerdict:
         verdict=said,
         saturation=saturation(curves, delta, _doubt(said, families)),
         families=families,
-        attribution=attribution({run.seed: _factors(run) for run in arm.complete}, said.state),
+        attribution=attribution({run.seed: _factors(run) for run in arm.complete}, delta, said.state),
         pgr=pgr,
     )
 

@@ -31,7 +31,7 @@ def told(
     state: State = "plateaued",
     seeds: int = 3,
 ) -> Attribution:
-    found = attribution(arm(diversity, informativeness, gain, seeds), state)
+    found = attribution(arm(diversity, informativeness, gain, seeds), 0.01, state)
     assert found is not None
     return found
 
@@ -40,7 +40,7 @@ def test_windows_and_means_by_hand() -> None:
     """Eight judged rounds: the first and the last two. D .20, .19 and .09, .08."""
     diversity = np.array([0.20, 0.19, 0.17, 0.15, 0.13, 0.11, 0.09, 0.08])
     gap = diversity * 0.8
-    found = attribution({0: Factors(diversity, gap, gap - 0.01)}, "plateaued")
+    found = attribution({0: Factors(diversity, gap, gap - 0.01)}, 0.01, "plateaued")
     assert found is not None
     assert (found.early, found.late) == ((0, 1), (6, 7))
     assert found.diversity.early.mean == pytest.approx(0.195)
@@ -99,13 +99,15 @@ def test_still_going() -> None:
         "still going: the last rounds gain +.022 (+.022 to +.023) each, the first +.048"
     )
     assert told((0.20, 0.06), (0.85, 0.85), (0.05, 0.02), "plateaued").cause == "sharpened out"
+    # A gain that all seeds share, but less than delta, is none to speak of.
+    assert told((0.20, 0.06), (0.85, 0.85), (0.05, 0.001), "undecided").cause == "sharpened out"
     assert told((0.20, 0.06), (0.85, 0.85), (0.05, -0.01), "undecided").cause == "sharpened out"
 
 
 def test_the_seeds_must_agree_that_it_fell() -> None:
     """D halves on average, but in one seed of three it rises."""
     made = arm((0.20, 0.02), (0.85, 0.85), (0.05, 0.0), 2) | {2: arm((0.1, 0.12), (0.85, 0.85), (0.05, 0.0), 1)[0]}
-    found = attribution(made, "plateaued")
+    found = attribution(made, 0.01, "plateaued")
     assert found is not None
     assert found.diversity.late.mean < 0.5 * found.diversity.early.mean
     assert found.cause == "optimiser"
@@ -114,7 +116,7 @@ def test_the_seeds_must_agree_that_it_fell() -> None:
 def test_nothing_to_choose_from() -> None:
     """Every answer the same: D is 0 and I is undefined, which is no fault of the judge."""
     zero = np.zeros(8)
-    found = attribution({seed: Factors(zero, zero, zero) for seed in range(3)}, "plateaued")
+    found = attribution({seed: Factors(zero, zero, zero) for seed in range(3)}, 0.01, "plateaued")
     assert found is not None
     assert found.cause == "sharpened out"
     assert "while I is undefined" in found.sentence
@@ -122,21 +124,23 @@ def test_nothing_to_choose_from() -> None:
 
 def test_no_gold_no_attribution() -> None:
     unknown = np.full(8, np.nan)
-    assert attribution({0: Factors(unknown, unknown, unknown)}) is None
-    assert attribution({}) is None
-    assert attribution({0: Factors(*[np.array([0.1])] * 3)}) is None  # one round has no first and last
+    assert attribution({0: Factors(unknown, unknown, unknown)}, 0.01) is None
+    assert attribution({}, 0.01) is None
+    assert attribution({0: Factors(*[np.array([0.1])] * 3)}, 0.01) is None  # one round has no first and last
 
 
 def test_seeds_without_values_are_left_out() -> None:
     made = arm((0.20, 0.06), (0.85, 0.85), (0.05, 0.005))
-    found = attribution(made | {9: Factors(*[np.full(8, np.nan)] * 3)}, "plateaued")
-    assert found == attribution(dict(reversed(made.items())), "plateaued")
+    found = attribution(made | {9: Factors(*[np.full(8, np.nan)] * 3)}, 0.01, "plateaued")
+    assert found == attribution(dict(reversed(made.items())), 0.01, "plateaued")
     assert found is not None
     assert found.seeds == 3
 
 
 def test_short_runs_compare_halves() -> None:
-    found = attribution({0: Factors(np.array([0.2, 0.18, 0.1]), np.array([0.2, 0.18, 0.1]), np.zeros(3))}, "improving")
+    found = attribution(
+        {0: Factors(np.array([0.2, 0.18, 0.1]), np.array([0.2, 0.18, 0.1]), np.zeros(3))}, 0.01, "improving"
+    )
     assert found is not None
     assert (found.early, found.late) == ((0, 0), (2, 2))
 
@@ -161,14 +165,14 @@ SELF_EPS = (
 
 def test_a_real_self_judge_sharpens_out() -> None:
     seeds = {i: Factors(*(np.array(v[i]) for v in (SELF_D, SELF_GAP, SELF_EPS))) for i in range(3)}
-    found = attribution(seeds, "plateaued")
+    found = attribution(seeds, 0.01, "plateaued")
     assert found is not None
     assert found.cause == "sharpened out"
     assert found.sentence.startswith(
         "sharpened out: D fell from .19 to .080, while I stayed near .84; of the +.067 that"
     )
     # Before it is shown to have stopped, its last rounds still gain a little.
-    undecided = attribution(seeds)
+    undecided = attribution(seeds, 0.01)
     assert undecided is not None
     assert undecided.sentence == (
         "still going: the last rounds gain +.013 (+.003 to +.023) each, the first +.037; D fell from .19 to .080, I "

@@ -218,6 +218,8 @@ def test_the_files_and_the_terminal(sweep: Path) -> None:
     assert f"self: {said['self'].headline}" in shown
     assert f"  why: {said['self'].why}" in shown
     assert f"  ceiling not identified: {said['oracle'].saturation.reason}" in shown
+    assert f"  still to come: {said['self'].saturation.remaining.mean:+.4f} (" in shown
+    assert "shown to be less than delta = 0.01 (TOST, p = " in shown
     assert "adjusted for the 3 comparisons of arms (Holm)" in shown
 
     main_table = {row["arm"]: row for row in table(folder / "table.csv")}
