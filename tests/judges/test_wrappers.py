@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import ScriptedJudge, generation
+from helpers import ScriptedJudge, generation, plain_logps
 from scipy import stats
 
 from rlaif_lab.judges.base import Judge, JudgeContext, both_orders, debias, judge_generations
@@ -18,6 +18,7 @@ from rlaif_lab.judges.length_control import LengthControl, LengthEffect, length_
 from rlaif_lab.judges.oracle import OracleJudge, RandomJudge
 from rlaif_lab.judges.panel import Panel
 from rlaif_lab.judges.wrappers import BiasedJudge, NoisyJudge, ShorterOnTie, SingleOrderJudge, Wrapper, logit
+from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.tasks.arithmetic import Addition
@@ -136,6 +137,22 @@ def test_a_position_bias_is_gone_once_both_orders_are_averaged_and_a_length_bias
     pair = Comparison(PROMPT, "x" * 15, "y" * 5)
     assert debiased(attach(BiasedJudge(says(0.5), position=3.0)), pair) == pytest.approx(0.5)
     assert debiased(attach(BiasedJudge(says(0.5), length=3.0, length_scale=10.0)), pair) > 0.85
+
+
+def test_self_preference_is_for_what_the_policy_found_likelier_at_first(
+    organism: LanguageModel, untrained: LanguageModel
+) -> None:
+    judge = BiasedJudge(says(0.6), self_preference=2.0)
+    weights = {"initial": organism, "live": untrained}
+    judge.attach(JudgeContext(0, weights.__getitem__, lambda source: untrained, None))
+    pair = Comparison(Prompt("q", "12+34="), "460", "5")
+    (prompt,) = organism.encode_prompts([pair.prompt])
+    likely = [plain_logps(organism.network, prompt, row).mean() for row in organism.encode_responses(["460", "5"])]
+    (verdict,), (swapped,) = judge.verdicts([pair]), judge.verdicts([pair.swapped()])
+    assert logit(verdict.prob_first_wins) == pytest.approx(logit(0.6) + 2.0 * float(likely[0] - likely[1]), abs=1e-4)
+    assert logit(swapped.prob_first_wins) == pytest.approx(logit(0.6) - 2.0 * float(likely[0] - likely[1]), abs=1e-4)
+    assert organism.weights_hash() in judge.identity()
+    assert judge.verdicts([]) == []
 
 
 def test_no_bias_changes_nothing() -> None:

@@ -11,8 +11,9 @@ from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.base import SPLITS, ProceduralTask, Skill
 from rlaif_lab.tasks.lookup import Lookup
 from rlaif_lab.tasks.pair_sum import PairSum
+from rlaif_lab.tasks.verbose import VerboseAddition
 
-TASKS: list[ProceduralTask] = [Addition(2), Lookup(1000), PairSum()]
+TASKS: list[ProceduralTask] = [Addition(2), VerboseAddition(2), Lookup(1000), PairSum()]
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 
 
@@ -155,3 +156,31 @@ def test_checking_slips_at_its_own_rate(check_slip: float) -> None:
     right = task.demonstrate(problems, Skill(0.0, 0.0), rng)
     accepted = int(np.sum(task.verify(problems, right, Skill(0.4, 1.0), rng)))
     assert stats.binomtest(accepted, len(problems), 1 - 0.4 * check_slip).pvalue > 1e-3
+
+
+# --- verbose addition ---------------------------------------------------------------------------------------------
+def test_marks_are_many_or_few_whatever_the_problem_and_gold_does_not_see_them() -> None:
+    task = VerboseAddition(2, marks=3)
+    problems = some(task, 4000)
+    answers = task.demonstrate(problems, Skill(0.3, 0.5), np.random.default_rng(0))
+    counts = np.array([answer.count(".") for answer in answers])
+    assert stats.chisquare(np.bincount(counts, minlength=4)).pvalue > 1e-3
+    right = np.array([task.quality(task.to_prompt(int(p)), a) for p, a in zip(problems, answers, strict=True)])
+    assert 0.5 < right.mean() < 0.75
+    assert stats.spearmanr(counts, right).pvalue > 1e-3
+    asked = task.to_prompt(2143)  # 12+34 backwards: 21 + 43
+    assert asked.text == "12+34="
+    assert [task.quality(asked, said) for said in ("460", "460.", "460......", ".460", "46.0", "461..", "...")] == (
+        [1.0] * 3 + [0.0] * 4
+    )
+    assert task.misconceived_quality(asked, "460..") == 1.0
+    assert task.gold_answer(asked) == "460"
+
+
+def test_a_verdict_does_not_depend_on_the_marks() -> None:
+    task = VerboseAddition(2)
+    problems = some(task, 300)
+    right = task.demonstrate(problems, Skill(0.0, 0.0), np.random.default_rng(1))
+    for marks in ("", "....."):
+        said = task.verify(problems, [a.rstrip(".") + marks for a in right], Skill(0.4, 0.0), np.random.default_rng(2))
+        assert stats.binomtest(sum(said), 300, 0.6).pvalue > 1e-3
