@@ -139,7 +139,7 @@ def evaluate(
             metrics[f"{role}/win_rate_minus_gold"] = believed - truth
             if role == "judge":
                 metrics |= policy_preference(verdicts, gold_differences(task, different))
-                metrics |= somebody.annotated(different, verdicts, identical)
+                metrics |= somebody.own_metrics(different, verdicts, identical)
     progress(1)
     metrics |= divergence_metrics(policy, base, sampled)
     metrics["quality/gold_nll"] = gold_nll(policy, task, prompts)

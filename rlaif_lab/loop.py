@@ -105,10 +105,12 @@ class Loop:
         for split, rounds, each in needs:
             if each < 1:
                 raise ValueError(f"{split}.prompts must be at least 1; got {each}")
-            if rounds * each > self.task.available(split):
+            spare = self.spare_prompts() if split == "rounds" else 0
+            if rounds * each + spare > self.task.available(split):
+                needed = f"{rounds} x {each}" + (f" and {spare} for the judge" if spare else "")
                 raise ValueError(
                     f"task {self.task.name!r} has {self.task.available(split)} prompts in its {split!r} split, but "
-                    f"{rounds} x {each} fresh ones are needed; lower rounds or the prompts per round"
+                    f"{needed} fresh ones are needed; lower rounds or the prompts per round"
                 )
         self.check_detector()
         for source in self.sources().values():
@@ -134,6 +136,10 @@ class Loop:
                 f"detector.stop_on_plateau needs gold, and task {self.task.name!r} has none; use "
                 "detector.measure=heldout_judge with a held-out judge"
             )
+
+    def spare_prompts(self) -> int:
+        """How many prompts a judge needs for itself."""
+        return max(judge.spare_prompts for judge in (self.judge, self.heldout_judge) if judge is not None)
 
     def check_learner(self) -> None:
         """What the learner needs of the other parts. Raises ValueError."""

@@ -361,9 +361,17 @@ class Rounds:
         for role, judge in (("judge", self.judge), ("heldout_judge", self.heldout_judge)):
             if judge is not None:
                 gold = self.task if judge.sees_gold else None
-                judge.attach(JudgeContext(self.seed, self.policy_with, load, gold, self.store.directory / role))
+                folder = self.store.directory / role
+                judge.attach(JudgeContext(self.seed, self.policy_with, load, gold, folder, self.spare_samples))
         if self.reward_model is not None:
             self.reward_model.attach(JudgeContext(self.seed, self.policy_with, load, None, self.store.directory))
+
+    def spare_samples(self, start: int, count: int, k: int) -> list[Generation]:
+        """Of the policy as it was at first, on prompts from the far end of those that the rounds take theirs from."""
+        end = self.task.available("rounds") - start
+        prompts = self.task.prompts("rounds", end - count, count, self.seed)[::-1]
+        config = SamplingConfig(k=k, batch_size=self.sampling.batch_size)
+        return sample(self.base, prompts, config, self.task.max_response_tokens, self.seed, "spare samples")
 
     def last_reward_model(self) -> Path | None:
         """The folder of the reward model before the one to be trained now; None for the first."""

@@ -470,3 +470,14 @@ def test_the_judges_score_as_reward(make: Make) -> None:
                 compared += 1
     assert compared > 0
     assert data.metrics()["reward/missing_rate"] == 0.0
+
+
+def test_spare_samples_are_of_the_first_policy_on_prompts_that_no_round_uses(make: Make, task: Addition) -> None:
+    rounds = make(RandomJudge())
+    before = [r.token_ids for g in rounds.spare_samples(0, 20, 2) for r in g.responses]
+    train(rounds, 0)
+    spare = rounds.spare_samples(0, 20, 2)
+    assert [r.token_ids for g in spare for r in g.responses] == before
+    assert [g.prompt for g in rounds.spare_samples(5, 10, 2)] == [g.prompt for g in spare[5:15]]
+    used = task.prompts("rounds", 0, task.available("rounds") - 20, 0)
+    assert not {g.prompt.id for g in spare} & {p.id for p in used}

@@ -38,6 +38,8 @@ class JudgeContext:
     policy: the policy's weights by name, as of now. load: a model from its source (cached across judges).
     gold: the task, for the judges that declare ``sees_gold``; None for every other.
     directory: where a judge may keep what must outlive a crash (paid verdicts); None outside a run.
+    spare_samples: (start, count, k) -> samples of the policy as it was at first, k to each of ``count`` prompts from
+        position ``start`` of those that no round uses; for a judge that declares ``spare_prompts``. None outside a run.
     """
 
     seed: int
@@ -45,6 +47,7 @@ class JudgeContext:
     load: Callable[[ModelSource], LanguageModel]
     gold: Task | None
     directory: Path | None = None
+    spare_samples: Callable[[int, int, int], list[Generation]] | None = None
 
 
 class Judge(ABC):
@@ -59,6 +62,8 @@ class Judge(ABC):
     """Whether ``scores`` works, so that its number can serve as a reward by itself (d-RLAIF, Lee et al. 2309.00267)."""
     null: bool = False
     """A judge that knows nothing, by design: the gate that refuses to train under a judge at chance lets it pass."""
+    spare_prompts: int = 0
+    """How many of the task's prompts it needs for itself, besides those of the rounds."""
     writes: bool = False
     """Whether it is a language model whose own answers can be had, for a policy to be distilled from."""
 
@@ -86,11 +91,11 @@ class Judge(ABC):
         labels from people."""
         return self
 
-    def annotated(
+    def own_metrics(
         self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
     ) -> dict[str, float]:
-        """What people say of the evaluation's comparisons with round 0, for a judge that asks some: metrics. verdicts:
-        the evaluator's, both orders. identical: further comparisons, of equal texts."""
+        """What it alone can say of an evaluation, as metrics. comparisons: the policy's answers first, those of round 0
+        second. verdicts: the evaluator's, both orders. identical: further comparisons, of equal texts."""
         return {}
 
     def language_model(self) -> LanguageModel:

@@ -76,6 +76,7 @@ class HumanBudget(Wrapper):
         self.second = second if routing == "disagreement" else None
         self.share, self.routing, self.use = float(share), routing, use
         self.sees_gold = any(judge.sees_gold for judge in self._judges().values())
+        self.spare_prompts = max(judge.spare_prompts for judge in self._judges().values())
         self.gives_scores = False  # people compare
 
     def _judges(self) -> dict[str, Judge]:
@@ -174,7 +175,7 @@ class HumanBudget(Wrapper):
     def evaluator(self) -> Judge:
         return self.of
 
-    def annotated(
+    def own_metrics(
         self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
     ) -> dict[str, float]:
         """People's win rate on their random share, the AI's rectified by it, and what that cost.

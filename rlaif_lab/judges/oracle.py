@@ -119,7 +119,7 @@ class ReversedJudge(Judge):
 
     def __init__(self, of: Judge, name: str = "reversed") -> None:
         self.of, self.name = of, name
-        self.sees_gold = of.sees_gold
+        self.sees_gold, self.spare_prompts = of.sees_gold, of.spare_prompts
 
     def attach(self, context: JudgeContext) -> None:
         self.of.attach(context)

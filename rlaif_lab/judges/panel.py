@@ -54,6 +54,7 @@ class Panel(Judge):
         if not 1 <= self.quorum <= len(self.members):
             raise ValueError(f"judge.quorum must lie between 1 and the {len(self.members)} members; got {quorum}")
         self.sees_gold = any(judge.sees_gold for judge in self.members.values())
+        self.spare_prompts = max(judge.spare_prompts for judge in self.members.values())
 
     def attach(self, context: JudgeContext) -> None:
         for judge in self.members.values():

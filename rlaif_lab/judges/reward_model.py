@@ -105,6 +105,20 @@ class RewardModelJudge(Judge):
             for i, members in enumerate(rewards[response] for response in responses)
         ]
 
+    def own_metrics(
+        self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
+    ) -> dict[str, float]:
+        """``judge/mean_score``: the mean reward of the policy's answers less that of round 0's to the same prompts."""
+        if not comparisons:
+            return {"judge/mean_score": 0.0}
+        responses = [(c.prompt, text) for c in comparisons for text in (c.first, c.second)]
+        rewards, _ = self._rewards(list(dict.fromkeys(responses)))
+        gains = [
+            self._combined(rewards[c.prompt, c.first]) - self._combined(rewards[c.prompt, c.second])
+            for c in comparisons
+        ]
+        return {"judge/mean_score": math.fsum(gains) / (len(gains) + identical)}
+
     def _combined(self, members: Sequence[float]) -> float:
         return fmean(members) if self.combine == "mean" else min(members)
 

@@ -24,6 +24,7 @@ class Wrapper(Judge):
     def __init__(self, of: Judge, name: str) -> None:
         self.of, self.name = of, name
         self.sees_gold, self.gives_scores, self.writes = of.sees_gold, of.gives_scores, of.writes
+        self.spare_prompts = of.spare_prompts
 
     def attach(self, context: JudgeContext) -> None:
         self.seed = context.seed

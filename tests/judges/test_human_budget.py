@@ -142,7 +142,7 @@ def test_labels_to_evaluate_with_do_not_enter_training_and_the_other_way_round()
     assert set(by(judge, pairs(50))) == {"ai"} and not human.asked
     assert judge.evaluator() is judge.of  # type: ignore[attr-defined]
     trained = attached(HumanBudget(says(lambda c: 0.9), human, share=0.5))
-    assert trained.annotated(pairs(50), both_orders(trained.evaluator(), pairs(50)), 0) == {} and not human.asked
+    assert trained.own_metrics(pairs(50), both_orders(trained.evaluator(), pairs(50)), 0) == {} and not human.asked
 
 
 def test_people_rectify_the_win_rate_of_a_biased_judge() -> None:
@@ -155,7 +155,7 @@ def test_people_rectify_the_win_rate_of_a_biased_judge() -> None:
     )
     judge = attached(HumanBudget(says(lambda c: 0.9), human, share=0.25, use="evaluate", routing="uncertainty"))
     verdicts = both_orders(judge.evaluator(), pairs(400))
-    metrics = judge.annotated(pairs(400), verdicts, identical=0)
+    metrics = judge.own_metrics(pairs(400), verdicts, identical=0)
     assert win_rate(verdicts) == 1.0
     assert metrics["ppi/win_rate_vs_round_0_low"] < 0.75 < metrics["ppi/win_rate_vs_round_0_high"]
     assert metrics["ppi/weight"] == 0.0, "a judge that always says the same helps nobody"
@@ -167,7 +167,7 @@ def test_people_rectify_the_win_rate_of_a_biased_judge() -> None:
 
 def test_a_few_labels_too_few_are_nothing() -> None:
     judge = attached(HumanBudget(says(lambda c: 0.9), person(), share=0.0, use="both"))
-    metrics = judge.annotated(pairs(5), both_orders(judge.evaluator(), pairs(5)), 3)
+    metrics = judge.own_metrics(pairs(5), both_orders(judge.evaluator(), pairs(5)), 3)
     assert math.isnan(metrics["ppi/win_rate_vs_round_0"]) and metrics["cost/evaluation_human_labels"] == 0
 
 
