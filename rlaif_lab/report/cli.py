@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from rlaif_lab.report.arms import Study
     from rlaif_lab.report.sections.view import View
 
 
@@ -55,9 +56,10 @@ def report(
 
     from rlaif_lab.report.cost import write_times
     from rlaif_lab.report.curves import write_drawn
-    from rlaif_lab.report.figures import group_figure, save, time_figure
+    from rlaif_lab.report.figures import save, time_figure
     from rlaif_lab.report.page import page
     from rlaif_lab.report.panels import FIGURES
+    from rlaif_lab.report.sections.view import figure_of
     from rlaif_lab.report.tables import terminal_reasons, terminal_table, write_curves, write_table
     from rlaif_lab.report.verdict_tables import multiplicity, write_verdict_tables
 
@@ -69,8 +71,7 @@ def report(
     for stale in (path for name in FIGURES for path in folder.glob(f"{name}.*")):
         stale.unlink()  # an earlier report may have had something to draw where this one has not
     for name, drawn in view.groups.items():
-        strong, marks = (view.strong, view.marks) if name == "overview" else (None, None)
-        figure = group_figure(drawn, [row.label for row in view.rows], view.looks, strong, marks)
+        figure = figure_of(view, name)
         for ending in ("png", "svg"):
             save(figure, folder / f"{name}.{ending}")
         write_drawn(folder / f"{name}.csv", drawn)
@@ -100,17 +101,22 @@ def read(directory: Path, baseline: str | None = None, floor: str | None = None)
     """Everything that the report shows, computed. ValueError as in ``report``."""
     # Imported here so that --help answers at once.
     from rlaif_lab.report.arms import study
+    from rlaif_lab.report.load import load
+
+    return viewed(study(load(directory), directory.name), baseline, floor)
+
+
+def viewed(whole: Study, baseline: str | None = None, floor: str | None = None) -> View:
+    """The same of a study, wherever its runs were read from. ValueError for an arm that there is not."""
     from rlaif_lab.report.cost import costs, stage_times
     from rlaif_lab.report.curves import draw
     from rlaif_lab.report.figures import styles
-    from rlaif_lab.report.load import load
     from rlaif_lab.report.panels import GROUPS
     from rlaif_lab.report.samples import samples
     from rlaif_lab.report.sections.view import View, chosen
     from rlaif_lab.report.tables import summaries
     from rlaif_lab.report.verdicts import arm_verdicts, differences
 
-    whole = study(load(directory), directory.name)
     names = sorted({name for arm in whole.arms for name in (arm.name, arm.label)})
     for given in (baseline, floor):
         if given is not None and given not in names:

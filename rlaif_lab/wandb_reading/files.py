@@ -100,7 +100,10 @@ def as_runs(runs: Sequence[WandbRun]) -> Runs:
             continue
         if rows := rows_of(run.history):
             arm, seed, rounds = (run.config[key] for key in ("arm", "seed", "rounds"))
-            found.append(Run(run.name, arm, seed, rounds, run.config, rows))
+            last = max(rows)
+            # A run that came to its end has a verdict: before its last round only if its detector stopped it.
+            stopped = last if "verdict" in run.summary and last < rounds else None
+            found.append(Run(run.name, arm, seed, rounds, run.config, rows, stopped=stopped))
         else:
             failed.append(Problem(run.name, "failed, or still in its first round: no round was logged"))
     if not found:

@@ -13,7 +13,7 @@ from rlaif_lab.report.verdicts import ArmVerdict
 from rlaif_lab.tracking import run_id
 from rlaif_lab.wandb_reading.files import REPORT
 
-TABLES = ("table.csv", "verdicts.csv")
+TABLES = ("table.csv", "verdicts.csv", "differences.csv")
 """Logged as tables too; the other files hold what the figures draw, and are in the artifact."""
 
 

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.report.curves import FigureGroup, Panel
-from rlaif_lab.report.panels import GROUPS
+from rlaif_lab.report.panels import FIGURES, GAP, GROUPS, OVERVIEW
 from rlaif_lab.result import RESULTS
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ MORE = (
             Panel("alarm/entropy", "Entropy", "The policy has collapsed."),
             Panel("alarm/length", "Length", "Responses have grown."),
             Panel("alarm/displacement", "Likelihood displacement", "The chosen responses became less likely."),
+            Panel("alarm/unfinished", "Unfinished", "The length limit cut off too many responses."),
         ),
     ),
 )
 TABLES = ("samples", "pass_at_k_table", "reliability_table")
-FIGURES = tuple(f"report/{group.name}" for group in GROUPS)
 
 
 def workspace(entity: str, project: str, group: str | None = None) -> Workspace:
@@ -68,7 +68,7 @@ def workspace(entity: str, project: str, group: str | None = None) -> Workspace:
         entity=entity,
         project=project,
         name=f"{NAME}: {group}" if group else NAME,
-        sections=[_overview(), *(_section(each) for each in (*GROUPS, *MORE) if over_rounds(each)), _tables()],
+        sections=[_results(), *(_section(each) for each in (*GROUPS, *MORE) if over_rounds(each)), _tables()],
         settings=ws.WorkspaceSettings(x_axis=X_AXIS, max_runs=MOST_RUNS),
         runset_settings=ws.RunsetSettings(
             filters=And(Metric("Group") == group) if group else "",
@@ -85,7 +85,7 @@ def definition(made: Workspace) -> dict[str, Any]:
     return spec
 
 
-def _overview() -> Section:
+def _results() -> Section:
     """The results of the runs, as bars."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -98,7 +98,7 @@ def _overview() -> Section:
             ("plateau_round", "Plateau round, where there is one"),
         )
     ]
-    return _made("Overview", HOW_TO_READ, bars, is_open=True)
+    return _made("What the runs came to", HOW_TO_READ, bars, is_open=True)
 
 
 def over_rounds(group: FigureGroup) -> list[Panel]:
@@ -111,11 +111,18 @@ def _section(group: FigureGroup) -> Section:
     import wandb_workspaces.reports.v2 as wr
 
     plots = [
-        wr.LinePlot(title=p.title, x=X_AXIS, y=[p.metric], groupby_aggfunc="mean", groupby_rangefunc="minmax")
-        for p in over_rounds(group)
+        wr.LinePlot(
+            title=panel.title,
+            x=X_AXIS,
+            y=[panel.metric],
+            log_y=panel.log or None,
+            groupby_aggfunc="mean",
+            groupby_rangefunc="minmax",
+        )
+        for panel in over_rounds(group)
     ]
     captions = "\n".join(f"- **{panel.title}** (`{panel.metric}`): {panel.caption}" for panel in over_rounds(group))
-    return _made(group.title, f"{group.caption}\n\n{captions}", plots, is_open=group in GROUPS)
+    return _made(group.title, f"{group.caption}\n\n{captions}", plots, is_open=group in (OVERVIEW, GAP))
 
 
 def _tables() -> Section:
@@ -126,7 +133,8 @@ def _tables() -> Section:
         "`samples`: answers of a round with the judge's win rate and gold quality. `pass_at_k_table` and "
         "`reliability_table`: of the last round. Below, the figures of the runs of job type `report`."
     )
-    return _made("Samples, tables, report", text, [*panels, wr.MediaBrowser(media_keys=list(FIGURES))], is_open=False)
+    figures = wr.MediaBrowser(media_keys=[f"report/{name}" for name in FIGURES])
+    return _made("Samples, tables, report", text, [*panels, figures], is_open=False)
 
 
 def _made(name: str, text: str, panels: list[Any], is_open: bool) -> Section:

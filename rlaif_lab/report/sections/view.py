@@ -6,16 +6,20 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
 from rlaif_lab.plateau.comparisons import Difference
 from rlaif_lab.report.arms import Arm, Study
 from rlaif_lab.report.chart import Line, line_chart, swatch
 from rlaif_lab.report.cost import Cost, StageTimes
 from rlaif_lab.report.curves import Drawn, DrawnGroup, Mark, Panel
-from rlaif_lab.report.figures import Style
+from rlaif_lab.report.figures import Style, group_figure
 from rlaif_lab.report.samples import Samples
 from rlaif_lab.report.tables import NOT_AVAILABLE, ArmSummary, Estimate, limits_text
 from rlaif_lab.report.verdicts import ArmVerdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,12 @@ def chosen(rows: Sequence[ArmSummary], baseline: str, names: Mapping[str, str]) 
     others = [row.label for row in rows if row.label not in first and row.final_sampled.n]
     honest = [label for label in others if names[label] != "oracle"]
     return [*first, *(honest or others)[: 2 - len(first)]]
+
+
+def figure_of(view: View, name: str) -> Figure:
+    """A group of panels as a file shows it; the overview with plateaus and ceilings."""
+    strong, marks = (view.strong, view.marks) if name == "overview" else (None, None)
+    return group_figure(view.groups[name], [row.label for row in view.rows], view.looks, strong, marks)
 
 
 # --- charts ---------------------------------------------------------------------------------------------------------
