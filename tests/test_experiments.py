@@ -34,9 +34,9 @@ def composed(*overrides: str) -> DictConfig:
 
 def arms(experiment: str) -> list[list[str]]:
     """The overrides of each arm that the experiment's own sweep runs, all for its first seed."""
-    params = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml"))["hydra"]["sweeper"][
-        "params"
-    ]  # type: ignore[index, call-overload]
+    file = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
+    params = OmegaConf.to_container(file.hydra.sweeper.params)
+    assert isinstance(params, dict)
     found: list[list[str]] = [[]]
     for key, value in params.items():
         override = OverridesParser.create().parse_override(f"{key}={value}")
@@ -67,20 +67,17 @@ def test_every_arm_of_an_ablation_is_a_run_with_a_name_of_its_own(experiment: st
 def test_an_ablation_is_written_up_beside_its_numbers(experiment: str) -> None:
     folder = ROOT / "experiments" / experiment
     text = (folder / "README.md").read_text()
-    for part in (
-        "**Hypothesis** (written before the run",
-        f"rlaif-lab experiment={experiment}",
-        "**Result**",
-        "surprised",
-    ):
+    hypothesis, command = "**Hypothesis** (written before the run", f"rlaif-lab experiment={experiment}"
+    for part in (hypothesis, command, "**Result**", "**What surprised.**"):
         assert part in text, f"{folder / 'README.md'} lacks {part!r}"
     assert (folder / "results.csv").exists()
     assert list(folder.glob("*.png"))
 
 
-@pytest.mark.parametrize(
-    "variant", sorted(CONF.glob("variant/*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
-)
-def test_every_variant_belongs_to_an_experiment_that_sweeps_it(variant: Path) -> None:
-    name = f"{variant.parent.name}/{variant.stem}"
-    assert any(f"variant={name}" in overrides for overrides in arms(variant.parent.name))
+def variant_name(file: Path) -> str:
+    return f"{file.parent.name}/{file.stem}"
+
+
+@pytest.mark.parametrize("variant", map(variant_name, sorted(CONF.glob("variant/*/*.yaml"))))
+def test_every_variant_belongs_to_an_experiment_that_sweeps_it(variant: str) -> None:
+    assert any(f"variant={variant}" in overrides for overrides in arms(variant.split("/")[0]))
