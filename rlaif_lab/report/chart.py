@@ -188,11 +188,13 @@ def _mark(mark: Mark, line: Line, frame: Frame) -> str:
     if mark.ceiling is not None:
         level, low, high = mark.ceiling
         y = _n(frame.y(level))
-        begin = frame.x(mark.plateau) if mark.plateau is not None else frame.x(points.x[len(points.x) // 2])
+        begin = frame.x(mark.ceiling_from(points))
         if math.isfinite(low):
             top, bottom = frame.y(high), frame.y(low)
             parts.append(f'<path class="range" d="M{_n(begin)} {_n(top)}H{_n(end)}V{_n(bottom)}H{_n(begin)}Z"/>')
         parts.append(f'<path class="ceiling" d="M{_n(begin)} {y}H{_n(end)}"/>')
+        above = frame.y(high if math.isfinite(high) else level) - 4
+        parts.append(f'<text class="note" x="{_n(end)}" y="{_n(above)}" text-anchor="end">ceiling {level:.3f}</text>')
     if mark.plateau is not None and mark.plateau in points.rounds:
         i = points.rounds.index(mark.plateau)
         if math.isfinite(points.mean[i]):

@@ -127,15 +127,16 @@ def viewed(whole: Study, baseline: str | None = None, floor: str | None = None) 
     said = {verdict.label: verdict for verdict in verdicts}
     of_label = {arm.label: arm for arm in whole.arms}
     arms = [of_label[row.label] for row in rows]
+    strong = chosen(rows, baseline, {arm.label: arm.name for arm in arms})
     return View(
         study=whole,
         rows=rows,
         arms=arms,
         verdicts=[said[arm.label] for arm in arms],
         compared=differences(whole, verdicts),
-        looks=styles(whole.arms),
+        looks=styles(whole.arms, strong),
         baseline=baseline,
-        strong=chosen(rows, baseline, {arm.label: arm.name for arm in arms}),
+        strong=strong,
         groups=draw(GROUPS, arms, {label: verdict.verdict.traces for label, verdict in said.items()}),
         times=stage_times(arms),
         costs=costs(arms),

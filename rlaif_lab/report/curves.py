@@ -52,6 +52,11 @@ class Mark:
     plateau: int | None
     ceiling: Interval | None
 
+    def ceiling_from(self, points: Curve) -> float:
+        """Where along the curve the ceiling's line begins."""
+        middle = points.x[len(points.x) // 2]
+        return middle if self.plateau is None else min(middle, float(self.plateau))
+
 
 @dataclass(frozen=True)
 class Panel:

@@ -37,11 +37,13 @@ class Style:
     marker: str
 
 
-def styles(arms: Sequence[Arm]) -> dict[str, Style]:
-    """By alphabetical label, so that an arm looks the same in every figure of a report."""
+def styles(arms: Sequence[Arm], first: Sequence[str] = ()) -> dict[str, Style]:
+    """label -> its look, the same in every figure of a report. first: labels that get the plainest looks; then by
+    alphabet."""
+    labels = [*first, *sorted(arm.label for arm in arms if arm.label not in first)]
     return {
         label: Style(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
-        for i, label in enumerate(sorted(arm.label for arm in arms))
+        for i, label in enumerate(labels)
     }
 
 
@@ -172,12 +174,11 @@ def _draw_curve(ax: Axes, points: Curve, look: Style, label: str, thick: bool, b
 def _draw_mark(ax: Axes, mark: Mark, points: Curve, look: Style) -> None:
     end = points.x[-1]
     if mark.ceiling is not None:
-        begin = mark.plateau if mark.plateau is not None else points.x[len(points.x) // 2]
-        ax.plot([begin, end], [mark.ceiling.mean] * 2, color=look.colour, linewidth=1.2, linestyle=(0, (1, 2)))
-        if math.isfinite(mark.ceiling.low):
-            ax.fill_between(
-                [begin, end], mark.ceiling.low, mark.ceiling.high, color=look.colour, alpha=0.1, linewidth=0
-            )
+        begin, (level, low, high) = mark.ceiling_from(points), mark.ceiling
+        ax.plot([begin, end], [level, level], color=look.colour, linewidth=1.2, linestyle=(0, (1, 2)))
+        ax.fill_between([begin, end], low, high, color=look.colour, alpha=0.1, linewidth=0)
+        top = high if math.isfinite(high) else level
+        ax.annotate(f"ceiling {level:.3f}", (end, top), (0, 5), textcoords="offset points", fontsize=9, ha="right")
     if mark.plateau in points.rounds:
         at = points.rounds.index(mark.plateau)
         x, y = points.x[at], points.mean[at]

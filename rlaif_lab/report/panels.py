@@ -143,6 +143,11 @@ JUDGE = FigureGroup(
             0.0,
             SIGNED,
         ),
+        Panel(
+            "audit/stability_frozen",
+            "Same verdicts as in round 0",
+            "Share of the frozen pairs on which the judge says what it said at first: its own drift, if it is trained.",
+        ),
         Panel("judge/tie_rate", "Ties", "Share of comparisons that the judge calls equal."),
         Panel("judge/invalid_rate", "No verdict", "Share of comparisons in which the judge failed or was unreadable."),
         Panel(
@@ -174,6 +179,14 @@ SELF_SCORE = FigureGroup(
         Panel("judge/win_rate_minus_gold", "Training judge minus gold", "Self-score minus gold.", 0.0, SIGNED),
         Panel(
             "heldout_judge/win_rate_minus_gold", "Held-out judge minus gold", "The same for the held-out judge.", 0.0,
+            SIGNED,
+        ),
+        Panel(
+            "judge/self_preference",
+            "Partiality for the policy",
+            "How often the judge wrongly prefers the policy's answer to a better one of round 0, minus how often it is "
+            "wrong the other way round.",
+            0.0,
             SIGNED,
         ),
         Panel(

@@ -10,19 +10,21 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from helpers import judgement, response
 
+from rlaif_lab.plateau.detector import Detector, metrics, trace
 from rlaif_lab.records import Comparison, Generation, Judgement, Prompt
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.store import GENERATIONS, JUDGEMENTS, RoundStore
 from rlaif_lab.tasks.arithmetic import Addition
 
 TASK = {"_target_": "rlaif_lab.tasks.arithmetic.Addition", "digits": 2}
+DETECTOR = Detector(horizon=20)
 STAGES = {"sampling": 0.6, "judging": 1.1, "batching": 0.1, "training": 2.2, "evaluation": 1.4}
 
 
@@ -74,7 +76,7 @@ def write_run(folder: Path, arm: str, seed: int, content: Sequence[dict[str, Any
         "rounds": len(content) - 1,
         "task": TASK,
         "judge": {"name": arm},
-        "detector": {"delta": 0.01, "alpha": 0.05},
+        "detector": asdict(DETECTOR),
         "versions": {"python": "3.11.0"},
         "git_commit": "0123abc",
     }
@@ -83,10 +85,12 @@ def write_run(folder: Path, arm: str, seed: int, content: Sequence[dict[str, Any
 
 
 def rows(shape: Shape, seed: int, rounds: int) -> list[dict[str, Any]]:
-    """Every metric that the page shows, but for those of the detector."""
+    """Every metric that the page shows. The detector is the real one, on changes of 512 prompts with that gain."""
     noise = rng_for("synthetic", seed, shape.ceiling)
     start = 0.38 + 0.01 * noise.normal()
     end = shape.ceiling + 0.012 * noise.normal()
+    gains = [(end - start) * (math.exp(-i / shape.tau) - math.exp(-(i + 1) / shape.tau)) for i in range(rounds)]
+    detected = trace(DETECTOR, [[np.clip(gain + 0.15 * noise.normal(size=512), -1, 1)] for gain in gains])
     found = []
     for index in range(rounds + 1):
         done = 1.0 - math.exp(-index / shape.tau)
@@ -101,7 +105,7 @@ def rows(shape: Shape, seed: int, rounds: int) -> list[dict[str, Any]]:
             "quality/sampled": quality,
             "quality/greedy": min(1.0, quality + 0.15),
             "quality/win_rate_vs_round_0": gold,
-            "quality/change": None if index == 0 else (end - start) * math.exp(-index / shape.tau) / shape.tau,
+            "quality/change": gains[index - 1] if index else None,
             "quality/gold_nll": 0.6 - 0.4 * done,
             "judge/win_rate_vs_round_0": believed,
             "judge/win_rate_minus_gold": believed - gold,
@@ -111,8 +115,7 @@ def rows(shape: Shape, seed: int, rounds: int) -> list[dict[str, Any]]:
             "entropy/per_sequence": 3.0 - 1.5 * done,
             "audit/accuracy_frozen": accuracy - 0.05,
             "audit/kappa_frozen": 2 * accuracy - 1.1,
-            "detector/plateau_threshold": 667.0,
-            "detector/mirror_threshold": 2000.0,
+            **(metrics(DETECTOR, detected[index - 1]) if index else {}),
         }
         if index in (0, rounds):
             row |= {f"coverage/pass_at_{2**i}": 1 - (1 - quality) ** (0.6 * 2**i) for i in range(7)}
