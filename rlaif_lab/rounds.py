@@ -32,6 +32,7 @@ from rlaif_lab.gate import Gate
 from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights, judge_generations, score_generations
 from rlaif_lab.learners.base import Example, Feedback, Learner
 from rlaif_lab.measure import Metrics, Segment, round_metrics
+from rlaif_lab.metrics.flops import forward_flops, parameter_count, training_flops
 from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates, within_budget
@@ -423,6 +424,34 @@ class Rounds:
         times = {f"time/{stage}_s": seconds for stage, seconds in self.seconds.items()}
         return round_metrics(self.task, segments) | self.extra | times
 
+    def flops(self, row: Metrics, segments: Sequence[Segment]) -> Metrics:
+        """``flops/*`` of what the learner needs: sampling, judging, training, the judge's demonstrations and the reward
+        model's training. What is only measured does not count, so a learner that reads no verdicts pays for none; nor
+        do the passes of a reference policy and of a critic. nan where a judge's model is not known."""
+        size, trained = parameter_count(self.policy.network)
+        learner, judge_size = self.learner, self.judge.parameters()
+
+        def read(generations: Sequence[Generation]) -> int:
+            prompts = self.policy.encode_prompts([g.prompt for g in generations])
+            return sum(map(len, prompts)) + sum(len(r.token_ids) for g in generations for r in g.responses)
+
+        def by_judge(tokens: float) -> float:
+            return forward_flops(judge_size, tokens) if judge_size is not None else float("nan") if tokens else 0.0
+
+        sampled = [g for s in segments for g in s.feedback.generations]
+        shown = [g for s in segments for g in s.feedback.demonstrations]
+        reads_samples = learner.needs_judgements or learner.needs_revisions
+        found = {
+            "flops/sampling": forward_flops(size, read(sampled)) if reads_samples else 0.0,
+            "flops/judging": by_judge(row["tokens/judging"]) if learner.needs_judgements else 0.0,
+            "flops/demonstrating": by_judge(read(shown)) if shown else 0.0,
+            "flops/training": training_flops(size, trained, row["tokens/training"]),
+        }
+        if self.reward_model is not None:
+            body = parameter_count(self.reward_model.members[0].network)[0]
+            found["flops/reward_model"] = training_flops(body, body, row.get("tokens/reward_model", float("nan")))
+        return found | {"flops/total": sum(found.values())}
+
     def samples(
         self, index: int, generations: Sequence[Generation], prob_beats: Floats, prompts: int = 64
     ) -> list[list[Any]]:
@@ -487,7 +516,8 @@ class RoundData:
 
     def metrics(self) -> Metrics:
         """Of the whole round, once it is over. ``tokens/training`` counts a prompt once for all its responses."""
-        return self.evaluation | self.rounds.measure(self.segments) | {"tokens/training": self.tokens}
+        row = self.evaluation | self.rounds.measure(self.segments) | {"tokens/training": self.tokens}
+        return row | self.rounds.flops(row, self.segments)
 
     def samples(self) -> list[list[Any]]:
         first = self.segments[0].feedback

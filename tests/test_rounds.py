@@ -22,6 +22,7 @@ from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.model import ModelJudge
 from rlaif_lab.judges.oracle import NoisyOracleJudge, OracleJudge, RandomJudge, ReversedJudge
 from rlaif_lab.learners.base import Batch, Learner
+from rlaif_lab.learners.distil import Distil
 from rlaif_lab.learners.dpo import DPO
 from rlaif_lab.learners.rloo import RLOO
 from rlaif_lab.models.language_model import LanguageModel
@@ -481,3 +482,26 @@ def test_spare_samples_are_of_the_first_policy_on_prompts_that_no_round_uses(mak
     assert [g.prompt for g in rounds.spare_samples(5, 10, 2)] == [g.prompt for g in spare[5:15]]
     used = task.prompts("rounds", 0, task.available("rounds") - 20, 0)
     assert not {g.prompt.id for g in spare} & {p.id for p in used}
+
+
+def test_floating_point_operations_are_those_of_what_the_learner_needs(make: Make) -> None:
+    def row(judge: Judge, learner: Learner, directory: str) -> dict[str, Any]:
+        rounds = make(judge, learner, directory)
+        data = rounds.run(0)
+        for i in range(len(data)):
+            data[i]
+        return data.metrics()
+
+    by_likelihood = row(ModelJudge("initial"), RLOO(), "rloo")
+    size = sum(p.numel() for p in make(RandomJudge()).policy.network.parameters())
+    assert by_likelihood["flops/judging"] == 2 * size * by_likelihood["tokens/judging"] > 0
+    assert by_likelihood["flops/training"] == 6 * size * by_likelihood["tokens/training"] > 0
+    prompts = 16 * len("<12+34=")
+    assert by_likelihood["flops/sampling"] == 2 * size * (by_likelihood["tokens/sampling"] + prompts)
+    parts = [by_likelihood[f"flops/{part}"] for part in ("sampling", "judging", "demonstrating", "training")]
+    assert by_likelihood["flops/total"] == sum(parts) and parts[2] == 0
+    imitated = row(ModelJudge("initial"), Distil(), "distil")
+    assert imitated["flops/sampling"] == imitated["flops/judging"] == 0 < imitated["flops/demonstrating"]
+    assert row(RandomJudge(), RLOO(), "random")["flops/judging"] == 0
+    unknown = ScriptedJudge(lambda c: Verdict(float(c.first < c.second), tokens=3))
+    assert math.isnan(row(unknown, RLOO(), "unknown")["flops/total"])

@@ -102,6 +102,12 @@ class Judge(ABC):
         """The judging model as of now, for judges that declare ``writes``."""
         raise ValueError(f"judge {self.name!r} is no language model, so it has no answers of its own")
 
+    def parameters(self) -> int | None:
+        """Of the model that the tokens of its verdicts go through; None where that is not known or not one model."""
+        from rlaif_lab.metrics.flops import parameter_count
+
+        return parameter_count(self.language_model().network)[0] if self.writes else None
+
     def identity(self) -> str:
         """What decides this judge's verdicts, as of now: weights, prompt and settings, hashed or in words. Two judges
         with equal identity give equal verdicts, which is what a cache goes by. Called after ``attach``."""

@@ -103,6 +103,9 @@ class HumanBudget(Wrapper):
     def needs_previous_policy(self) -> bool:
         return any(judge.needs_previous_policy() for judge in self._judges().values())
 
+    def parameters(self) -> int | None:
+        return None if self.second is not None else self.of.parameters()
+
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
         return Judge.scores(self, responses)
 

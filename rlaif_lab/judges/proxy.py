@@ -100,6 +100,9 @@ class ProxyJudge(Wrapper):
     def sources(self) -> list[ModelSource]:
         return [*self.of.sources(), *self.reward_model.sources()]
 
+    def parameters(self) -> int | None:
+        return self.judge.parameters()
+
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         return self.judge.verdicts(comparisons)
 

@@ -61,6 +61,12 @@ class RewardModelJudge(Judge):
     def sources(self) -> list[ModelSource]:
         return list(self.folders)
 
+    def parameters(self) -> int | None:
+        from rlaif_lab.metrics.flops import parameter_count
+
+        sizes = {parameter_count(member.network)[0] for member in self.members}
+        return sizes.pop() if len(sizes) == 1 else None
+
     def identity(self) -> str:
         return f"{self.combine} of " + ", ".join(folder.content() for folder in self.folders)
 

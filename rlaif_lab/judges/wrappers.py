@@ -44,6 +44,9 @@ class Wrapper(Judge):
     def language_model(self) -> LanguageModel:
         return self.of.language_model()
 
+    def parameters(self) -> int | None:
+        return self.of.parameters()
+
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
         return self.of.scores(responses)
 

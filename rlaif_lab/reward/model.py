@@ -105,6 +105,7 @@ class RewardModel:
         ece are the ensemble's on pairs of held-out prompts, against the judge's probabilities for soft labels and its
         preferences for hard ones; accuracy_train is that on as many prompts that it has learnt from. disagreement: mean
         standard deviation between members of the difference of a pair's rewards. pairs: those trained on.
+        tokens/reward_model: read in training, over all passes and members.
         """
         wanted = [e for e in examples if self.data == "all" or e.round_index == round_index]
         learnt, held_out = split_by_prompt(grouped(wanted), self.validation_share, self.context.seed)
@@ -153,8 +154,14 @@ class RewardModel:
             "reward_model/disagreement": validation.disagreement,
             "reward_model/pairs": sum(len(g.pairs) for g in learnt),
             "reward_model/pairs_held_out": sum(len(g.pairs) for g in held_out),
+            "tokens/reward_model": self._tokens(learnt) * self.training.passes * self.size,
             "time/reward_model_s": sum(seconds),
         }
+
+    def _tokens(self, groups: Sequence[Group]) -> int:
+        """That one pass over these prompts reads, a prompt once for all its answers."""
+        encoded = self.members[0].encode([(g.prompt, g.answers) for g in groups])
+        return sum(len(prompt) + sum(map(len, answers)) for prompt, answers in encoded)
 
     def _validate(self, groups: Sequence[Group]) -> Validation:
         asked = [(g.prompt, g.answers) for g in groups]
