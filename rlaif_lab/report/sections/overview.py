@@ -74,11 +74,10 @@ def verdict_list(view: View) -> str:
     items = []
     for said in view.verdicts:
         look = view.looks[said.label]
-        fit = said.saturation
-        ceiling = "" if fit.identified else f'<div class="why">Ceiling not identified: {escape(fit.reason)}</div>'
+        outlook = f'<div class="why">{escape(said.outlook[:1].upper() + said.outlook[1:])}.</div>'
         items.append(
             f"<li>{swatch(view.key(said.label), look.marker)}<div><b>{escape(said.label)}</b> "
-            f'<span class="state {said.state}">{SIGNS[said.state]}</span>{escape(said.headline)}</div>{ceiling}</li>'
+            f'<span class="state {said.state}">{SIGNS[said.state]}</span>{escape(said.headline)}</div>{outlook}</li>'
         )
     return f'<h3>Verdict on each arm</h3><ul class="verdicts">{"".join(items)}</ul>'
 

@@ -7,7 +7,7 @@ from html import escape
 
 from rlaif_lab.plateau.attribution import Phase
 from rlaif_lab.report.chart import swatch
-from rlaif_lab.report.sections.view import View, arm_header, charts, files, number_table
+from rlaif_lab.report.sections.view import View, arm_header, charts, files, number_table, text_table
 
 
 def why(view: View) -> str:
@@ -15,7 +15,7 @@ def why(view: View) -> str:
     if drawn is None:
         return ""
     parts = [f'<h2 id="why">{escape(drawn.group.title)}</h2><p>{escape(drawn.group.caption)}</p>', reasons(view)]
-    parts += [charts(view, drawn), files("gap"), phases(view)]
+    parts += [charts(view, drawn), files("gap"), phases(view), families(view)]
     return "".join(parts)
 
 
@@ -60,3 +60,15 @@ def _phase(phase: Phase) -> str:
     limits = f" [{change.low:+.3f}, {change.high:+.3f}]" if math.isfinite(change.low) else ""
     values = f"{phase.early.mean:.3f}<br>{phase.late.mean:.3f}"
     return f'<td>{values}<span class="limits">{change.mean:+.3f}{limits}</span></td>'
+
+
+def families(view: View) -> str:
+    """Which kind of curve each arm follows."""
+    rows = [[said.label, said.families.sentence] for said in view.verdicts if said.families]
+    if not rows:
+        return ""
+    return (
+        "<details><summary>Which kind of curve is it?</summary><p>Families of curves, fitted to all seeds but one and "
+        "compared by their error on that one: all errors and parameters are in "
+        f'<a href="fits.csv">fits.csv</a>.</p>{text_table(["arm", "finding"], rows)}</details>'
+    )
