@@ -86,20 +86,25 @@ class WandbTracker(Tracker):
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
-        self.run = wandb.init(
-            mode=self.mode,
-            project=self.project,
-            entity=self.entity,
-            tags=self.tags,
-            dir=str(directory),
-            id=run_id(directory),
-            resume="allow" if self.mode == "online" else None,
-            name=directory.name,
-            group=group,
-            job_type=arm,
-            config=config,
-            settings=wandb.Settings(console="off", x_disable_stats=True),
-        )
+        try:
+            self.run = wandb.init(
+                mode=self.mode,
+                project=self.project,
+                entity=self.entity,
+                tags=self.tags,
+                dir=str(directory),
+                id=run_id(directory),
+                resume="allow" if self.mode == "online" else None,
+                name=directory.name,
+                group=group,
+                job_type=arm,
+                config=config,
+                settings=wandb.Settings(console="off", x_disable_stats=True),
+            )
+        except wandb.errors.Error as error:
+            raise ValueError(
+                f"logger.mode={self.mode}: W&B did not take the run: {' '.join(str(error).split())}"
+            ) from error
         self.run.define_metric("round")
         self.defined: set[str] = set()
         self.last_round = history[-1][0]["round"] if history else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -86,3 +87,22 @@ def test_offline_neither_asks_nor_waits_for_a_network(cache: Path, tmp_path: Pat
     done = killed_lab(cache, "never", 0, *WITH_WANDB, "rounds=1", f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "wandb" not in (done.stdout + done.stderr).replace("rlaif_lab.tracking.WandbTracker", "")
+
+
+def test_online_without_a_key_is_one_sentence(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\nfrom rlaif_lab.tracking import WandbTracker\n"
+        "try: WandbTracker(mode='online').begin(pathlib.Path(sys.argv[1]), {}, 'group', 'arm', [])\n"
+        "except ValueError as error: print(error)"
+    )
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**outside, "HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+    )
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("logger.mode=online: W&B did not take the run: "), done.stderr
+    assert "wandb login" in line
