@@ -7,7 +7,8 @@ threshold (`averaged`): an average of Shiryaev-Roberts processes is one again, s
 does for a run, but it takes longer to speak. For a single run the latter is the run's own detector.
 
 The state is that of the most recent alarm of the three processes. That an arm improved once says nothing about now, so
-"improving" needs an alarm within the last max(2, T / 4) rounds; else, and without any alarm, the arm is undecided.
+"improving" needs an alarm within the last max(2, T / 4) rounds; else, and without any alarm, the arm is undecided. Of
+several seeds that were pooled, the seeds must bear it out (`confirmed`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from rlaif_lab.plateau import detector
 from rlaif_lab.plateau.detector import STATES, Detector
+from rlaif_lab.report.statistics import t_interval
 
 Floats = npt.NDArray[np.float64]
 State = Literal["improving", "plateaued", "degrading", "undecided"]
@@ -103,6 +105,49 @@ def recent(last_round: int) -> int:
     """How many rounds back an alarm may lie to say something about now; also what "the first" and "the last rounds" of
     a run are in this package."""
     return max(2, math.ceil(last_round / 4))
+
+
+def confirmed(said: Verdict, changes: Sequence[Mapping[int, Floats]], delta: float) -> Verdict:
+    """The verdict of pooled seeds, as far as the seeds bear it out; else undecided.
+
+    The detector's hypothesis is about what each round's training *did*, and training swings: a bad round of a few
+    seeds is a gain below delta, and is shown to be one by thousands of prompts. That the arm has stopped is a claim
+    about further seeds too. So the mean gain per round since the change must lie below delta (below 0: degrading; above
+    delta: improving) by a one-sided t-test over the seeds at level .05. The change is where the evidence of the first
+    alarm after the last "improving" begins. It can only take verdicts away, so it adds no false alarm.
+
+    changes: as in ``pooled``.
+    """
+    if said.since is None or len(changes) < 2:
+        return said
+    alarms = sorted(
+        (index, since, state)
+        for state, trace in said.traces.items()
+        for index, since in zip(trace.alarms, trace.since, strict=True)
+    )
+    improved = max((index for index, _, state in alarms if state == "improving"), default=0)
+    stopped = [alarm for alarm in alarms if alarm[0] > improved]
+    since = said.since if said.state == "improving" else min(since for _, since, _ in stopped)
+    gains = [
+        float(np.mean([seed[index].mean() for index in seed if index > since]))
+        for seed in changes
+        if max(seed, default=0) > since
+    ]
+    interval = t_interval(gains, 0.90)
+    bound = interval.low if said.state == "improving" else interval.high
+    end = "least" if said.state == "improving" else "most"
+    over = f"{interval.mean:+.3f} a round since, over seeds at {end} {bound:+.3f}"
+    state: State = said.state
+    if said.state != "improving":
+        falls = bound < 0.0 and any(kind == "degrading" for _, _, kind in stopped)
+        state = "degrading" if falls else "plateaued"
+    if not (bound > delta if state == "improving" else bound < delta):
+        reason = f"an alarm ({said.state}) in round {said.round} that the seeds do not bear out: {over}"
+        return Verdict("undecided", None, None, reason, said.traces, said.votes)
+    first = said.round if state == "improving" else next((i for i, _, kind in stopped if kind == state), said.round)
+    what = {"improving": "above delta", "plateaued": "below delta", "degrading": "below 0"}[state]
+    reason = f"the gain per round is {what} after round {since} (alarm in round {first}); {over}"
+    return Verdict(state, first, since, reason, said.traces, said.votes)
 
 
 # --- pooling the seeds ------------------------------------------------------------------------------------------------

@@ -27,6 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--floor", metavar="ARM", help="the arm from which PGR counts the gap up to oracle (default: the baseline)"
     )
     parser.add_argument(
+        "--delta",
+        type=float,
+        help="gain per round below which an arm has stopped, in place of the runs' own detector.delta: to see how much "
+        "a verdict hangs on it (what was fixed before the run is the result)",
+    )
+    parser.add_argument(
         "--wandb",
         choices=("offline", "online"),
         nargs="?",
@@ -35,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     try:
-        print(report(options.dir, options.baseline, options.floor, options.wandb))
+        print(report(options.dir, options.baseline, options.floor, options.wandb, options.delta))
     except ValueError as error:
         print(f"rlaif-report: {error}", file=sys.stderr)
         sys.exit(2)
@@ -49,10 +55,11 @@ def report(
     baseline: str | None = None,
     floor: str | None = None,
     wandb_mode: Literal["offline", "online"] | None = None,
+    delta: float | None = None,
 ) -> str:
     """Writes ``directory``/report/ and returns what the terminal shows. wandb_mode: where a run of W&B shows it too.
-    ValueError where there is nothing to report."""
-    view = read(directory.resolve(), baseline, floor)
+    delta: in place of the runs' own. ValueError where there is nothing to report."""
+    view = read(directory.resolve(), baseline, floor, delta)
 
     from rlaif_lab.report.cost import write_times
     from rlaif_lab.report.curves import write_drawn
@@ -97,16 +104,16 @@ def report(
     return "\n".join([*lines, str(folder / "report.html")])
 
 
-def read(directory: Path, baseline: str | None = None, floor: str | None = None) -> View:
+def read(directory: Path, baseline: str | None = None, floor: str | None = None, delta: float | None = None) -> View:
     """Everything that the report shows, computed. ValueError as in ``report``."""
     # Imported here so that --help answers at once.
     from rlaif_lab.report.arms import study
     from rlaif_lab.report.load import load
 
-    return viewed(study(load(directory), directory.name), baseline, floor)
+    return viewed(study(load(directory), directory.name), baseline, floor, delta)
 
 
-def viewed(whole: Study, baseline: str | None = None, floor: str | None = None) -> View:
+def viewed(whole: Study, baseline: str | None = None, floor: str | None = None, delta: float | None = None) -> View:
     """The same of a study, wherever its runs were read from. ValueError for an arm that there is not."""
     from rlaif_lab.report.cost import costs, stage_times
     from rlaif_lab.report.curves import draw
@@ -123,7 +130,7 @@ def viewed(whole: Study, baseline: str | None = None, floor: str | None = None) 
             raise ValueError(f"no arm {given!r} to compare with; there is {', '.join(names)}")
     baseline = baseline or "self"
     rows = summaries(whole, baseline)
-    verdicts = arm_verdicts(whole, baseline, floor)
+    verdicts = arm_verdicts(whole, baseline, floor, delta)
     said = {verdict.label: verdict for verdict in verdicts}
     of_label = {arm.label: arm for arm in whole.arms}
     arms = [of_label[row.label] for row in rows]

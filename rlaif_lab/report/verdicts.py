@@ -10,7 +10,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from rlaif_lab.plateau.comparisons import (
 from rlaif_lab.plateau.detector import STATES, Detector
 from rlaif_lab.plateau.families import Families, Seen, compare
 from rlaif_lab.plateau.saturation import Curve, Saturation, saturation
-from rlaif_lab.plateau.verdict import Logged, Traces, Verdict, averaged, pooled, verdict
+from rlaif_lab.plateau.verdict import Logged, Verdict, averaged, confirmed, pooled, verdict
 from rlaif_lab.report.arms import Arm, Study, baseline_for
 from rlaif_lab.report.load import Run
 from rlaif_lab.report.statistics import Interval, paired_difference
@@ -109,9 +109,14 @@ def limits(interval: Interval, form: str = ".3f") -> str:
     return text if math.isnan(interval.low) else f"{text} ({interval.low:{form}} to {interval.high:{form}})"
 
 
-def arm_verdicts(study: Study, baseline: str = "self", floor: str | None = None) -> list[ArmVerdict]:
-    """One per arm, in the order of ``study.arms``. floor: the arm that PGR counts from, name or label; the baseline by
-    default. Its ceiling is the arm ``oracle``. ValueError for a changes.json that cannot be understood."""
+def arm_verdicts(
+    study: Study, baseline: str = "self", floor: str | None = None, delta: float | None = None
+) -> list[ArmVerdict]:
+    """One per arm, in the order of ``study.arms``.
+
+    delta: gain per round, in place of the runs' own. floor: the arm that PGR counts from, name or label; the baseline
+    by default. Its ceiling is the arm ``oracle``. ValueError for a changes.json that cannot be understood.
+    """
     found = []
     for arm in study.arms:
         least, most = baseline_for(arm, study.arms, floor or baseline), baseline_for(arm, study.arms, CEILING)
@@ -119,7 +124,7 @@ def arm_verdicts(study: Study, baseline: str = "self", floor: str | None = None)
         if least and most and least is not most:
             floor_end, ceiling_end = ((end.label, final(end, QUALITY)) for end in (least, most))
             pgr = gap_recovered(final(arm, QUALITY), floor_end, ceiling_end)
-        found.append(_arm_verdict(arm, pgr))
+        found.append(_arm_verdict(arm, pgr, delta))
     return found
 
 
@@ -135,19 +140,21 @@ def run_verdict(config: Mapping[str, Any], rows: Sequence[Mapping[str, float | N
     return _arm_verdict(Arm(run.arm, {}, [run]), None)
 
 
-def _arm_verdict(arm: Arm, pgr: GapRecovered | None) -> ArmVerdict:
+def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None = None) -> ArmVerdict:
     settings = detector_settings(arm.runs[0])
+    if settings is not None and delta is not None:
+        settings = replace(settings, delta=delta)
     said = arm_detection(arm, settings)
     curves = {run.seed: curve for run in arm.complete if (curve := quality_curve(run))}
     families = compare({run.seed: seen for run in arm.complete if (seen := _seen(run))})
-    delta = (settings or Detector()).delta
+    threshold = (settings or Detector()).delta
     return ArmVerdict(
         label=arm.label,
         seeds=len(arm.complete),
         verdict=said,
-        saturation=saturation(curves, delta, _doubt(said, families)),
+        saturation=saturation(curves, threshold, _doubt(said, families)),
         families=families,
-        attribution=attribution({run.seed: _factors(run) for run in arm.complete}, delta, said.state),
+        attribution=attribution({run.seed: _factors(run) for run in arm.complete}, threshold, said.state),
         pgr=pgr,
     )
 
@@ -208,11 +215,11 @@ def arm_detection(arm: Arm, settings: Detector | None) -> Verdict:
     votes: dict[Any, int] = defaultdict(int)
     for run, log in zip(runs, logs, strict=True):
         votes[verdict(averaged([log]), run.last_round).state] += 1
-    changed = [changes(run) for run in runs]
-    traces: Traces = {}
-    if all(changed):
-        traces = pooled(settings, [seed for seed in changed if seed is not None])
-    return verdict(traces or averaged(logs), max(run.last_round for run in runs), votes)
+    last = max(run.last_round for run in runs)
+    changed = [seed for run in runs if (seed := changes(run))]
+    if len(changed) < len(runs):
+        return verdict(averaged(logs), last, votes)
+    return confirmed(verdict(pooled(settings, changed), last, votes), changed, settings.delta)
 
 
 def logged(run: Run) -> dict[detector.State, Logged]:
