@@ -3,8 +3,12 @@ a proxy of what is wanted (Gao et al. 2210.10760)."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from rlaif_lab.judges.base import JudgeContext, comparisons_of, judge_generations
 from rlaif_lab.judges.reward_model import RewardModelJudge
 from rlaif_lab.judges.wrappers import Wrapper
+from rlaif_lab.models.cache import cache_root
 from rlaif_lab.records import Comparison, Generation, Prompt, Score, Verdict
 from rlaif_lab.reward.examples import RewardExample, examples_from
+from rlaif_lab.store import writing
 
 if TYPE_CHECKING:
     from rlaif_lab.judges.base import Judge
@@ -35,9 +41,10 @@ class ProxyJudge(Wrapper):
     no round and no evaluation uses; more labels are those of fewer and further ones. reward_model: its body and its
     training (conf/reward_model); ``data`` and ``restart`` are of no account, since it is trained once.
 
-    The reward model is in the run's folder, judge/proxy; a run that is resumed finds it there. Metrics of every
-    evaluation: ``proxy/labels`` (informative: of pairs trained on and held out), ``proxy/accuracy`` (on held-out
-    pairs, against ``of``) and ``judge/mean_score`` (see RewardModelJudge).
+    The reward model is in the run's folder, judge/proxy; a run that is resumed finds it there. Runs that differ only in
+    what they do with it share it through the lab's cache, and learn it once. Metrics of every evaluation:
+    ``proxy/labels`` (informative: of pairs trained on and held out), ``proxy/accuracy`` (on held-out pairs, against
+    ``of``) and ``judge/mean_score`` (see RewardModelJudge).
     """
 
     def __init__(
@@ -50,7 +57,7 @@ class ProxyJudge(Wrapper):
             raise ValueError(f"judge.k must be at least 2 samples per prompt, to be compared; got {k}")
         self.reward_model, self.labels, self.k = reward_model, labels, k
         self.gives_scores, self.writes = True, False
-        self.spare_prompts = max(of.spare_prompts, labels)
+        self.spare_prompts = max(of.spare_prompts, labels, 8)
 
     # --- before round 0 -------------------------------------------------------------------------------------------
     def attach(self, context: JudgeContext) -> None:
@@ -63,7 +70,7 @@ class ProxyJudge(Wrapper):
         self.folder = context.directory / "proxy"
         if not self.metrics_file.exists():
             self.reward_model.attach(replace(context, gold=None))
-            self.reward_model.fit(self.examples(context.spare_samples), 0, self.folder, None)
+            self.learn(context.spare_samples)
         self.judge = RewardModelJudge(str(self.folder), name=self.name)
         self.judge.attach(replace(context, gold=None))
         self.metrics: dict[str, Any] = json.loads(self.metrics_file.read_text())
@@ -72,6 +79,24 @@ class ProxyJudge(Wrapper):
     def metrics_file(self) -> Path:
         """Written last, so that the reward model is whole where it is."""
         return self.folder / "metrics.json"
+
+    def learn(self, spare_samples: Callable[[int, int, int], Sequence[Generation]]) -> None:
+        """Puts the reward model into the run's folder: from the cache, where a run that was to learn the same has left
+        it, else trained now and left there. A judge without stable identity has its own in every run."""
+        try:
+            who = self.of.identity()
+        except ValueError:
+            self.reward_model.fit(self.examples(spare_samples), 0, self.folder, None)
+            return
+        begins = [(g.prompt, [r.token_ids for r in g.responses]) for g in spare_samples(0, 8, self.k)]
+        content = repr([who, begins, self.labels, self.k, self.seed, self.reward_model.identity()])
+        kept = cache_root() / "proxies" / hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        if not kept.exists():
+            self.reward_model.fit(self.examples(spare_samples), 0, self.folder, None)
+            _copy(self.folder, kept)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)  # what a crash may have left
+            _copy(kept, self.folder)
 
     def examples(self, spare_samples: Callable[[int, int, int], Sequence[Generation]]) -> list[RewardExample]:
         """The labelled comparisons, ties left out."""
@@ -127,3 +152,16 @@ class ProxyJudge(Wrapper):
 
     def identity(self) -> str:
         return self.judge.identity()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """All or nothing; whoever was first with the same keeps it."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            shutil.copytree(source, partial, dirs_exist_ok=True)
+            with suppress(OSError):  # there by now
+                partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)

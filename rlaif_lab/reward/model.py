@@ -96,6 +96,11 @@ class RewardModel:
         self.context = context
         self.base = context.policy("initial") if isinstance(self.model, str) else context.load(self.model)
 
+    def identity(self) -> str:
+        """What decides the reward model beside its data and the run's seed. Called after ``attach``."""
+        settings = [self.base.weights_hash(), self.data, self.size, self.validation_share, self.restart]
+        return repr([*settings, self.training])
+
     # --- training -------------------------------------------------------------------------------------------------
     def fit(self, examples: Sequence[RewardExample], round_index: int, folder: Path, previous: Path | None) -> Metrics:
         """Trains every member and keeps it in ``folder``/member_0, ...; what is there already is loaded.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,15 +91,27 @@ def test_it_learns_to_judge_as_the_one_who_labelled(
     assert first.value > second.value  # type: ignore[operator]
 
 
-def test_it_is_learnt_once_and_found_again(untrained: LanguageModel, spare: Samples, tmp_path: Path) -> None:
-    judge = proxy(longer(), untrained, tmp_path, spare, labels=40)
-    again = proxy(teacher := longer(), untrained, tmp_path, spare, labels=40)
-    elsewhere = proxy(longer(), untrained, tmp_path / "elsewhere", spare, labels=40)
+def test_it_is_learnt_once_and_found_again(
+    untrained: LanguageModel, spare: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLAIF_LAB_CACHE", str(tmp_path / "cache"))
     pairs = [Comparison(generation("1+2=", "3").prompt, a, b) for a, b in (("1", "22"), ("333", "4"))]
-    assert teacher.asked == []
-    assert judge.identity() == again.identity()
-    values = [[v.prob_first_wins for v in j.verdicts(pairs)] for j in (judge, again, elsewhere)]
-    assert values[0] == values[1] == values[2]
+
+    def learnt(folder: str, **fields: Any) -> tuple[list[float | None], int]:
+        """What it says, and how many questions its teacher was asked."""
+        judge = proxy(teacher := longer(), untrained, tmp_path / folder, spare, **({"labels": 40} | fields))
+        return [v.prob_first_wins for v in judge.verdicts(pairs)], len(teacher.asked)
+
+    said, asked = learnt("run")
+    assert asked > 0
+    assert learnt("run") == (said, 0), "a resumed run has it"
+    shutil.rmtree(tmp_path / "run" / "proxy" / "member_0")
+    (tmp_path / "run" / "proxy" / "metrics.json").unlink()
+    assert learnt("run") == (said, 0) and learnt("another run") == (said, 0), "and so has the lab's cache"
+    assert learnt("more labels", labels=41)[1] > 0 and learnt("more samples", k=3)[1] > 0
+    shutil.rmtree(tmp_path / "cache")
+    assert learnt("a third run") == (said, asked), "what is learnt is decided by what it is learnt from"
+    assert not list((tmp_path / "cache" / "proxies").glob(".*"))
 
 
 def test_more_labels_are_those_of_fewer_and_further_ones(untrained: LanguageModel, spare: Samples) -> None:
