@@ -1,7 +1,7 @@
 """Charts as inline SVG, for the page: a few kilobytes each, text that is text, colours that the page's style sets.
 
-The files beside the page (figures.py) are matplotlib's; it takes a hundred times as long and twenty times the space,
-and its text shrinks with the picture on a phone.
+The files beside the page (figures.py) are matplotlib's; for a page it would take a dozen times as long and three times
+the space, and its text would shrink with the picture on a phone.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def viewed(whole: Study, baseline: str | None = None, floor: str | None = None, 
     from rlaif_lab.report.figures import styles
     from rlaif_lab.report.panels import GROUPS
     from rlaif_lab.report.samples import samples
-    from rlaif_lab.report.sections.view import View, chosen
+    from rlaif_lab.report.sections.view import View, chosen, drawn_arms
     from rlaif_lab.report.tables import summaries
     from rlaif_lab.report.verdicts import arm_verdicts, differences
 
@@ -135,6 +135,7 @@ def viewed(whole: Study, baseline: str | None = None, floor: str | None = None, 
     of_label = {arm.label: arm for arm in whole.arms}
     arms = [of_label[row.label] for row in rows]
     strong = chosen(rows, baseline, {arm.label: arm.name for arm in arms})
+    shown = drawn_arms(arms, strong)
     return View(
         study=whole,
         rows=rows,
@@ -144,8 +145,8 @@ def viewed(whole: Study, baseline: str | None = None, floor: str | None = None, 
         looks=styles(whole.arms, strong),
         baseline=baseline,
         strong=strong,
-        groups=draw(GROUPS, arms, {label: verdict.verdict.traces for label, verdict in said.items()}),
-        times=stage_times(arms),
+        groups=draw(GROUPS, shown, {label: verdict.verdict.traces for label, verdict in said.items()}),
+        times=stage_times(shown),
         costs=costs(arms),
         samples=samples(arms),
     )

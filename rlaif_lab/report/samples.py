@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlaif_lab.records import Prompt
 from rlaif_lab.report.arms import Arm
@@ -23,6 +23,7 @@ from rlaif_lab.seeding import seed_for
 from rlaif_lab.tasks.base import Task
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _stored_rounds(folder: Path | None) -> list[int]:
     return sorted(int(number) for number in found if number.isdecimal())
 
 
-def spread(values: Sequence[int], count: int) -> list[int]:
+def spread(values: Sequence[T], count: int) -> list[T]:
     """At most ``count`` of the values, evenly, the first and the last among them."""
     if len(values) <= count:
         return list(values)

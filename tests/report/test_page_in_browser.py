@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -280,8 +279,23 @@ def test_a_hundred_runs_in_time_and_size(chromium: Browser, tmp_path: Path) -> N
     begun = time.process_time()
     report(tmp_path)
     assert time.process_time() - begun < 20
-    assert os.path.getsize(tmp_path / "report" / "report.html") < 5e6
+    assert (tmp_path / "report" / "report.html").stat().st_size < 5e6
     chromium.resize(1280, 900)
     chromium.open(tmp_path / "report" / "report.html")
     assert chromium.errors == []
     assert counted(chromium) > 0
+
+
+@pytest.mark.slow
+def test_a_hundred_arms_are_not_all_drawn(chromium: Browser, tmp_path: Path) -> None:
+    """Two dozen from the best to the worst, the baseline and the best among them; the tables have them all."""
+    shapes = {f"arm {i}": Shape(0.4 + 0.005 * i, 3.0, 0.7) for i in range(99)} | {"self": SHAPES["self"]}
+    write_study(tmp_path, shapes, range(1), 20)
+    (tmp_path / "report.html").write_text(page(read(tmp_path)), encoding="utf-8")
+    assert (tmp_path / "report.html").stat().st_size < 5e6
+    chromium.resize(1280, 900)
+    chromium.open(tmp_path / "report.html")
+    assert chromium.evaluate("document.querySelectorAll('.arms label').length") == 24
+    assert chromium.evaluate("document.querySelector('figure .chart').querySelectorAll('.line').length") == 24
+    assert "76 of 100 arms are not in the charts" in chromium.evaluate("document.querySelector('main').innerText")
+    assert chromium.evaluate("document.querySelector('#values ~ .scroll').querySelectorAll('tbody tr').length") == 100

@@ -37,13 +37,17 @@ def overview(view: View) -> str:
             f"<figcaption>{escape(each.panel.caption)}</figcaption></figure>"
             for each in drawn.panels
         )
+        left = len(view.arms) - len(view.drawn)
+        left_out = (
+            f" {left} of {len(view.arms)} arms are not in the charts; every arm is in the tables." if left else ""
+        )
         thick = " and ".join(f"<b>{escape(label)}</b>" for label in view.strong)
         parts.append(
             f'<h2 id="overview" class="first">{escape(drawn.group.title)}</h2><div class="panels two wide">{both}</div>'
             f"<p>{escape(drawn.group.caption)}</p>"
             f'<p class="soft">Thick: {thick}. Means over seeds, with 95% t intervals as bands. A ring marks the round '
-            "of a plateau, a dotted level with its band the ceiling that the curve tends to and its interval.</p>"
-            + files("overview")
+            "of a plateau, a dotted level with its band the ceiling that the curve tends to and its interval."
+            f"{left_out}</p>" + files("overview")
         )
     return "".join([*parts, verdict_list(view)])
 
@@ -71,23 +75,29 @@ def _end(row: ArmSummary, said: ArmVerdict) -> str:
 
 def verdict_list(view: View) -> str:
     """A line per arm."""
-    items = []
-    for said in view.verdicts:
-        look = view.looks[said.label]
-        outlook = f'<div class="why">{escape(said.outlook[:1].upper() + said.outlook[1:])}.</div>'
-        items.append(
-            f"<li>{swatch(view.key(said.label), look.marker)}<div><b>{escape(said.label)}</b> "
-            f'<span class="state {said.state}">{SIGNS[said.state]}</span>{escape(said.headline)}</div>{outlook}</li>'
-        )
-    return f'<h3>Verdict on each arm</h3><ul class="verdicts">{"".join(items)}</ul>'
+    first = {arm.label for arm in view.drawn}
+    here = "".join(_verdict(view, said) for said in view.verdicts if said.label in first)
+    more = "".join(_verdict(view, said) for said in view.verdicts if said.label not in first)
+    left = f'<details><summary>All other arms</summary><ul class="verdicts">{more}</ul></details>' if more else ""
+    return f'<h3>Verdict on each arm</h3><ul class="verdicts">{here}</ul>{left}'
+
+
+def _verdict(view: View, said: ArmVerdict) -> str:
+    return (
+        f"<li>{swatch(view.key(said.label), view.looks[said.label].marker)}<div><b>{escape(said.label)}</b> "
+        f'<span class="state {said.state}">{SIGNS[said.state]}</span>{escape(said.headline)}</div>'
+        f'<div class="why">{escape(said.outlook[:1].upper() + said.outlook[1:])}.</div></li>'
+    )
 
 
 def arm_switches(view: View) -> str:
     """Shows and hides an arm in all charts, by style alone. It is the legend as well."""
+    drawn = {arm.label for arm in view.drawn}
     switches = "".join(
         f'<label><input type="checkbox" id="show-{view.key(row.label)}" checked autocomplete="off">'
         f"{swatch(view.key(row.label), view.looks[row.label].marker)}{escape(row.label)}</label>"
         for row in view.rows
+        if row.label in drawn
     )
     return f'<div class="arms" role="group" aria-label="Arms shown in the charts">{switches}</div>'
 

@@ -14,7 +14,7 @@ from rlaif_lab.report.chart import Line, line_chart, swatch
 from rlaif_lab.report.cost import Cost, StageTimes
 from rlaif_lab.report.curves import Drawn, DrawnGroup, Mark, Panel
 from rlaif_lab.report.figures import Style, group_figure
-from rlaif_lab.report.samples import Samples
+from rlaif_lab.report.samples import Samples, spread
 from rlaif_lab.report.tables import NOT_AVAILABLE, ArmSummary, Estimate, limits_text
 from rlaif_lab.report.verdicts import ArmVerdict
 
@@ -47,9 +47,26 @@ class View:
         return f"a{[row.label for row in self.rows].index(label)}"
 
     @property
+    def drawn(self) -> list[Arm]:
+        """The arms in the charts."""
+        return drawn_arms(self.arms, self.strong)
+
+    @property
     def marks(self) -> dict[str, Mark]:
         """label -> plateau and ceiling, where either was found."""
         return marks(self.verdicts)
+
+
+MOST_ARMS = 24
+"""In charts: more could not be told apart, and would make a page too large to send."""
+
+
+def drawn_arms(arms: Sequence[Arm], strong: Sequence[str]) -> list[Arm]:
+    """Those in the charts: all, or where there are too many ``strong`` and the others evenly from the best to the
+    worst. arms: the best first."""
+    others = [arm.label for arm in arms if arm.label not in strong]
+    kept = {*strong, *spread(others, MOST_ARMS - len(strong))}
+    return [arm for arm in arms if arm.label in kept]
 
 
 def marks(verdicts: Iterable[ArmVerdict]) -> dict[str, Mark]:
@@ -75,7 +92,7 @@ def chosen(rows: Sequence[ArmSummary], baseline: str, names: Mapping[str, str]) 
 def figure_of(view: View, name: str) -> Figure:
     """A group of panels as a file shows it; the overview with plateaus and ceilings."""
     strong, marks = (view.strong, view.marks) if name == "overview" else (None, None)
-    return group_figure(view.groups[name], [row.label for row in view.rows], view.looks, strong, marks)
+    return group_figure(view.groups[name], [arm.label for arm in view.drawn], view.looks, strong, marks)
 
 
 # --- charts ---------------------------------------------------------------------------------------------------------
@@ -102,7 +119,7 @@ def chart(view: View, drawn: Drawn, overview: bool = False, marked: bool = False
     panel = drawn.panel
     lines = [
         Line(view.key(arm.label), arm.label, view.looks[arm.label].marker, points)
-        for arm in view.arms
+        for arm in view.drawn
         for points in drawn.curves.get(arm.label, ())
     ]
     found = {label: mark for label, mark in view.marks.items() if label in view.strong} if marked else {}
