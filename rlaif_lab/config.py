@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
@@ -92,6 +93,17 @@ def config_dir() -> str:
         if (folder / "config.yaml").is_file():
             return str(folder)
     raise ValueError(f"no conf/config.yaml in {package} or {package.parent}: the installation is incomplete")
+
+
+def job_folder(overrides: str, longest: int = 200) -> str:
+    """The name of a sweep's job, which is the same whenever its overrides are: they themselves, or, where they are
+    longer than a file system takes, their beginning and a hash of them all."""
+    if len(overrides) <= longest:
+        return overrides
+    return f"{overrides[: longest - 13]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
+
+
+OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)  # for hydra.sweep.subdir
 
 
 # --- checks -------------------------------------------------------------------------------------------------------

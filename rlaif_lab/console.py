@@ -1,8 +1,12 @@
-"""A table per round in the terminal."""
+"""What a run shows in the terminal: a line per round, and progress bars where nobody else draws there."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 COLUMNS = (
     ("round", "round", "{:.0f}", 5),
@@ -19,11 +23,45 @@ COLUMNS = (
 )
 
 
+RUN_WIDTH = 24
+
+
+class Terminal:
+    """sweep: this process is one of several that print: every line names its run, and the columns are named once.
+    bars: progress bars where there is a terminal; two processes would overwrite each other's."""
+
+    sweep = False
+    bars = True
+    named = False
+
+
+def introduce(run: str, parts: dict[str, str], folder: object) -> None:
+    """What is about to be trained, by whom it is judged and where it is kept."""
+    if Terminal.sweep:
+        print(f"{run}: " + "; ".join(f"{name} {what}" for name, what in parts.items()), flush=True)
+    else:
+        print("\n".join([*(f"{name + ':':8}{what}" for name, what in parts.items()), str(folder)]), flush=True)
+
+
+def say(run: str, text: str) -> None:
+    """A line about ``run``, which names it where there are several."""
+    print(f"{run}: {text}" if Terminal.sweep else text, flush=True)
+
+
 def print_row(row: dict[str, Any], run: str, header: bool) -> None:
     """One line for a round of ``run`` (several print at once in a sweep), after the column names if ``header``.
     ``-`` where a metric is missing."""
-    if header:
-        print("  ".join(["run".ljust(16), *(title.rjust(width) for title, _, _, width in COLUMNS)]))
+    lines = []
+    if header and not Terminal.named:
+        lines.append("  ".join(["run".ljust(RUN_WIDTH), *(title.rjust(width) for title, _, _, width in COLUMNS)]))
     cells = ((row.get(key), form, width) for _, key, form, width in COLUMNS)
     values = (("-" if v is None else form.format(v)).rjust(width) for v, form, width in cells)
-    print("  ".join([run.ljust(16), *values]), flush=True)
+    lines.append("  ".join([run.ljust(RUN_WIDTH), *values]))
+    print("\n".join(lines), flush=True)  # at once, lest another run's line come between
+
+
+def bar(items: Iterable[Any] | None = None, **settings: Any) -> tqdm[Any]:
+    """A progress bar that goes away when it is done; none where there is no terminal."""
+    from tqdm.auto import tqdm
+
+    return tqdm(items, disable=None if Terminal.bars else True, leave=False, **settings)

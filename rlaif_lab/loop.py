@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import platform
 import subprocess
 import sys
 import warnings
@@ -15,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from rlaif_lab.config import build, fingerprint
-from rlaif_lab.console import print_row
+from rlaif_lab.console import introduce, print_row, say
 from rlaif_lab.evaluation import Evaluation
 from rlaif_lab.export import export_run
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.learners.base import Learner
 from rlaif_lab.models.sources import ModelSource, Organism
+from rlaif_lab.outcome import alone, failure, finished_rounds, write_failure, write_finished
 from rlaif_lab.pairing import Pairing
 from rlaif_lab.plateau.detector import Detector, Measure
 from rlaif_lab.replay import Replay
 from rlaif_lab.result import run_result
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.shared import SharedFiles
 from rlaif_lab.store import STOPPED, RoundStore, defined, write_atomically, writing
 from rlaif_lab.tasks.base import ProceduralTask, Split, Task
 from rlaif_lab.tracking import Row, Tracker
@@ -44,10 +47,14 @@ VERSIONED = ("torch", "transformers", "pytorch-lightning", "hydra-core", "wandb"
 
 
 class Loop:
-    """One run. Construction builds and checks its parts; ``fit`` loads weights and trains."""
+    """One run. Construction builds and checks its parts; ``fit`` loads weights and trains.
 
-    def __init__(self, cfg: DictConfig, directory: Path) -> None:
-        self.cfg, self.directory = cfg, directory
+    shared: a folder for what it has in common with other jobs of its sweep.
+    """
+
+    def __init__(self, cfg: DictConfig, directory: Path, shared: Path | None = None) -> None:
+        self.cfg, self.directory, self.shared_folder = cfg, directory, shared
+        self.label = f"{cfg.arm}, seed {cfg.seed}"
         self.task: Task = build(cfg.task, "task")
         self.policy_source: ModelSource = build(cfg.policy, "policy")
         self.judge: Judge = build(cfg.judge, "judge")
@@ -164,6 +171,31 @@ class Loop:
             )
 
     # --- the run ----------------------------------------------------------------------------------------------
+    def run(self) -> float:
+        """Trains what is left to train, if anything is; returns the final true quality. How it ended is kept."""
+        if self.finished():
+            print(f"{self.directory}: finished before, {self.result()}", flush=True)
+            return self.objective()
+        with alone(self.directory):
+            try:
+                return self.fit()
+            except Exception as error:
+                write_failure(self.directory, failure(error))
+                raise
+
+    def finished(self) -> bool:
+        """Whether the folder holds all of this run: nothing needs to be loaded then."""
+        rounds = finished_rounds(self.directory)
+        return rounds is not None and (rounds >= self.cfg.rounds or (self.directory / STOPPED).exists())
+
+    def objective(self) -> float:
+        return objective(self.store.rows()[-1])
+
+    def result(self) -> str:
+        """The objective at the end and at the start, in words."""
+        rows = self.store.rows()
+        return f"{objective_name(rows[-1])} {objective(rows[-1]):.3f} ({objective(rows[0]):.3f} in round 0)"
+
     def fit(self) -> float:
         """Trains all rounds (or those left, on resume); returns the final true quality."""
         import torch
@@ -172,9 +204,10 @@ class Loop:
         gc.freeze()  # the libraries' half a million objects need not be gone through again in every round
         self.build_organisms()
         rounds = self.rounds()
-        print(f"policy: {self.policy_source}\njudge:  {self.judge.describe()}", flush=True)
         reference = self.learner.reference if self.learner.needs_reference else "none"
-        print(f"learner: {self.learner.name}, reference policy: {reference}\n{self.directory}", flush=True)
+        learner = f"{self.learner.name}, reference policy: {reference}"
+        parts = {"policy": str(self.policy_source), "judge": self.judge.describe(), "learner": learner}
+        introduce(self.label, parts, self.directory)
         config = OmegaConf.to_container(self.cfg, resolve=True)
         assert isinstance(config, dict)
         config = {str(k): v for k, v in config.items()} | {"versions": versions(), "git_commit": git_commit()}
@@ -191,7 +224,8 @@ class Loop:
             rounds.policy.save(self.directory / "policy")
         if self.cfg.export:
             export_run(self.directory)
-        return objective(self.store.rows()[-1])
+        write_finished(self.directory, self.store.rows()[-1]["round"])
+        return self.objective()
 
     def build_organisms(self) -> None:
         from rlaif_lab.models.cache import build_missing
@@ -230,9 +264,22 @@ class Loop:
             sync_every=self.cfg.sync_every,
             lag=self.cfg.lag,
             changes=self.measured_changes(),
+            shared=SharedFiles(self.shared_folder, self.of_round_0()) if self.shared_folder else None,
         )
         rounds.attach_judges(self.load_judge)
         return rounds
+
+    def of_round_0(self) -> str:
+        """All that decides what the untrained policy writes, to the last bit, but for prompts and sampler."""
+        import torch
+
+        cfg = OmegaConf.to_container(self.cfg, resolve=True)
+        assert isinstance(cfg, dict)
+        keys = ("policy", "task", "seed", "threads")
+        weights, device = self.policy_source.identity(self.task), (self.trainer.accelerator, self.trainer.precision)
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+        machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), gpu)
+        return repr(([cfg[key] for key in keys], weights, self.task.identity(), device, machine, versions()))
 
     def measured_changes(self) -> Measure | None:
         """By what the detector measures the change of a round; None where there is no detector, or nothing to measure
@@ -322,18 +369,29 @@ class Loop:
         alarms = self.watch.alarms(row, first)
         row |= {f"alarm/{name}": float(name in alarms) for name in self.watch.names()}
         for name, sentence in alarms.items():
-            print(f"alarm ({name}), round {row['round']}: {sentence}", flush=True)
+            say(self.label, f"alarm ({name}), round {row['round']}: {sentence}")
         if said := [name for name in ("plateau", "improving", "degrading") if row.get(f"detector/{name}_alarm")]:
-            print(f"detector, round {row['round']}: {', '.join(said)}", flush=True)
+            say(self.label, f"detector, round {row['round']}: {', '.join(said)}")
         if self.store.append_row(row):
             self.tracker.log(row, samples)
-        print_row(row, f"{self.cfg.arm}, seed {self.cfg.seed}", header=row["round"] == 0)
+        print_row(row, self.label, header=row["round"] == 0)
+
+
+OBJECTIVES = {
+    "quality/sampled": "quality",
+    "heldout_judge/win_rate_vs_round_0": "held-out win rate",
+    "judge/win_rate_vs_round_0": "win rate",
+}
+"""The first that a run has is what sweepers optimise: true quality; without gold, what the judges think."""
 
 
 def objective(row: Row) -> float:
-    """The final true quality, which sweepers optimise; without gold, what the judges think: the held-out one first."""
-    names = ("quality/sampled", "heldout_judge/win_rate_vs_round_0", "judge/win_rate_vs_round_0")
-    return next((float(row[name]) for name in names if row.get(name) is not None), float("nan"))
+    """Of a run's last row; nan where it has none of them."""
+    return next((float(row[name]) for name in OBJECTIVES if row.get(name) is not None), float("nan"))
+
+
+def objective_name(row: Row) -> str:
+    return next((title for name, title in OBJECTIVES.items() if row.get(name) is not None), "no objective")
 
 
 def versions() -> dict[str, str]:

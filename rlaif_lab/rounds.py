@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from rlaif_lab import console
 from rlaif_lab.audit.in_loop import frozen_bank_metrics
 from rlaif_lab.audit.judged import judge_pairs
 from rlaif_lab.audit.pairs import LabelledPair
@@ -45,6 +47,7 @@ from rlaif_lab.reward.model import RewardModel
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.sampler import sample
 from rlaif_lab.seeding import seed_for
+from rlaif_lab.shared import SharedFiles
 from rlaif_lab.store import (
     AHEAD,
     CHANGES,
@@ -75,6 +78,7 @@ class Rounds:
     lag: rounds by which the policy that samples is older than the one that is trained.
     changes: by what the change of the policy in a round is measured on fresh prompts, for the plateau detector; None:
         it is not.
+    shared: what the jobs of a sweep compute once between them; None outside a sweep.
     """
 
     policy: LanguageModel
@@ -98,6 +102,7 @@ class Rounds:
     sync_every: int | None = None
     lag: int = 0
     changes: Measure | None = None
+    shared: SharedFiles | None = None
     chunk: int = 256
 
     def __post_init__(self) -> None:
@@ -195,7 +200,7 @@ class Rounds:
             return sample(self.policy, some, config, limit, self.seed, "evaluation", of_round)
 
         name = "evaluation_ahead" if stage is AHEAD else None  # the other's time is part of the evaluation's
-        return self.stage(name, stage, self.evaluation_prompts(of_round), compute)
+        return self.stage(name, stage, self.evaluation_prompts(of_round), compute, config)
 
     def coverage(self, index: int) -> Metrics:
         """pass@k of many samples of the policy as it stands: asked for at the start and at the end of a run."""
@@ -203,13 +208,14 @@ class Rounds:
         if not config.final_samples:
             return {}
 
+        many = SamplingConfig(k=config.final_samples)
+
         def compute(some: Sequence[Prompt]) -> list[Generation]:
-            many = SamplingConfig(k=config.final_samples)
             return sample(self.policy, some, many, self.task.max_response_tokens, self.seed, "coverage", index)
 
         prompts = self.evaluation_prompts(index)[: config.final_prompts]
         self.index, self.segment = index, 0
-        return coverage_metrics(self.task, self.stage("coverage", COVERAGE, prompts, compute))
+        return coverage_metrics(self.task, self.stage("coverage", COVERAGE, prompts, compute, many))
 
     def change(self, index: int, sampled: Sequence[Generation]) -> Metrics:
         """What the training of the round before changed, on prompts that nobody had seen. Every prompt's change is kept
@@ -238,7 +244,7 @@ class Rounds:
         def compute(some: Sequence[Prompt]) -> list[Generation]:
             return sample(policy, some, config, self.task.max_response_tokens, self.seed, "rounds", self.index)
 
-        return self.stage("sampling", GENERATIONS, prompts, compute)
+        return self.stage("sampling", GENERATIONS, prompts, compute, config)
 
     def judge_all(self, generations: Sequence[Generation]) -> list[Judgement]:
         return self.stage("judging", JUDGEMENTS, generations, functools.partial(judge_generations, self.judge))
@@ -328,10 +334,20 @@ class Rounds:
         return self.batching.steps(batches)
 
     def stage(
-        self, name: str | None, stage: Stage[Any], items: Sequence[Any], compute: Callable[[Any], list[Any]]
+        self,
+        name: str | None,
+        stage: Stage[Any],
+        items: Sequence[Any],
+        compute: Callable[[Any], list[Any]],
+        sampled: SamplingConfig | None = None,
     ) -> list[Any]:
-        """name: under which its time is logged; None: it is not."""
-        with self.bar(name or stage.name, len(items)) as bar:
+        """name: under which its time is logged; None: it is not. sampled: how the policy as it stands was sampled, if
+        that is what the stage does; before any training, other jobs of a sweep can have the same."""
+        common: AbstractContextManager[None] = nullcontext()
+        if self.shared is not None and sampled is not None and self.index == self.segment == 0:
+            file = self.store.stage_file(0, stage)
+            common = self.shared.once(file, repr((sampled, self.chunk, [(p.id, p.text, p.turns) for p in items])))
+        with self.bar(name or stage.name, len(items)) as bar, common:
             result = self.store.stage(self.index, stage, items, compute, self.chunk, bar.update, self.segment)
         if name:
             self.spent(name, result.seconds)
@@ -473,7 +489,7 @@ class Rounds:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def bar(self, stage: str, total: int) -> tqdm[Any]:
-        return tqdm(total=total, desc=f"round {self.index}: {stage}", disable=None, leave=False)
+        return console.bar(total=total, desc=f"round {self.index}: {stage}")
 
 
 def _score_array(scores: Sequence[Score], prompts: int) -> Floats:

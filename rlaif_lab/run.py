@@ -5,63 +5,79 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 
 # Two OpenMP threads collapse when the other core is busy; both defaults can be overridden from outside.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is a GPU leaves it free for a fork
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.config import check, config_dir, did_you_mean, known_keys
+from rlaif_lab.sweep import NoObjectiveError, Sweep, conclude, resumed, run_job
 
 
 def run(cfg: DictConfig) -> float:
     """One run in Hydra's output directory; returns the final true quality."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_job(cfg, folder)
     check(cfg)
     from rlaif_lab.loop import Loop
 
-    return Loop(cfg, Path(HydraConfig.get().runtime.output_dir)).fit()
+    return Loop(cfg, folder).run()
 
 
 def main() -> None:
-    """``rlaif-lab``. A user's mistake ends in one sentence and exit code 2, anything else in a traceback."""
+    """``rlaif-lab``. A user's mistake ends in one sentence and exit code 2, anything else in a traceback. A sweep with
+    jobs that did not finish ends with a line that names them, and exit code 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out of Hydra as they are; they are printed here
+    code = 0
     try:
         hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(run)()
+    except NoObjectiveError:
+        code = 1  # it has been told, and is among those that are listed
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         print(f"rlaif-lab: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
     except OSError as error:  # the output directory itself, which Hydra makes
         from rlaif_lab.store import DISK_ERRORS
 
         if error.errno not in DISK_ERRORS:
             raise
         print(f"rlaif-lab: cannot write {error.filename!r}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    except (Exception, KeyboardInterrupt):
+        if Sweep.current is None:
+            raise
+        traceback.print_exc()  # of the launcher: what it left undone is listed all the same
+        code = 1
+    code = max(code, conclude(broken_off=code != 0))
+    if code:
+        sys.exit(code)
 
 
 def resume() -> None:
-    """``rlaif-resume DIR``: goes on with the run in DIR, with the overrides that started it."""
+    """``rlaif-resume DIR``: goes on with the run or the sweep in DIR, with the overrides that started it."""
     arguments = sys.argv[1:]
-    folder = Path(arguments[0]) if arguments else Path()
-    overrides = folder / ".hydra" / "overrides.yaml"
-    if len(arguments) < 1 or not overrides.is_file():
-        print("usage: rlaif-resume DIR [OVERRIDE ...], where DIR is the folder of a run", file=sys.stderr)
+    overrides = resumed(Path(arguments[0]), arguments[1:]) if arguments else None
+    if overrides is None:
+        print(
+            "usage: rlaif-resume DIR [OVERRIDE ...], where DIR is the folder of a run, of a sweep, or one with sweeps "
+            "in it, of which the newest is meant",
+            file=sys.stderr,
+        )
         sys.exit(2)
-    started_with = [o for o in OmegaConf.to_container(OmegaConf.load(overrides)) or [] if isinstance(o, str)]
-    sys.argv[1:] = [*started_with, "hydra.mode=RUN", f"hydra.run.dir={_quoted(folder)}", "resume=true", *arguments[1:]]
+    sys.argv[1:] = overrides
     main()
-
-
-def _quoted(path: Path) -> str:
-    """A path as a value in Hydra's override grammar, in which = and , mean something."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def sentence(error: Exception) -> str:

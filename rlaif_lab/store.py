@@ -83,6 +83,10 @@ class RoundStore:
                 "directory"
             )
 
+    def stage_file(self, round_index: int, stage: Stage[Any], segment: int = 0) -> Path:
+        """Where a stage's records are, once it is whole."""
+        return self.round_directory(round_index, segment) / f"{stage.name}.parquet"
+
     # --- stages ---------------------------------------------------------------------------------------------
     def stage(
         self,
@@ -96,8 +100,8 @@ class RoundStore:
     ) -> StageResult[T]:
         """``compute`` over ``items``, ``chunk`` at a time. Chunks worth more than ``part_seconds`` of computing are
         kept in part files until the stage is whole, so a killed stage goes on where it stopped."""
-        directory = self.round_directory(round_index, segment)
-        whole = directory / f"{stage.name}.parquet"
+        whole = self.stage_file(round_index, stage, segment)
+        directory = whole.parent
         if whole.exists():
             progress(len(items))
             return _read_stage(whole, stage)
@@ -132,7 +136,7 @@ class RoundStore:
 
     def stored(self, round_index: int, stage: Stage[T], segment: int = 0) -> list[T]:
         """A stage's records if it is whole, else none."""
-        whole = self.round_directory(round_index, segment) / f"{stage.name}.parquet"
+        whole = self.stage_file(round_index, stage, segment)
         return _read_stage(whole, stage).records if whole.exists() else []
 
     def once(self, round_index: int, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

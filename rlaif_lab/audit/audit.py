@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from rlaif_lab import console
 from rlaif_lab.audit import measures
 from rlaif_lab.audit.bank import PairBank
 from rlaif_lab.audit.gold import BankGold
@@ -110,7 +110,7 @@ class Auditor:
 
     def ask(self, pairs: Sequence[LabelledPair], what: str) -> list[Judgement]:
         found: list[Judgement] = []
-        with tqdm(total=len(pairs), desc=what, disable=None, leave=False) as bar:
+        with console.bar(total=len(pairs), desc=what) as bar:
             for start in range(0, len(pairs), self.chunk):
                 found += judge_pairs(self.judge, pairs[start : start + self.chunk])
                 bar.update(len(pairs[start : start + self.chunk]))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rlaif_lab.locks import try_lock
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.recipe import Recipe
 from rlaif_lab.tasks.base import ProceduralTask
@@ -66,19 +65,6 @@ def _build(task: ProceduralTask, recipe: Recipe, folder: Path) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-
-
-@contextmanager
-def try_lock(path: Path) -> Iterator[bool]:
-    """True to one process at a time. The kernel releases the lock when its holder dies, however it dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def load_folder(folder: Path, name: str) -> LanguageModel:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlaif_lab.locks import try_lock
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.sources import ModelSource
 from rlaif_lab.records import Prompt
@@ -131,7 +132,7 @@ class FineTuned(ModelSource):
     # --- training -------------------------------------------------------------------------------------------------
     def result(self, task: Task) -> ModelSource:
         """The fine-tuned model as a source: from the cache, or trained now. Several processes may ask at once."""
-        from rlaif_lab.models.cache import cache_root, try_lock
+        from rlaif_lab.models.cache import cache_root
 
         folder = cache_root() / "fine_tuned" / self.identity(task).split()[-1]
         while not folder.exists():
@@ -160,8 +161,8 @@ class FineTuned(ModelSource):
 def fine_tune(model: LanguageModel, data: Sequence[tuple[Prompt, str]], settings: FineTuned) -> list[float]:
     """Trains all weights in place; returns the loss of every step. Raises ValueError where it is not finite."""
     import torch
-    from tqdm.auto import tqdm
 
+    from rlaif_lab.console import bar
     from rlaif_lab.models.packed import pack, response_logps
 
     prompts = model.encode_prompts([prompt for prompt, _ in data])
@@ -175,7 +176,7 @@ def fine_tune(model: LanguageModel, data: Sequence[tuple[Prompt, str]], settings
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     losses: list[float] = []
     starts = range(0, len(order), settings.batch_size)
-    for step, at in enumerate(tqdm(starts, desc="fine-tuning", unit="step", disable=None, leave=False)):
+    for step, at in enumerate(bar(starts, desc="fine-tuning", unit="step")):
         rows = order[at : at + settings.batch_size]
         packed = pack([prompts[i] for i in rows], [[responses[i]] for i in rows], model.pad_id).to(model.device)
         loss = -response_logps(model.network, packed).sum() / packed.response_mask.sum()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from rlaif_lab.console import bar
 from rlaif_lab.models.packed import Packed, pack, response_logps
 from rlaif_lab.models.verdict import ASK, FALSE, TRUE
 from rlaif_lab.seeding import rng_for, seed_for
@@ -132,8 +132,8 @@ def pretrain(task: ProceduralTask, recipe: Recipe, description: str) -> tuple[Ll
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, recipe))
     network.train()
-    bar = tqdm(range(recipe.steps), desc=description, unit="step", disable=None, leave=False)
-    for step in bar:
+    steps = bar(range(recipe.steps), desc=description, unit="step")
+    for step in steps:
         packed, weights = corpus.batch(step)
         loss = -(response_logps(network, packed) * weights).sum() / weights.sum()
         optimizer.zero_grad(set_to_none=True)
@@ -142,7 +142,7 @@ def pretrain(task: ProceduralTask, recipe: Recipe, description: str) -> tuple[Ll
         optimizer.step()
         schedule.step()
         if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+            steps.set_postfix(loss=f"{loss.item():.3f}")
     return network.eval(), tokenizer
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif_lab.config import NOT_IN_FINGERPRINT
+from rlaif_lab.outcome import ending
 from rlaif_lab.report.load import Problem, Run, Runs
 
 IGNORED = (set(NOT_IN_FINGERPRINT) - {"rounds"}) | {"seed", "versions", "git_commit"}
@@ -84,7 +85,8 @@ def study(found: Runs, folder: str) -> Study:
         lacking = run.missing_rounds
         whole = f"of rounds 0 to {run.last_round}"
         reason = f"incomplete: {len(lacking)} {whole} not logged, the first is round {lacking[0]}"
-        problems.append(Problem(run.name, reason))
+        why = ending(run.path) if run.path else ""
+        problems.append(Problem(run.name, f"{reason}; {why}" if why else reason))
     problems.sort(key=lambda problem: problem.name)
     title = ", ".join(sorted({str(run.config.get("experiment_name", "runs")) for run in found.runs}))
     return Study(title, folder, sorted(arms, key=lambda arm: arm.label), problems, notes, found.commands)

@@ -6,11 +6,12 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlaif_lab.outcome import ending
 from rlaif_lab.store import read_metrics
 
 INSIDE_A_RUN = re.compile(r"round_\d+|checkpoints|policy|wandb|\.hydra")
@@ -25,7 +26,6 @@ class Run:
     rows: metric -> value per round, nan where undefined; every row has the int ``round`` left out of it.
     overrides: what was given on the command line. path: the folder itself; None for rows that come from elsewhere.
     stopped: the round at which the detector ended the run (stopped.json); such a run is whole with rounds 0 .. stopped.
-    changes: round -> each prompt's change in quality, of a run without a folder to read them from.
     """
 
     name: str
@@ -37,7 +37,6 @@ class Run:
     overrides: tuple[str, ...] = ()
     path: Path | None = None
     stopped: int | None = None
-    changes: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
     @property
     def last_round(self) -> int:
@@ -93,7 +92,8 @@ def load(directory: Path) -> Runs:
         if rows:
             runs.append(_run(folder, name, rows))
         else:
-            failed.append(Problem(name, "failed, or still in its first round: no round was logged"))
+            reason = ending(folder) or "failed, or still in its first round"
+            failed.append(Problem(name, f"{reason}: no round was logged"))
     if not runs:
         names = ", ".join(problem.name for problem in failed[:3]) + (", ..." if len(failed) > 3 else "")
         raise ValueError(f"no run in {str(directory)!r} has finished a round; {len(failed)} without one: {names}")

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import torch
-from tqdm.auto import tqdm
 
+from rlaif_lab.console import bar
 from rlaif_lab.reward.examples import Group
 from rlaif_lab.reward.losses import bradley_terry
 from rlaif_lab.reward.network import RewardNetwork
@@ -38,7 +38,7 @@ def train(model: RewardNetwork, groups: Sequence[Group], settings: Training, whe
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    for step, at in enumerate(tqdm(starts, desc=f"reward model, {where}", disable=None, leave=False)):
+    for step, at in enumerate(bar(starts, desc=f"reward model, {where}")):
         rows = order[at : at + settings.batch_size]
         rewards = model.rewards(model.pack([encoded[i] for i in rows]))
         loss = batch_loss(rewards, [groups[i] for i in rows], settings)
