@@ -297,8 +297,7 @@ def read_sweep(directory: str | Path, baseline: str | None = None) -> Sweep:
 
 def read_wandb(source: str | Path, baseline: str | None = None) -> Sweep:
     """The same from W&B. source: a folder with offline runs at any depth, or ``entity/project`` or
-    ``entity/project/group`` online. A verdict rests on what was logged each round: the prompts' own changes, by which
-    `read_sweep` pools seeds, are in the run folders only."""
+    ``entity/project/group`` online."""
     return Sweep(as_runs(wandb_runs(source)), str(source), baseline)
 
 

@@ -23,6 +23,8 @@ Row = dict[str, Any]
 Samples = Sequence[Sequence[Any]]  # rows of SAMPLE_COLUMNS
 LoggedRound = tuple[Row, Samples]
 
+CHANGES_METRIC = "detector/changes"
+"""Each prompt's change in quality into this round, as a list: what the seeds of an arm are pooled by."""
 SUMMARISED = (
     (re.compile(r"quality/(sampled|greedy)"), "max,last"),  # the best round is not always the last
     (re.compile(r"alarm/.*|detector/.*_alarm"), "max"),  # whether there ever was one
@@ -86,6 +88,7 @@ class WandbTracker(Tracker):
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
+        self.directory = directory
         try:
             self.run = wandb.init(
                 mode=self.mode,
@@ -106,6 +109,7 @@ class WandbTracker(Tracker):
                 f"logger.mode={self.mode}: W&B did not take the run: {' '.join(str(error).split())}"
             ) from error
         self.run.define_metric("round")
+        self.run.define_metric(CHANGES_METRIC, step_metric="round", summary="none", hidden=True)
         self.defined: set[str] = set()
         self.last_round = history[-1][0]["round"] if history else 0
         # Online, W&B knows the rounds up to run.step already; offline, each part of a run is a folder of its own.
@@ -115,6 +119,8 @@ class WandbTracker(Tracker):
                 self.log(row, samples)
 
     def log(self, row: Row, samples: Samples) -> None:
+        from rlaif_lab.store import CHANGES, RoundStore
+
         values = {key: value for key, value in row.items() if value is not None}
         for name in values:
             if name not in self.defined and name != "round":
@@ -128,6 +134,8 @@ class WandbTracker(Tracker):
             values["samples"] = wandb.Table(
                 columns=list(SAMPLE_COLUMNS), data=[list(sample) for sample in samples[: self.sample_rows]]
             )
+        if held := RoundStore(self.directory).held(row["round"], CHANGES):
+            values[CHANGES_METRIC] = held["changes"]
         self.run.log(values, step=int(row["round"]))
         self.last_round = int(row["round"])
 

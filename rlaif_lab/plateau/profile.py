@@ -108,8 +108,8 @@ def of_one_seed(seed: int, whole: Curve, delta: float, confidence: float) -> Sat
     found = profile(whole.after(onset), confidence)
     if found.gain.mean <= 0.0:
         return unidentified(f"quality falls after round {onset}" if onset else "quality falls")
-    if found.tau.mean > (last - onset) / 2:
-        return unidentified(too_slow(found.tau.mean, last - onset, onset))
+    if found.tau.mean > last / 2:
+        return unidentified(too_slow(found.tau.mean, last))
     if math.isinf(found.tau.high):
         return unidentified("a straight line fits as well")
     if not 0.0 <= found.ceiling.mean <= 1.0:

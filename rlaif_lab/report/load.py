@@ -6,8 +6,8 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Run:
     rows: metric -> value per round, nan where undefined; every row has the int ``round`` left out of it.
     overrides: what was given on the command line. path: the folder itself; None for rows that come from elsewhere.
     stopped: the round at which the detector ended the run (stopped.json); such a run is whole with rounds 0 .. stopped.
+    changes: round -> each prompt's change in quality, of a run without a folder to read them from.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Run:
     overrides: tuple[str, ...] = ()
     path: Path | None = None
     stopped: int | None = None
+    changes: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
     @property
     def last_round(self) -> int:

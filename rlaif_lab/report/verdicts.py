@@ -241,10 +241,13 @@ def logged(run: Run) -> dict[detector.State, Logged]:
 
 def changes(run: Run) -> dict[int, Floats] | None:
     """Round -> each prompt's change in quality, from round_*/changes.json; None unless every round from 1 on has it."""
-    if run.path is None:
-        return None
     found: dict[int, Floats] = {}
     for index in range(1, run.last_round + 1):
+        if run.path is None:
+            if index not in run.changes:
+                return None
+            found[index] = np.array(run.changes[index], dtype=np.float64)
+            continue
         path = run.path / f"round_{index:03d}" / "changes.json"
         try:
             listed = json.loads(path.read_bytes())["changes"]

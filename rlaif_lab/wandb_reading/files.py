@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_lab.report.load import Problem, Run, Runs
+from rlaif_lab.tracking import CHANGES_METRIC
 
 FILE_HEADER = b":W&B\xe1\xbe\x00"
 BLOCK = 32 * 1024
@@ -103,7 +104,8 @@ def as_runs(runs: Sequence[WandbRun]) -> Runs:
             last = max(rows)
             # A run that came to its end has a verdict: before its last round only if its detector stopped it.
             stopped = last if "verdict" in run.summary and last < rounds else None
-            found.append(Run(run.name, arm, seed, rounds, run.config, rows, stopped=stopped))
+            changes = {int(item["round"]): item[CHANGES_METRIC] for item in run.history if CHANGES_METRIC in item}
+            found.append(Run(run.name, arm, seed, rounds, run.config, rows, stopped=stopped, changes=changes))
         else:
             failed.append(Problem(run.name, "failed, or still in its first round: no round was logged"))
     if not found:

@@ -107,12 +107,18 @@ def test_offline_runs_say_what_the_run_folders_say(sweep: Path, runs: list[Wandb
 
 
 def same(one: Sweep, other: Sweep) -> bool:
-    return all(getattr(one, name)() == getattr(other, name)() for name in ("arms", "differences", "why", "problems"))
+    return all(
+        getattr(one, name)() == getattr(other, name)()
+        for name in ("arms", "verdicts", "differences", "why", "problems")
+    )
 
 
 def test_the_study_is_the_same_from_wandb(sweep: Path) -> None:
-    """But for the verdicts, which pool the seeds' prompts where the run folders are there."""
-    assert same(read_sweep(sweep), read_wandb(sweep))
+    """The verdicts too, which pool the prompts' changes over seeds."""
+    one, other = read_sweep(sweep), read_wandb(sweep)
+    assert same(one, other)
+    traces = [[said.verdict.traces for said in each.view.verdicts] for each in (one, other)]
+    assert traces[0] == traces[1] and all(traces[0])
 
 
 def test_over_the_api_the_same(sweep: Path, runs: list[WandbRun]) -> None:

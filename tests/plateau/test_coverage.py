@@ -118,10 +118,31 @@ def test_resampling_seeds_would_be_too_narrow() -> None:
     assert 0.81 < np.mean((low <= truth.ceiling) & (truth.ceiling <= high)) < 0.88
 
 
+def test_training_that_wanders_does_not_lift_the_ceiling() -> None:
+    """Each seed strays by .02 a round and loses three tenths of it in the next. The fit of the mean curve still covers
+    and is not biased; the mean of the ceilings of each seed's own fit is too high by .01 or more."""
+    rng = rng_for(0, "wander")
+    rounds = np.arange(13.0)
+    quality = CEILING - (CEILING - START) * np.exp(-rounds / 4.0) + np.zeros((400, 10, 1))
+    stray = np.zeros((400, 10))
+    for index in range(1, 13):
+        stray = 0.7 * stray + 0.02 * rng.standard_normal((400, 10))
+        quality[:, :, index] += stray
+    observed = rng.binomial(SAMPLES, quality) / SAMPLES
+    found = [saturation({s: Curve(rounds, y) for s, y in enumerate(run)}, 0.01) for run in observed]
+    known = [one for one in found if one.identified]
+    assert len(known) > 0.85 * len(found)
+    assert near([one.ceiling.low <= CEILING <= one.ceiling.high for one in known])
+    assert abs(float(np.mean([one.ceiling.mean for one in known])) - CEILING) < 0.004
+    each = fit(rounds, observed.reshape(-1, 13))
+    curved = (each.tau < 100).reshape(400, 10).all(1)
+    assert each.ceiling.reshape(400, 10)[curved].mean() > CEILING + 0.01
+
+
 @pytest.mark.parametrize(("seeds", "last", "middle", "width"), [(5, 12, 3.0, 1.3), (5, 20, 4.0, 2.0)])
 def test_an_s_shaped_curve_promises_no_higher_ceiling(seeds: int, last: int, middle: float, width: float) -> None:
     """Logistic curves. An exponential through the whole of them covers the ceiling in 38 and 53 % of cases, with a bias
-    of .02 or more; one from the onset on covers in 93 %. It is still the wrong family, so not in 95 %."""
+    of .02 or more; one from the onset on covers in 91 to 96 %, though it is still the wrong family."""
     rounds = np.arange(last + 1.0)
 
     def left(stretch: Floats) -> Floats:

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from rlaif_lab.plateau.profile import profile, von_neumann
-from rlaif_lab.plateau.saturation import Curve, Floats, Saturation, equivalence, fit, lack_of_fit, saturation
+from rlaif_lab.plateau.saturation import (
+    Curve,
+    Floats,
+    Saturation,
+    equivalence,
+    fit,
+    jackknife,
+    lack_of_fit,
+    pseudo_values,
+    saturation,
+)
 from rlaif_lab.seeding import rng_for
 
 T5 = 2.776445  # t(.975, 4)
@@ -72,21 +82,35 @@ def test_fit_refuses_what_it_cannot_fit() -> None:
 
 
 # --- over seeds ---------------------------------------------------------------------------------------------------
-def test_intervals_are_those_of_the_seeds() -> None:
-    """Exact curves of ceilings .60, .61, ..., .64 and tau 2 e^-.2, ..., 2 e^.2: t intervals of these very numbers."""
-    seeds = {i: rising(0.6 + 0.01 * i, 2.0 * math.exp(0.1 * (i - 2))) for i in range(5)}
-    found = saturation(seeds, 0.01)
-    spread = math.sqrt(2.5) / math.sqrt(5)  # standard error of 0, 1, 2, 3, 4
-    half = T5 * spread * 0.01
+def test_intervals_by_hand() -> None:
+    """Exact curves of one tau and of ceilings .60, .61, ..., .64. Their mean curve is one of ceiling .62, and without a
+    seed of the mean of the others' ceilings: so the pseudo-values are the seeds' ceilings, and tau is beyond doubt."""
+    found = saturation({i: rising(0.6 + 0.01 * i, 2.0) for i in range(5)}, 0.01)
+    half = T5 * 0.01 * math.sqrt(2.5) / math.sqrt(5)
     assert found.identified
     assert found.onset == 0
     assert found.ceiling == pytest.approx((0.62, 0.62 - half, 0.62 + half), abs=1e-4)
     assert found.gain == pytest.approx((0.22, 0.22 - half, 0.22 + half), abs=1e-4)
-    factor = math.exp(T5 * spread * 0.1)
-    assert found.tau == pytest.approx((2.0, 2.0 / factor, 2.0 * factor), rel=1e-3)
+    assert found.tau == pytest.approx((2.0, 2.0, 2.0), rel=1e-3)
     assert found.t_90 == pytest.approx([tau * math.log(10) for tau in found.tau])
-    assert found.ceilings == pytest.approx({i: 0.6 + 0.01 * i for i in range(5)}, abs=1e-4)
+    assert found.remaining.mean == pytest.approx(0.22 * math.exp(-6.0), rel=0.01)
+    assert found.ceilings == pytest.approx({i: 0.6 + 0.01 * i for i in range(5)}, abs=1e-3)
     assert (found.seeds, found.rounds) == (5, 12)
+
+
+def test_pseudo_values_by_hand() -> None:
+    """3 x 5 - 2 x (4, 5, 6.5)."""
+    assert pseudo_values(np.array([5.0, 4.0, 5.0, 6.5])) == pytest.approx([7.0, 5.0, 2.0])
+
+
+def test_jackknife_leaves_out_one_after_the_other() -> None:
+    curves = [noisy(rising(0.6 + 0.02 * i, 2.0 + 0.2 * i), i) for i in range(4)]
+    found = jackknife(curves)
+    assert len(found.tau) == 5
+    everyone = fit(ROUNDS, np.mean([curve.quality for curve in curves], axis=0)[None])
+    without_2 = fit(ROUNDS, np.mean([curve.quality for curve in (*curves[:2], curves[3])], axis=0)[None])
+    assert found.ceiling[0] == pytest.approx(everyone.ceiling[0])
+    assert found.tau[3] == pytest.approx(without_2.tau[0])
 
 
 def test_order_of_seeds_and_a_shift_change_nothing_else() -> None:
@@ -99,13 +123,17 @@ def test_order_of_seeds_and_a_shift_change_nothing_else() -> None:
     assert higher.remaining == pytest.approx(found.remaining)
 
 
-def test_seeds_of_different_lengths() -> None:
-    """As when the detector ended some of them early."""
+def test_seeds_of_different_lengths_are_compared_as_far_as_the_shortest() -> None:
+    """As when the detector ended some of them early: a mean over fewer and fewer seeds would be no curve."""
     seeds = {i: noisy(rising(0.62, 2.5, rounds=np.arange(10.0 + i)), i, 0.002) for i in range(4)}
     found = saturation(seeds, 0.01)
+    cut = saturation({i: Curve(c.rounds[:10], c.quality[:10]) for i, c in seeds.items()}, 0.01)
     assert found.identified
-    assert found.ceiling.low < 0.62 < found.ceiling.high
+    assert (found.ceiling, found.tau) == (cut.ceiling, cut.tau)
     assert found.rounds == 12
+    apart = saturation({0: rising(0.6, 2.0), 1: Curve(ROUNDS + 10.0, rising(0.6, 2.0).quality)}, 0.01)
+    assert unknown(apart)
+    assert apart.reason == "the seeds have only 3 evaluated rounds in common"
 
 
 def test_remaining_gain_against_delta() -> None:
@@ -119,10 +147,10 @@ def test_remaining_gain_against_delta() -> None:
 
 
 def test_equivalence_by_hand() -> None:
-    """Logs -5, -6, -7 against log delta -4: t = -2 / (1 / sqrt 3) = -3.464 with 2 degrees of freedom, p = .0371."""
-    assert equivalence(np.array([-5.0, -6.0, -7.0]), -4.0) == pytest.approx(0.03709, abs=1e-4)
-    assert equivalence(np.array([-5.0, -5.0]), -4.0) == 0.0
-    assert equivalence(np.array([-3.0, -3.0]), -4.0) == 1.0
+    """Pseudo-values -5, -6, -7 against log delta -4: t = -2 / (1 / sqrt 3) = -3.464 with 2 degrees of freedom."""
+    assert equivalence(-6.0, np.array([-5.0, -6.0, -7.0]), -4.0) == pytest.approx(0.03709, abs=1e-4)
+    assert equivalence(-5.0, np.array([-5.0, -5.0]), -4.0) == 0.0
+    assert equivalence(-3.0, np.array([-3.0, -3.0]), -4.0) == 1.0
 
 
 # --- not identified ----------------------------------------------------------------------------------------------
@@ -146,13 +174,22 @@ def test_falling_curves_have_no_ceiling() -> None:
 
 
 def test_straight_lines_have_no_ceiling() -> None:
-    found = saturation({i: noisy(Curve(ROUNDS, 0.3 + 0.02 * ROUNDS), i, 0.001) for i in range(5)}, 0.01)
+    found = saturation({i: noisy(Curve(ROUNDS, 0.3 + 0.02 * ROUNDS), i) for i in range(5)}, 0.01)
     assert unknown(found)
-    assert "no curvature" in found.reason
+    assert found.reason == "the curve is nearly a straight line, with no end in sight"
+
+
+def test_a_ceiling_that_rests_on_one_seed_is_none() -> None:
+    """Three straight lines, and one curve that bends enough for all of them."""
+    seeds = {i: noisy(Curve(ROUNDS, 0.40 + 0.01 * ROUNDS), i) for i in range(3)}
+    seeds[3] = noisy(rising(0.80, 1.5), 3)
+    found = saturation(seeds, 0.01)
+    assert unknown(found)
+    assert found.reason == "without seed 3 the curve shows no curvature"
 
 
 def test_seeds_that_disagree_have_no_ceiling() -> None:
-    found = saturation({i: rising(0.62, tau) for i, tau in enumerate((0.5, 1.0, 5.5))}, 0.01)
+    found = saturation({i: rising(0.62, tau) for i, tau in enumerate((0.5, 1.0, 8.0))}, 0.01)
     assert unknown(found)
     assert found.reason.startswith("the seeds disagree on tau: ")
 

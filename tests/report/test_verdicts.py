@@ -294,6 +294,6 @@ def test_real_sweeps(path: Path) -> None:
         assert fitted.identified == bool(fitted.ceilings) == (not fitted.reason)
         assert math.isnan(fitted.ceiling.mean) == (not fitted.identified)
         if fitted.identified:
-            assert fitted.tau.mean <= (fitted.rounds - fitted.onset) / 2
+            assert fitted.tau.mean <= fitted.rounds / 2
             assert 0.0 <= fitted.ceiling.low <= fitted.ceiling.high <= 1.0
     assert differences(found, said)
