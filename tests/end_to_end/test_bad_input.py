@@ -94,6 +94,7 @@ def test_corrupt_files_are_named_and_deleting_them_is_enough(finished: Path, cac
         shutil.copytree(finished, run)
         for checkpoint in (run / "checkpoints").glob("round_001*"):  # as if it had died in round 1
             checkpoint.unlink()
+        (run / "finished.json").unlink()  # which is written last
         victim = run / name
         victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
         overrides = (*SMALL, "rounds=2", f"hydra.run.dir={run}", "resume=true")
