@@ -1,3 +1,3 @@
-from rlaif_lab.run import main
+from rlaif_lab.cli.lab import main
 
 main()

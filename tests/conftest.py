@@ -17,7 +17,7 @@ import torch
 from helpers import tiny_recipe
 
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.models.recipe import Recipe
+from rlaif_lab.models.organism.recipe import Recipe
 from rlaif_lab.tasks.arithmetic import Addition
 
 torch.set_num_threads(1)
@@ -46,7 +46,7 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="session")
 def organism(task: Addition, recipe: Recipe) -> LanguageModel:
     """Very briefly trained: it has learnt the form of an answer, not addition. Frozen."""
-    from rlaif_lab.models.cache import organism
+    from rlaif_lab.models.organism.cache import organism
 
     model = organism(task, recipe, "tiny")
     model.network.requires_grad_(False)
@@ -56,7 +56,7 @@ def organism(task: Addition, recipe: Recipe) -> LanguageModel:
 @pytest.fixture(scope="session")
 def untrained(task: Addition, recipe: Recipe) -> LanguageModel:
     """Random weights: every token is possible everywhere, so responses end at all lengths. Frozen."""
-    from rlaif_lab.models.organism import build_network, build_tokenizer
+    from rlaif_lab.models.organism.build import build_network, build_tokenizer
 
     tokenizer = build_tokenizer(task)
     network = build_network(recipe, len(tokenizer)).eval().requires_grad_(False)

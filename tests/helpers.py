@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlaif_lab.judges.base import Judge, JudgeContext
-from rlaif_lab.models.recipe import Recipe
+from rlaif_lab.models.organism.recipe import Recipe
 from rlaif_lab.records import Comparison, Generation, Judgement, Prompt, Response, Verdict
 from rlaif_lab.tasks.base import Skill, Task
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from rlaif_lab.report.load import load
-from rlaif_lab.report.statistics import t_interval
+from rlaif_lab.statistics.intervals import t_interval
 
 TRUTH = "quality/win_rate_vs_round_0"
 MEASURES = {

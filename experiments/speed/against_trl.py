@@ -58,12 +58,12 @@ from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
 from rlaif_lab.config import build, config_dir
 from rlaif_lab.judges.base import Judge, JudgeContext, judge_generations
-from rlaif_lab.loop import Loop
+from rlaif_lab.loop.run import Loop
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.pairing import preference_matrices, win_rates
+from rlaif_lab.feedback.pairing import preference_matrices, win_rates
 from rlaif_lab.records import Generation, Prompt, Response
-from rlaif_lab.rounds import Rounds
-from rlaif_lab.store import GENERATIONS
+from rlaif_lab.loop.round import Rounds
+from rlaif_lab.store.run_folder import GENERATIONS
 from rlaif_lab.tasks.base import Task
 
 ROUND = 8

@@ -28,14 +28,14 @@ import torch
 
 import rlaif_lab
 from rlaif_lab.judges.base import JudgeContext, both_orders, comparisons_of, judge_generations
-from rlaif_lab.judges.cached import CachedJudge
-from rlaif_lab.judges.constitution import ConstitutionJudge
-from rlaif_lab.judges.prompted import PromptedJudge
+from rlaif_lab.judges.wrappers.cached import CachedJudge
+from rlaif_lab.judges.prompted.constitution import ConstitutionJudge
+from rlaif_lab.judges.prompted.pairwise import PromptedJudge
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Generation, Prompt, Verdict
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.sampler import sample
+from rlaif_lab.sampling.exact import sample
 
 Orders = list[tuple[Verdict, Verdict]]
 

@@ -1,3 +1,3 @@
-from rlaif_lab.audit.cli import main
+from rlaif_lab.cli.audit import main
 
 main()

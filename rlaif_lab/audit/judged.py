@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.judges.base import Judge, both_orders, debias
-from rlaif_lab.pairing import Floats
+from rlaif_lab.feedback.pairing import Floats
 from rlaif_lab.records import Comparison, Generation, Judgement, Status
 
 

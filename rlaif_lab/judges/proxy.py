@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.judges.base import JudgeContext, comparisons_of, judge_generations
 from rlaif_lab.judges.reward_model import RewardModelJudge
-from rlaif_lab.judges.wrappers import Wrapper
-from rlaif_lab.models.cache import cache_root
+from rlaif_lab.judges.wrappers.simple import Wrapper
+from rlaif_lab.models.organism.cache import cache_root
 from rlaif_lab.records import Comparison, Generation, Prompt, Score, Verdict
 from rlaif_lab.reward.examples import RewardExample, examples_from
-from rlaif_lab.store import writing
+from rlaif_lab.store.run_folder import writing
 
 if TYPE_CHECKING:
     from rlaif_lab.judges.base import Judge

@@ -24,7 +24,7 @@ from rlaif_lab.learners.base import (
     sequence_logps,
 )
 from rlaif_lab.learners.kl import adapted_weight, k3
-from rlaif_lab.pairing import Floats, win_rates
+from rlaif_lab.feedback.pairing import Floats, win_rates
 
 KLPlace = Literal["loss", "reward"]
 

@@ -14,8 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from rlaif_lab.pairing import Floats, decisions
-from rlaif_lab.report.statistics import Interval, t_quantile
+from rlaif_lab.feedback.pairing import Floats, decisions
+from rlaif_lab.statistics.intervals import Interval, t_quantile
 
 Ties = Literal["category", "drop"]
 """What a tie is to kappa. ``category``: a third answer, right only where gold ties too. ``drop``: no answer at all."""

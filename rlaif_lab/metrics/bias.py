@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif_lab.metrics.agreement import Rate, clustered, picks_right, rate
-from rlaif_lab.pairing import Floats, decisions
-from rlaif_lab.report.statistics import Interval
+from rlaif_lab.feedback.pairing import Floats, decisions
+from rlaif_lab.statistics.intervals import Interval
 
 NAN = float("nan")
 

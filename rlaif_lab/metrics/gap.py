@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif_lab.pairing import Floats, decisions, win_rates
+from rlaif_lab.feedback.pairing import Floats, decisions, win_rates
 
 
 @dataclass(frozen=True)

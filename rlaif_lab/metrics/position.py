@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif_lab.pairing import Floats, decisions
+from rlaif_lab.feedback.pairing import Floats, decisions
 
 
 @dataclass(frozen=True)

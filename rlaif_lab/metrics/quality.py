@@ -8,7 +8,7 @@ from math import comb
 
 import numpy as np
 
-from rlaif_lab.pairing import Floats
+from rlaif_lab.feedback.pairing import Floats
 
 
 def pass_at_k(correct: int, n: int, k: int) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlaif_lab.locks import try_lock
+from rlaif_lab.store.locks import try_lock
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.sources import ModelSource
 from rlaif_lab.records import Prompt
@@ -132,7 +132,7 @@ class FineTuned(ModelSource):
     # --- training -------------------------------------------------------------------------------------------------
     def result(self, task: Task) -> ModelSource:
         """The fine-tuned model as a source: from the cache, or trained now. Several processes may ask at once."""
-        from rlaif_lab.models.cache import cache_root
+        from rlaif_lab.models.organism.cache import cache_root
 
         folder = cache_root() / "fine_tuned" / self.identity(task).split()[-1]
         while not folder.exists():
@@ -162,7 +162,7 @@ def fine_tune(model: LanguageModel, data: Sequence[tuple[Prompt, str]], settings
     """Trains all weights in place; returns the loss of every step. Raises ValueError where it is not finite."""
     import torch
 
-    from rlaif_lab.console import bar
+    from rlaif_lab.progress import bar
     from rlaif_lab.models.packed import pack, response_logps
 
     prompts = model.encode_prompts([prompt for prompt, _ in data])

@@ -73,7 +73,7 @@ class Organism(ModelSource):
         self.recipe()
 
     def recipe(self) -> Any:
-        from rlaif_lab.models.recipe import Recipe
+        from rlaif_lab.models.organism.recipe import Recipe
 
         unknown = set(self.skill) - {"slip", "misconception"}
         if unknown or len(self.skill) < 2:
@@ -93,13 +93,13 @@ class Organism(ModelSource):
         return f"organism {task.name} {self.recipe().fingerprint(task)}"
 
     def load_tokenizer(self, task: Task) -> PreTrainedTokenizerBase:
-        from rlaif_lab.models.organism import build_tokenizer
+        from rlaif_lab.models.organism.build import build_tokenizer
 
         assert isinstance(task, ProceduralTask)
         return build_tokenizer(task)
 
     def load(self, task: Task) -> LanguageModel:
-        from rlaif_lab.models.cache import organism
+        from rlaif_lab.models.organism.cache import organism
 
         assert isinstance(task, ProceduralTask)
         return organism(task, self.recipe(), self.name)

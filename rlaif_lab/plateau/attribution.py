@@ -37,7 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif_lab.plateau.verdict import State, recent
-from rlaif_lab.report.statistics import Interval, t_interval
+from rlaif_lab.statistics.intervals import Interval, t_interval
 
 Floats = npt.NDArray[np.float64]
 Cause = Literal["still going", "misled", "judge limit", "sharpened out", "mixed", "optimiser", "unclear", "unknown"]

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from rlaif_lab.report.statistics import Interval, paired_difference, t_interval, t_quantile
+from rlaif_lab.statistics.intervals import Interval, paired_difference, t_interval, t_quantile
 from rlaif_lab.seeding import rng_for
 
 Floats = npt.NDArray[np.float64]

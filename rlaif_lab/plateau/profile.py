@@ -25,7 +25,7 @@ from rlaif_lab.plateau.saturation import (
     too_slow,
     within,
 )
-from rlaif_lab.report.statistics import Interval
+from rlaif_lab.statistics.intervals import Interval
 
 Floats = npt.NDArray[np.float64]
 INDEPENDENT = 2.0

@@ -38,7 +38,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rlaif_lab.report.statistics import Interval, t_interval
+from rlaif_lab.statistics.intervals import Interval, t_interval
 
 Floats = npt.NDArray[np.float64]
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from rlaif_lab.plateau import detector
 from rlaif_lab.plateau.detector import STATES, Detector
-from rlaif_lab.report.statistics import t_interval
+from rlaif_lab.statistics.intervals import t_interval
 
 Floats = npt.NDArray[np.float64]
 State = Literal["improving", "plateaued", "degrading", "undecided"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif_lab.config import NOT_IN_FINGERPRINT
-from rlaif_lab.outcome import ending
+from rlaif_lab.store.outcome import ending
 from rlaif_lab.report.load import Problem, Run, Runs
 
 IGNORED = (set(NOT_IN_FINGERPRINT) - {"rounds"}) | {"seed", "versions", "git_commit"}

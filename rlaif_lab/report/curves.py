@@ -12,7 +12,7 @@ from typing import Literal
 from rlaif_lab.plateau.detector import State
 from rlaif_lab.plateau.verdict import Trace, Traces
 from rlaif_lab.report.arms import Arm
-from rlaif_lab.report.statistics import Interval, t_interval
+from rlaif_lab.statistics.intervals import Interval, t_interval
 from rlaif_lab.report.tables import blank
 
 Axis = Literal["round", "k", "sqrt_kl"]

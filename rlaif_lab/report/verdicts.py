@@ -31,7 +31,7 @@ from rlaif_lab.plateau.saturation import Curve, Saturation, saturation
 from rlaif_lab.plateau.verdict import Logged, Verdict, averaged, confirmed, pooled, verdict
 from rlaif_lab.report.arms import Arm, Study, baseline_for
 from rlaif_lab.report.load import Run
-from rlaif_lab.report.statistics import Interval, paired_difference
+from rlaif_lab.statistics.intervals import Interval, paired_difference
 
 Floats = npt.NDArray[np.float64]
 QUALITY, GREEDY, KL = "quality/sampled", "quality/greedy", "kl/per_sequence"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from rlaif_lab.pairing import Floats
+from rlaif_lab.feedback.pairing import Floats
 from rlaif_lab.records import Generation
 from rlaif_lab.reward.examples import Group, RewardExample, grouped, split_by_prompt
 from rlaif_lab.reward.settings import Labels, Training
 from rlaif_lab.reward.validation import Validation, validate
 from rlaif_lab.seeding import seed_for
-from rlaif_lab.store import write_atomically, writing
+from rlaif_lab.store.run_folder import write_atomically, writing
 
 if TYPE_CHECKING:
     from rlaif_lab.judges.base import JudgeContext

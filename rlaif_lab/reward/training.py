@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rlaif_lab.console import bar
+from rlaif_lab.progress import bar
 from rlaif_lab.reward.examples import Group
 from rlaif_lab.reward.losses import bradley_terry
 from rlaif_lab.reward.network import RewardNetwork

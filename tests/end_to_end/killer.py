@@ -12,7 +12,7 @@ stage, call = sys.argv[1], int(sys.argv[2])
 sys.argv[1:] = sys.argv[3:]
 
 from rlaif_lab import module, rounds, store
-from rlaif_lab.run import main
+from rlaif_lab.cli.lab import main
 
 calls = 0
 

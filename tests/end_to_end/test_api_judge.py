@@ -14,7 +14,7 @@ import pytest
 from end_to_end.lab import SMALL, environment, lab, rows
 from servers.rule_server import RuleServer, prob_first_wins, rule_server
 
-from rlaif_lab.judges.template import neutralised
+from rlaif_lab.instructions.template import neutralised
 
 KEY = "sk-end-to-end-0123456789abcdef"
 API = ("judge=api", "judge.model=rule", "rounds=1", "prompts_per_round=32", "evaluation.prompts=16", "gate.force=true")

@@ -38,7 +38,7 @@ MISTAKES = {
     ("judge=hf",): "judge.weights.path has no value",
     ("judge=hf", "judge.weights.path=/nowhere"): "model path '/nowhere' does not exist",
     ("logger=wandb", "logger.mode=of"): "logger.mode must be one of offline, online; got 'of'",
-    ("judge._target_=rlaif_lab.judges.model.ModelJugde",): "has no 'ModelJugde' (did you mean 'ModelJudge'?)",
+    ("judge._target_=rlaif_lab.judges.logprob.ModelJugde",): "has no 'ModelJugde' (did you mean 'ModelJudge'?)",
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 from datasets import load_dataset
 from end_to_end.lab import SMALL, environment, lab, rows
 
-from rlaif_lab.store import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore
+from rlaif_lab.store.run_folder import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_the_cards_code_loads_the_policy_in_a_fresh_process(run: Path, cache: Pa
 def test_exporting_again_changes_nothing(run: Path, cache: Path) -> None:
     folders = (run / "export", run / "policy")
     before = {file: file.read_bytes() for folder in folders for file in folder.iterdir()}
-    command = [sys.executable, "-c", "from rlaif_lab.export.cli import main; main()", str(run)]
+    command = [sys.executable, "-c", "from rlaif_lab.cli.export import main; main()", str(run)]
     done = subprocess.run(command, env=environment(cache), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {file: file.read_bytes() for folder in folders for file in folder.iterdir()} == before

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from end_to_end.lab import lab, rows
 
-from rlaif_lab.report.statistics import t_interval
+from rlaif_lab.statistics.intervals import t_interval
 
 REAL = (
     "task.digits=2",

@@ -15,11 +15,11 @@ from end_to_end.lab import SMALL, environment, lab
 from nbclient import NotebookClient
 from servers.wandb_server import KEY, WandbServer, wandb_server
 
-from rlaif_lab.reading import Sweep, read_run, read_sweep, read_wandb, results
-from rlaif_lab.result import RESULTS
-from rlaif_lab.wandb_reading.files import REPORT, WandbRun, offline_runs, records
-from rlaif_lab.wandb_reading.files import read_run as read_wandb_run
-from rlaif_lab.wandb_reading.workspace import definition, workspace
+from rlaif_lab.results import Sweep, read_run, read_sweep, read_wandb, results
+from rlaif_lab.tracking.run_summary import RESULTS
+from rlaif_lab.tracking.wandb_files import REPORT, WandbRun, offline_runs, records
+from rlaif_lab.tracking.wandb_files import read_run as read_wandb_run
+from rlaif_lab.tracking.wandb_workspace import definition, workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def sweep(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=folder.parent,
     )
     assert done.returncode == 0, done.stderr
-    command = [sys.executable, "-c", "from rlaif_lab.report.cli import main; main()", str(folder), "--wandb"]
+    command = [sys.executable, "-c", "from rlaif_lab.cli.report import main; main()", str(folder), "--wandb"]
     report = subprocess.run(command, capture_output=True, text=True, env=environment(cache))
     assert report.returncode == 0, report.stderr
     return folder
@@ -124,7 +124,7 @@ def test_the_study_is_the_same_from_wandb(sweep: Path) -> None:
 def test_over_the_api_the_same(sweep: Path, runs: list[WandbRun]) -> None:
     """W&B's own client against a stand-in that holds the runs. It keeps its connection for the life of a process."""
     code = (
-        "import sys\nfrom rlaif_lab.reading import Sweep, as_runs, wandb_runs\n"
+        "import sys\nfrom rlaif_lab.results import Sweep, as_runs, wandb_runs\n"
         "runs = wandb_runs(sys.argv[1])\n"
         "print([[r.id, r.history, r.summary, r.config] for r in runs])\n"
         "print(Sweep(as_runs(runs), 'online').arms())\n"

@@ -97,7 +97,7 @@ def test_rlaif_resume_command_and_two_runs_same_bytes(cache: Path, tmp_path: Pat
             time.sleep(0.01)
         process.kill()  # from outside, wherever it happens to be
     assert process.returncode == -signal.SIGKILL
-    command = [sys.executable, "-c", "from rlaif_lab.run import resume; resume()", str(second)]
+    command = [sys.executable, "-c", "from rlaif_lab.cli.lab import resume; resume()", str(second)]
     done = subprocess.run(command, cwd=tmp_path, env=environment(cache), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert weights(first) == weights(second)

@@ -40,7 +40,7 @@ def test_multirun_two_by_two_and_its_report(cache: Path, tmp_path: Path) -> None
     assert len({weights(run) for run in runs.values()}) == 4
     assert len(list((cache / "organisms").glob("addition2-*/model.safetensors"))) >= 1
 
-    command = [sys.executable, "-c", "from rlaif_lab.report.cli import main; main()", str(sweep)]
+    command = [sys.executable, "-c", "from rlaif_lab.cli.report import main; main()", str(sweep)]
     report = subprocess.run(command, capture_output=True, text=True, env=environment(cache))
     assert report.returncode == 0, report.stderr
     with (sweep / "report" / "table.csv").open() as file:
@@ -91,7 +91,7 @@ def test_wheel_runs_from_another_directory(cache: Path, tmp_path: Path) -> None:
     (site / "borrowed.pth").write_text(next(path for path in sys.path if path.endswith("site-packages")) + "\n")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    script = "import rlaif_lab.config as c, sys; from rlaif_lab.run import main; print(c.config_dir()); main()"
+    script = "import rlaif_lab.config as c, sys; from rlaif_lab.cli.lab import main; print(c.config_dir()); main()"
     done = subprocess.run(
         [str(home / "bin" / "python"), "-c", script, *SMALL, "rounds=1", "judge=random"],
         cwd=elsewhere,
@@ -112,7 +112,7 @@ def test_answers_at_once_without_heavy_imports(tmp_path: Path) -> None:
         "import sys, atexit\n"
         "atexit.register(lambda: print('HEAVY', sorted({'torch', 'transformers', 'pytorch_lightning', 'wandb'} & "
         "set(sys.modules))))\n"
-        "from rlaif_lab.run import main\nmain()\n"
+        "from rlaif_lab.cli.lab import main\nmain()\n"
     )
     for arguments in (["--help"], ["--cfg", "job"], ["judge=strongr"], ["sede=1"], ["rounds=0", "hydra.run.dir=x"]):
         done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path)
@@ -122,7 +122,7 @@ def test_answers_at_once_without_heavy_imports(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_peak_memory_of_a_tiny_run_is_below_a_gigabyte(cache: Path, tmp_path: Path) -> None:
     script = (  # not getrusage, whose maximum a process inherits from the one that started it
-        "import re\nfrom pathlib import Path\nfrom rlaif_lab.run import main\nmain()\n"
+        "import re\nfrom pathlib import Path\nfrom rlaif_lab.cli.lab import main\nmain()\n"
         "print('PEAK', int(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1]) // 1024)\n"
     )
     small = [o for o in SMALL if not o.startswith(("prompts", "evaluation", "logger", "rounds", "trainer"))]

@@ -26,7 +26,7 @@ MORTAL = (
     "judge._target_=end_to_end.mortal.MortalJudge",
 )
 TESTS = Path(__file__).resolve().parents[1]
-RESUME = "from rlaif_lab.run import resume; resume()"
+RESUME = "from rlaif_lab.cli.lab import resume; resume()"
 
 
 def started(cache: Path, sweep: Path, *command: str) -> subprocess.Popen[str]:

@@ -87,12 +87,12 @@ def test_offline_neither_asks_nor_waits_for_a_network(cache: Path, tmp_path: Pat
     """No terminal and no key: it must not matter."""
     done = killed_lab(cache, "never", 0, *WITH_WANDB, "rounds=1", f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "wandb" not in (done.stdout + done.stderr).replace("rlaif_lab.tracking.WandbTracker", "")
+    assert "wandb" not in (done.stdout + done.stderr).replace("rlaif_lab.tracking.wandb_tracker.WandbTracker", "")
 
 
 def test_online_without_a_key_is_one_sentence(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib\nfrom rlaif_lab.tracking import WandbTracker\n"
+        "import sys, pathlib\nfrom rlaif_lab.tracking.wandb_tracker import WandbTracker\n"
         "try: WandbTracker(mode='online').begin(pathlib.Path(sys.argv[1]), {}, 'group', 'arm', [])\n"
         "except ValueError as error: print(error)"
     )

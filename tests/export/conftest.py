@@ -14,11 +14,11 @@ from helpers import ScriptedJudge, judgement, response
 
 from rlaif_lab.judges.base import judge_generations
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.pairing import Pairing, make_pairs, preference_matrices
+from rlaif_lab.feedback.pairing import Pairing, make_pairs, preference_matrices
 from rlaif_lab.records import Comparison, Generation, Judgement, PreferencePair, Prompt, Verdict
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.sampler import sample
-from rlaif_lab.store import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore, Stage
+from rlaif_lab.sampling.exact import sample
+from rlaif_lab.store.run_folder import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore, Stage
 from rlaif_lab.tasks.arithmetic import Addition
 
 CONFIG: dict[str, Any] = {
@@ -32,8 +32,8 @@ CONFIG: dict[str, Any] = {
     "judge": {"_target_": "helpers.ScriptedJudge", "name": "later"},
     "learner": {"_target_": "rlaif_lab.learners.dpo.DPO", "name": "dpo", "beta": 0.1},
     "sampler": {"_target_": "rlaif_lab.sampling.config.SamplingConfig", "k": 4, "stop": []},
-    "pairing": {"_target_": "rlaif_lab.pairing.Pairing", "strategy": "best_vs_worst", "budget": None},
-    "trainer": {"_target_": "rlaif_lab.trainer.TrainerConfig", "learning_rate": 1e-4},
+    "pairing": {"_target_": "rlaif_lab.feedback.pairing.Pairing", "strategy": "best_vs_worst", "budget": None},
+    "trainer": {"_target_": "rlaif_lab.training.settings.TrainerConfig", "learning_rate": 1e-4},
     "experiment_name": "study|one",
     "arm": "later",
     "seed": 7,

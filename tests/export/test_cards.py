@@ -22,7 +22,7 @@ from rlaif_lab.export.card import curve_png, model_card, shortest_prompt
 from rlaif_lab.export.markdown import escape, table
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import FAILURES
-from rlaif_lab.store import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore
+from rlaif_lab.store.run_folder import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore
 
 
 def tables(card: str) -> list[list[list[str]]]:

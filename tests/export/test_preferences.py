@@ -15,9 +15,9 @@ from export.conftest import CHAT, ODD_TEXTS, PLAIN, put, write_odd_round
 from rlaif_lab.export import export_run
 from rlaif_lab.export.preferences import export_preferences
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.pairing import preference_matrices, win_rates
+from rlaif_lab.feedback.pairing import preference_matrices, win_rates
 from rlaif_lab.records import Generation, Response, Revision, Score
-from rlaif_lab.store import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, SCORES, RoundStore
+from rlaif_lab.store.run_folder import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, SCORES, RoundStore
 
 STANDARD = {"prompt", "chosen", "rejected"}
 

@@ -16,17 +16,17 @@ from omegaconf import DictConfig
 
 from rlaif_lab.config import build, config_dir
 from rlaif_lab.judges.base import JudgeContext, both_orders, judge_generations
-from rlaif_lab.judges.human_budget import HumanBudget
+from rlaif_lab.judges.wrappers.human_budget import HumanBudget
 from rlaif_lab.judges.oracle import ReversedJudge
-from rlaif_lab.judges.panel import Panel
+from rlaif_lab.judges.wrappers.panel import Panel
 from rlaif_lab.judges.proxy import ProxyJudge
-from rlaif_lab.loop import Loop
+from rlaif_lab.loop.run import Loop
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Generation, Verdict
 from rlaif_lab.reward.model import RewardModel
 from rlaif_lab.reward.sources import RewardFolder
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.sampler import sample
+from rlaif_lab.sampling.exact import sample
 from rlaif_lab.tasks.arithmetic import Addition
 
 Samples = Callable[[int, int, int], list[Generation]]

@@ -23,7 +23,7 @@ from rlaif_lab.reward.examples import examples_from
 from rlaif_lab.reward.model import RewardModel
 from rlaif_lab.reward.network import with_reward_head
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.sampler import sample
+from rlaif_lab.sampling.exact import sample
 from rlaif_lab.tasks.arithmetic import Addition
 
 TEXTS = ("080", "", "1", "12345", "090")

@@ -19,7 +19,7 @@ from rlaif_lab.metrics.agreement import (
     rate,
     wilson,
 )
-from rlaif_lab.report.statistics import t_interval
+from rlaif_lab.statistics.intervals import t_interval
 
 NAN = math.nan
 

@@ -10,12 +10,12 @@ import torch
 from helpers import RAGGED_PROMPTS, prompts_of
 
 from rlaif_lab import evaluation
-from rlaif_lab.evaluation import divergence_metrics
+from rlaif_lab.loop.evaluation import divergence_metrics
 from rlaif_lab.metrics.divergence import kl_and_entropy
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import pack
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.sampler import sample
+from rlaif_lab.sampling.exact import sample
 
 
 def test_kl_and_entropy_by_hand() -> None:

@@ -11,7 +11,7 @@ from helpers import RAGGED_PROMPTS, plain_logps, prompts_of
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import pack, response_logps
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.sampler import sample
+from rlaif_lab.sampling.exact import sample
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -17,7 +17,7 @@ from rlaif_lab.models.llama import is_small_llama
 from rlaif_lab.models.packed import Packed, pack, response_logits, response_logps
 from rlaif_lab.sampling import decoding
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.sampler import sample
+from rlaif_lab.sampling.exact import sample
 
 RESPONSES = [[[5, 6, 2], [7, 2], [2]], [[8, 9, 10, 11, 2]], [[5, 2], [5, 6]], [[4, 4, 4, 4]], [[12]]]
 

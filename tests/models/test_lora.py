@@ -21,10 +21,10 @@ from rlaif_lab.models.lora import LoraConfig, frozen_copy, merged_state, with_ad
 from rlaif_lab.models.packed import Packed, pack, response_logits, response_logps
 from rlaif_lab.records import Prompt
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.sampler import sample
-from rlaif_lab.store import RoundStore
+from rlaif_lab.sampling.exact import sample
+from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.tasks.prompts_file import PromptsFile
-from rlaif_lab.weights import PolicyHistory
+from rlaif_lab.loop.weights import PolicyHistory
 
 TASK = PromptsFile(None, 8)
 PROMPTS = ["Say what the cat likes", "Hello", "Which response is better?"]

@@ -10,7 +10,7 @@ import pytest
 from browser import Browser, browser
 
 from report.synthetic import SHAPES, Shape, asked, rows, sums, write_round, write_run, write_study
-from rlaif_lab.report.cli import read, report
+from rlaif_lab.cli.report import read, report
 from rlaif_lab.report.page import page
 
 HOSTILE = "</script><script>document.title = 'taken over'</script><img src=x onerror=\"document.title='taken over'\">"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rlaif_lab.report.arms import study
-from rlaif_lab.report.cli import main, report
+from rlaif_lab.cli.report import main, report
 from rlaif_lab.report.curves import draw
 from rlaif_lab.report.figures import group_figure, styles, svg
 from rlaif_lab.report.load import load
@@ -54,7 +54,7 @@ def numbers(row: dict[str, str], name: str) -> list[float]:
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    code = "from rlaif_lab.report.cli import main; main()"
+    code = "from rlaif_lab.cli.report import main; main()"
     return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
 
 
@@ -391,7 +391,7 @@ def test_report_cannot_be_written(sweep: Path, refused: Refused) -> None:
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom rlaif_lab.report.cli import main\n"
+        "import sys\nfrom rlaif_lab.cli.report import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "assert not {'matplotlib', 'scipy', 'torch', 'pyarrow', 'numpy'} & set(sys.modules)"
     )

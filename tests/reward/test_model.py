@@ -25,7 +25,7 @@ from rlaif_lab.records import Generation
 from rlaif_lab.reward.examples import RewardExample, examples_from, grouped, split_by_prompt
 from rlaif_lab.reward.model import RewardModel
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.sampler import sample
+from rlaif_lab.sampling.exact import sample
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.tasks.arithmetic import Addition
 

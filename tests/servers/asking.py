@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlaif_lab.judges.api import ApiJudge
+from rlaif_lab.judges.api.judge import ApiJudge
 from rlaif_lab.judges.base import JudgeContext
 from rlaif_lab.records import Comparison, Prompt
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from chat_model import make_chat_model
 
-from rlaif_lab.judges.template import JudgeTemplate
+from rlaif_lab.instructions.template import JudgeTemplate
 from rlaif_lab.records import Comparison, Prompt
 from rlaif_lab.seeding import rng_for, seed_for
 from servers.processes import free_port, serving

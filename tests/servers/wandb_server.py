@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from rlaif_lab.wandb_reading.files import WandbRun
+from rlaif_lab.tracking.wandb_files import WandbRun
 
 KEY = "0123456789" * 4
 VIEWER = {"id": "VXNlcjox", "entity": "somebody", "username": "somebody", "email": "", "flags": "{}"}

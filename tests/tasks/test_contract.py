@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlaif_lab.models.organism import build_tokenizer
+from rlaif_lab.models.organism.build import build_tokenizer
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.base import SPLITS, ProceduralTask, Skill
 from rlaif_lab.tasks.lookup import Lookup

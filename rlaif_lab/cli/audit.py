@@ -1,0 +1,164 @@
+"""``rlaif-audit judge=... bank=...``: compose -> check -> ask the judge -> table, JSON, page, verdicts."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Before torch is imported; as in rlaif_lab/run.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlaif_lab.audit.config import check, known_keys
+from rlaif_lab.config import build, config_dir, did_you_mean
+from rlaif_lab.cli.lab import sentence as lab_sentence
+
+if TYPE_CHECKING:
+    from rlaif_lab.audit.audit import Auditor
+    from rlaif_lab.judges.base import Judge, JudgeContext
+    from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.models.sources import ModelSource
+    from rlaif_lab.tasks.base import Task
+
+
+def run(cfg: DictConfig) -> float:
+    """One audit in Hydra's output directory; returns the accuracy."""
+    check(cfg)
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    auditor = auditor_of(cfg, directory)
+    from rlaif_lab.audit.write import terminal, write_all
+    from rlaif_lab.loop.run import git_commit, versions
+
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    audit = auditor.run()
+    described = {str(k): v for k, v in config.items()} | {"versions": versions(), "git_commit": git_commit()}
+    write_all(audit, described, directory)
+    print(f"{terminal(audit)}\n\n{directory / 'audit.html'}", flush=True)
+    return audit.measure("accuracy").value
+
+
+def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
+    """Builds and checks the parts; loads the bank's file and no weights."""
+    task, policy, judge, bank = (build(cfg[family], family) for family in ("task", "policy", "judge", "bank"))
+    plan = build(cfg.plan, "plan")
+    models = Models(task, policy, cfg.device)
+    models.check(judge)
+    bank.load(task)  # a mistake in it is told before weights load
+    import torch
+
+    from rlaif_lab.audit.audit import Auditor
+
+    torch.set_num_threads(cfg.threads)
+    check_device(cfg.device)
+    models.prepare(judge)
+
+    def context(gold: Task | None, seed: int, folder: Path) -> JudgeContext:
+        from rlaif_lab.judges.base import JudgeContext
+
+        return JudgeContext(seed, lambda weights: models.policy(), models.load, gold, folder)
+
+    def other() -> LanguageModel | None:
+        """The policy, unless it is the judge."""
+        mine = judge.language_model().weights_hash()
+        return models.policy() if models.policy().weights_hash() != mine else None
+
+    return Auditor(judge, bank, task, plan, cfg.seed, context, other, directory)
+
+
+def check_device(name: str) -> None:
+    """ValueError for a device that this machine has not got."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={name} cannot be used here: {str(error).splitlines()[0][:120]}") from None
+
+
+class Models:
+    """Weights, each loaded once. All the policy's weights (live, previous, initial) are the same outside a run. Judges
+    compute where the policy lies."""
+
+    def __init__(self, task: Task, policy: ModelSource, device: str) -> None:
+        self.task, self.policy_source, self.device = task, policy, device
+        self.loaded: dict[str, LanguageModel] = {}
+
+    def check(self, judge: Judge) -> None:
+        """ValueError for what cannot judge this task, by configurations and tokenizers alone."""
+        sources = judge.sources()
+        if judge.writes or sources:  # a language model judges, which will want to know the policy's device
+            sources = [*sources, self.policy_source]
+        for source in sources:
+            source.check(self.task)
+        check_tokenizers = getattr(judge, "check_tokenizers", None)
+        if check_tokenizers is not None:
+            check_tokenizers(
+                lambda weights: (self.policy_source if isinstance(weights, str) else weights).load_tokenizer(self.task)
+            )
+
+    def prepare(self, judge: Judge) -> None:
+        """Pretrains what is missing, side by side, so that none of it is counted as time that a verdict took."""
+        if not (judge.writes or judge.sources()):
+            return
+        from rlaif_lab.models.organism.cache import build_missing
+        from rlaif_lab.models.sources import Organism
+        from rlaif_lab.tasks.base import ProceduralTask
+
+        organisms = [s.recipe() for s in (self.policy_source, *judge.sources()) if isinstance(s, Organism)]
+        if organisms:
+            assert isinstance(self.task, ProceduralTask)
+            build_missing(self.task, organisms)
+        self.policy()
+
+    def policy(self) -> LanguageModel:
+        model = self.load(self.policy_source)
+        model.network.to(self.device)
+        return model
+
+    def load(self, source: ModelSource) -> LanguageModel:
+        identity = source.identity(self.task)
+        if identity not in self.loaded:
+            model = source.load(self.task)
+            model.network.requires_grad_(False)
+            self.loaded[identity] = model
+        return self.loaded[identity]
+
+
+def main() -> None:
+    """A user's mistake ends in one sentence and exit code 2, anything else in a traceback."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out of Hydra as they are; they are printed here
+    try:
+        hydra.main(version_base="1.3", config_path=config_dir(), config_name="audit")(run)()
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        print(f"rlaif-audit: {sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # the output directory itself, which Hydra makes
+        from rlaif_lab.store.run_folder import DISK_ERRORS
+
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"rlaif-audit: cannot write {error.filename!r}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+
+
+def sentence(error: Exception) -> str:
+    unknown: Any = re.match(r"Could not override '([^']+)'", " ".join(str(error).split()))
+    if unknown:
+        others = [key for key in known_keys() if key != unknown[1]]  # of another choice of the group, then
+        return f"unknown key {unknown[1]!r}{did_you_mean(unknown[1], others)}; see rlaif-audit --cfg job"
+    return lab_sentence(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The command line: compose -> check -> build -> fit -> the objective."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+
+# Two OpenMP threads collapse when the other core is busy; both defaults can be overridden from outside.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is a GPU leaves it free for a fork
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from rlaif_lab.config import check, config_dir, did_you_mean, known_keys
+from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, conclude, resumed, run_job
+
+
+def run(cfg: DictConfig) -> float:
+    """One run in Hydra's output directory; returns the final true quality."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_job(cfg, folder)
+    check(cfg)
+    from rlaif_lab.loop.run import Loop
+
+    return Loop(cfg, folder).run()
+
+
+def main() -> None:
+    """``rlaif-lab``. A user's mistake ends in one sentence and exit code 2, anything else in a traceback. A sweep with
+    jobs that did not finish ends with a line that names them, and exit code 1."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out of Hydra as they are; they are printed here
+    code = 0
+    try:
+        hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(run)()
+    except NoObjectiveError:
+        code = 1  # it has been told, and is among those that are listed
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        print(f"rlaif-lab: {sentence(error)}", file=sys.stderr)
+        code = 2
+    except OSError as error:  # the output directory itself, which Hydra makes
+        from rlaif_lab.store.run_folder import DISK_ERRORS
+
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"rlaif-lab: cannot write {error.filename!r}: {error.strerror}", file=sys.stderr)
+        code = 2
+    except (Exception, KeyboardInterrupt):
+        if Sweep.current is None:
+            raise
+        traceback.print_exc()  # of the launcher: what it left undone is listed all the same
+        code = 1
+    code = max(code, conclude(broken_off=code != 0))
+    if code:
+        sys.exit(code)
+
+
+def resume() -> None:
+    """``rlaif-resume DIR``: goes on with the run or the sweep in DIR, with the overrides that started it."""
+    arguments = sys.argv[1:]
+    overrides = resumed(Path(arguments[0]), arguments[1:]) if arguments else None
+    if overrides is None:
+        print(
+            "usage: rlaif-resume DIR [OVERRIDE ...], where DIR is the folder of a run, of a sweep, or one with sweeps "
+            "in it, of which the newest is meant",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    sys.argv[1:] = overrides
+    main()
+
+
+def sentence(error: Exception) -> str:
+    """Hydra's own errors, in one sentence each and with a guess at what was meant."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        hint = did_you_mean(choice, error.options)
+        return f"{group}={choice}: no such choice{hint}; there is {', '.join(error.options)}"
+    if unknown := re.match(r"Could not override '([^']+)'", text):
+        others = [key for key in known_keys() if key != unknown[1]]  # of another choice of the group, then
+        return f"unknown key {unknown[1]!r}{did_you_mean(unknown[1], others)}; see rlaif-lab --cfg job"
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        text = f"{text} {' '.join(str(error.__cause__).splitlines()[:1])}"
+    return text
+
+
+if __name__ == "__main__":
+    main()

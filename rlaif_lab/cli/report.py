@@ -1,0 +1,152 @@
+"""``rlaif-report DIR``: figures, tables and a page from finished (or unfinished) runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rlaif_lab.report.arms import Study
+    from rlaif_lab.report.sections.view import View
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exit code 0 with the paths of what was written; 2 with one sentence on stderr where DIR cannot be reported on."""
+    parser = argparse.ArgumentParser(
+        prog="rlaif-report",
+        description="Curves with confidence intervals, a table and one self-contained HTML page, in DIR/report/.",
+    )
+    parser.add_argument("dir", metavar="DIR", type=Path, help="a multirun folder, or any folder with runs at any depth")
+    parser.add_argument(
+        "--baseline", metavar="ARM", help="the arm that the others are compared with (default: self, if there is one)"
+    )
+    parser.add_argument(
+        "--floor", metavar="ARM", help="the arm from which PGR counts the gap up to oracle (default: the baseline)"
+    )
+    parser.add_argument(
+        "--delta",
+        type=float,
+        help="gain per round below which an arm has stopped, in place of the runs' own detector.delta: to see how much "
+        "a verdict hangs on it (what was fixed before the run is the result)",
+    )
+    parser.add_argument(
+        "--wandb",
+        choices=("offline", "online"),
+        nargs="?",
+        const="offline",
+        help="log the report to W&B as well, as a run of job type report in the runs' group (offline unless said)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        print(report(options.dir, options.baseline, options.floor, options.wandb, options.delta))
+    except ValueError as error:
+        print(f"rlaif-report: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"rlaif-report: cannot read or write {error.filename!r}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+
+
+def report(
+    directory: Path,
+    baseline: str | None = None,
+    floor: str | None = None,
+    wandb_mode: Literal["offline", "online"] | None = None,
+    delta: float | None = None,
+) -> str:
+    """Writes ``directory``/report/ and returns what the terminal shows. wandb_mode: where a run of W&B shows it too.
+    delta: in place of the runs' own. ValueError where there is nothing to report."""
+    view = read(directory.resolve(), baseline, floor, delta)
+
+    from rlaif_lab.report.cost import write_times
+    from rlaif_lab.report.curves import write_drawn
+    from rlaif_lab.report.figures import save, time_figure
+    from rlaif_lab.report.page import page
+    from rlaif_lab.report.panels import FIGURES
+    from rlaif_lab.report.sections.view import figure_of
+    from rlaif_lab.report.tables import terminal_reasons, terminal_table, write_curves, write_table
+    from rlaif_lab.report.verdict_tables import multiplicity, write_verdict_tables
+
+    folder = directory.resolve() / "report"
+    folder.mkdir(exist_ok=True)
+    write_table(folder / "table.csv", view.rows, view.verdicts, view.baseline)
+    write_curves(folder / "curves.csv", view.study)
+    write_verdict_tables(folder, view.study, view.verdicts, view.compared)
+    for stale in (path for name in FIGURES for path in folder.glob(f"{name}.*")):
+        stale.unlink()  # an earlier report may have had something to draw where this one has not
+    for name, drawn in view.groups.items():
+        figure = figure_of(view, name)
+        for ending in ("png", "svg"):
+            save(figure, folder / f"{name}.{ending}")
+        write_drawn(folder / f"{name}.csv", drawn)
+    if view.times:
+        figure = time_figure(view.times)
+        for ending in ("png", "svg"):
+            save(figure, folder / f"cost.{ending}")
+        write_times(folder / "cost.csv", view.times)
+    (folder / "report.html").write_text(page(view), encoding="utf-8")
+    lines = [
+        terminal_table(view.rows, view.verdicts, view.baseline),
+        "",
+        terminal_reasons(view.rows, view.verdicts),
+        "",
+    ]
+    lines += multiplicity(view.compared)
+    lines += [f"! {problem.name}: {problem.reason}" for problem in view.study.problems]
+    lines += [f"! {note}" for note in view.study.notes]
+    if wandb_mode:
+        from rlaif_lab.tracking.wandb_sweep import log_report
+
+        lines.append(str(log_report(folder, view.study, view.verdicts, wandb_mode)))
+    return "\n".join([*lines, str(folder / "report.html")])
+
+
+def read(directory: Path, baseline: str | None = None, floor: str | None = None, delta: float | None = None) -> View:
+    """Everything that the report shows, computed. ValueError as in ``report``."""
+    # Imported here so that --help answers at once.
+    from rlaif_lab.report.arms import study
+    from rlaif_lab.report.load import load
+
+    return viewed(study(load(directory), directory.name), baseline, floor, delta)
+
+
+def viewed(whole: Study, baseline: str | None = None, floor: str | None = None, delta: float | None = None) -> View:
+    """The same of a study, wherever its runs were read from. ValueError for an arm that there is not."""
+    from rlaif_lab.report.cost import costs, stage_times
+    from rlaif_lab.report.curves import draw
+    from rlaif_lab.report.figures import styles
+    from rlaif_lab.report.panels import GROUPS
+    from rlaif_lab.report.samples import samples
+    from rlaif_lab.report.sections.view import View, chosen, drawn_arms
+    from rlaif_lab.report.tables import summaries
+    from rlaif_lab.report.verdicts import arm_verdicts, differences
+
+    names = sorted({name for arm in whole.arms for name in (arm.name, arm.label)})
+    for given in (baseline, floor):
+        if given is not None and given not in names:
+            raise ValueError(f"no arm {given!r} to compare with; there is {', '.join(names)}")
+    baseline = baseline or "self"
+    rows = summaries(whole, baseline)
+    verdicts = arm_verdicts(whole, baseline, floor, delta)
+    said = {verdict.label: verdict for verdict in verdicts}
+    of_label = {arm.label: arm for arm in whole.arms}
+    arms = [of_label[row.label] for row in rows]
+    strong = chosen(rows, baseline, {arm.label: arm.name for arm in arms})
+    shown = drawn_arms(arms, strong)
+    return View(
+        study=whole,
+        rows=rows,
+        arms=arms,
+        verdicts=[said[arm.label] for arm in arms],
+        compared=differences(whole, verdicts),
+        looks=styles(whole.arms, strong),
+        baseline=baseline,
+        strong=strong,
+        groups=draw(GROUPS, shown, {label: verdict.verdict.traces for label, verdict in said.items()}),
+        times=stage_times(shown),
+        costs=costs(arms),
+        samples=samples(arms),
+    )

@@ -1,0 +1,251 @@
+"""Sweeps: every job in a process of its own, what became of them, and going on with one.
+
+A job that fails, or is killed, ends neither the sweep nor the jobs after it, whatever launches them: Hydra's basic
+sweeper would give up at the first exception, and a pool of workers when one of them dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import multiprocessing
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from rlaif_lab.config import check
+from rlaif_lab.progress import Terminal
+from rlaif_lab.store.outcome import (
+    Failure,
+    alone,
+    being_worked_on,
+    failure,
+    is_whole,
+    now,
+    read_failure,
+    write_failure,
+)
+from rlaif_lab.store.sweep_cache import SHARED
+
+MULTIRUN = "multirun.yaml"  # Hydra's record of a sweep
+OVERRIDES = Path(".hydra") / "overrides.yaml"  # and of a job
+
+
+class NoObjectiveError(Exception):
+    """What an optimising sweeper is told of a job without an objective: nan would end its study."""
+
+
+# --- one job ----------------------------------------------------------------------------------------------------------
+def run_job(cfg: DictConfig, folder: Path) -> float:
+    """The final true quality of one job of a sweep, nan where it failed. What has finished before is not run again."""
+    label, start = f"{cfg.arm}, seed {cfg.seed}", time.perf_counter()
+    Terminal.sweep = True
+    Terminal.bars = str(HydraConfig.get().launcher._target_).endswith(".BasicLauncher")  # one job after the other
+    cfg.resume = cfg.resume or not swept_through()  # a trial that is asked for twice is answered by the first
+    try:
+        check(cfg)
+        from rlaif_lab.loop.run import Loop
+
+        loop = Loop(cfg, folder, Path(str(HydraConfig.get().sweep.dir)).absolute() / SHARED)
+        if loop.finished():
+            print(f"{label}: finished before, {loop.result()}", flush=True)
+            return told(loop.objective())
+        import_libraries()
+        with alone(folder):
+            code = in_own_process(loop.fit, folder)
+    except Exception as error:
+        problem = failure(error)
+        write_failure(folder, problem)
+        if problem.traceback:
+            print(problem.traceback, file=sys.stderr)
+    else:
+        if not code:
+            Terminal.named = True
+            print(f"{label}: finished in {time.perf_counter() - start:.0f} s, {loop.result()}", flush=True)
+            return told(loop.objective())
+        problem = read_failure(folder) or killed(code)
+        write_failure(folder, problem)
+    print(f"{label}: failed: {problem.sentence}", file=sys.stderr, flush=True)
+    return told(float("nan"), problem.sentence)
+
+
+def import_libraries() -> None:
+    """What every job needs and takes seconds to import: once for all jobs of this process."""
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
+
+    import rlaif_lab.training.module  # noqa: F401
+
+
+def swept_through() -> bool:
+    """Whether this sweep tries every combination once, with no use for an objective."""
+    return str(HydraConfig.get().sweeper._target_).endswith(".BasicSweeper")
+
+
+def told(objective: float, problem: str = "") -> float:
+    """The objective, in the way that the sweeper can take it."""
+    if swept_through() or not math.isnan(objective):
+        return objective
+    raise NoObjectiveError(problem or "no objective: the task has no gold, and no judge gave a win rate")
+
+
+def in_own_process(work: Callable[[], Any], folder: Path) -> int:
+    """Runs ``work`` in a child process, which ends with this one. Returns its exit code, negative for a signal; an
+    exception of ``work`` is kept in the folder, and gives 1.
+
+    By fork: the libraries are loaded already, and nothing has been computed, or asked of a GPU, in this process.
+    """
+    child = multiprocessing.get_context("fork").Process(target=_child, args=(work, folder, os.getpid()))
+    child.start()
+    try:
+        child.join()
+    except BaseException:
+        child.kill()
+        child.join()
+        raise
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def _child(work: Callable[[], Any], folder: Path, parent: int) -> None:
+    die_with(parent)
+    try:
+        work()
+    except Exception as error:
+        problem = failure(error)
+        write_failure(folder, problem)
+        if problem.traceback:
+            print(problem.traceback, file=sys.stderr)
+        sys.exit(1)
+
+
+def die_with(parent: int) -> None:
+    """Linux ends this process when its parent ends: a killed sweep leaves nothing behind that goes on training."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before
+        os._exit(1)
+
+
+def killed(code: int) -> Failure:
+    """Of a process that could not say itself why it ended."""
+    if code >= 0:
+        return Failure("exit", f"its process ended with exit code {code}", now())
+    name = signal.Signals(-code).name
+    hint = "; if you did not do it, the machine was short of memory" if name == "SIGKILL" else ""
+    return Failure(name, f"its process was killed by {name}{hint}", now())
+
+
+# --- the whole sweep --------------------------------------------------------------------------------------------------
+class Sweep(Callback):
+    """Hydra's hook: where the sweep that this process runs lies, and since when."""
+
+    current: tuple[Path, str] | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        folder = Path(str(config.hydra.sweep.dir)).absolute()
+        Sweep.current = folder, now()
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, folder / MULTIRUN)  # which not every sweeper does
+
+
+def conclude(broken_off: bool) -> int:
+    """Says what became of the jobs of the sweep that this process has run, if it has. Returns the exit code.
+
+    broken_off: sweeper or launcher gave up, so that there may be jobs that have not even a folder."""
+    if Sweep.current is None:
+        return 0
+    from rlaif_lab.report.load import run_folders
+
+    folder, since = Sweep.current
+    jobs = sorted(run_folders(folder))
+    names = job_names(folder, jobs)
+    missing = {name: reason for name, job in zip(names, jobs, strict=True) if (reason := why_missing(job, since))}
+    place = shlex.quote(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder))
+    if not missing and not broken_off:
+        shutil.rmtree(folder / SHARED, ignore_errors=True)
+        print(f"all {len(jobs)} jobs finished; see them with: rlaif-report {place}", flush=True)
+        return 0
+    if not missing:
+        told = f"the sweep broke off, with {len(jobs)} jobs finished"
+    else:
+        told = f"{len(missing)} of {len(jobs)} jobs did not finish ({_grouped(missing)})"
+    print(f"rlaif-lab: {told}; run what is missing with: rlaif-resume {place}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _grouped(missing: dict[str, str], shown: int = 5) -> str:
+    """The names of jobs by the reason that they have in common."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in missing.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(
+        ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "") + f": {reason}"
+        for reason, names in by_reason.items()
+    )
+
+
+def job_names(sweep: Path, jobs: list[Path]) -> list[str]:
+    """Each by those of its overrides that not all of them have, by its folder where that tells nothing."""
+    given = [overrides_of(job) for job in jobs]
+    common = set.intersection(*map(set, given)) if given else set()
+    own = [" ".join(o for o in overrides if o not in common) for overrides in given]
+    return [name or str(job.relative_to(sweep)) for name, job in zip(own, jobs, strict=True)]
+
+
+def why_missing(job: Path, since: str) -> str:
+    """Why a job of a sweep that began at ``since`` has no result of it; empty for one that has."""
+    failed = read_failure(job)
+    if failed and failed.time >= since:
+        return failed.sentence
+    if is_whole(job):
+        return ""
+    if being_worked_on(job):
+        return "another process is still working on it"
+    return failed.sentence if failed else "it was killed before it could say why"
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+def resumed(folder: Path, changes: list[str]) -> list[str] | None:
+    """The command line that goes on with the run or the sweep in ``folder``, or with the newest sweep in it; None
+    where there is none. changes: overrides that come after those it was started with."""
+    if (folder / OVERRIDES).is_file():
+        return [*overrides_of(folder), "hydra.mode=RUN", f"hydra.run.dir={_quoted(folder)}", "resume=true", *changes]
+    sweeps = [folder / MULTIRUN] if (folder / MULTIRUN).is_file() else list(folder.glob(f"*/{MULTIRUN}"))
+    if not sweeps:
+        return None
+    newest = max(sweeps, key=lambda file: file.stat().st_mtime)
+    if newest.parent != folder:
+        print(f"going on with the newest sweep in {folder}: {newest.parent.name}", flush=True)
+    overrides = OmegaConf.to_container(OmegaConf.load(newest).hydra.overrides)
+    assert isinstance(overrides, dict)
+    given = [*_strings(overrides["task"]), *_strings(overrides["hydra"])]
+    replaced = ["resume=", "hydra.mode=", "hydra.sweep.dir="]
+    if any(change.startswith("hydra/launcher=") for change in changes):  # with settings of its own
+        replaced += ["hydra/launcher=", "hydra.launcher."]
+    kept = [override for override in given if not override.lstrip("+").startswith(tuple(replaced))]
+    return ["--multirun", *kept, f"hydra.sweep.dir={_quoted(newest.parent)}", "resume=true", *changes]
+
+
+def overrides_of(job: Path) -> list[str]:
+    file = job / OVERRIDES
+    return _strings(OmegaConf.to_container(OmegaConf.load(file))) if file.is_file() else []
+
+
+def _strings(overrides: Any) -> list[str]:
+    return [override for override in overrides or [] if isinstance(override, str)]
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value in Hydra's override grammar, in which = and , mean something."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,85 @@
+"""``rlaif-workspace``: saves the lab's workspace in a W&B project, or writes its definition."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE = "wandb-workspaces"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exit code 0 with the address of the workspace (or the path of the file); 2 with one sentence on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="rlaif-workspace",
+        description="Saves a workspace in a W&B project: the sections of the report's page, x axis = round, runs "
+        "grouped by arm, their verdicts as columns. Each call saves a new one.",
+    )
+    parser.add_argument("--entity", metavar="NAME", help="a user or team of W&B (default: that of your key)")
+    parser.add_argument("--project", metavar="NAME", default="rlaif_lab", help="as logger.project (default: rlaif_lab)")
+    parser.add_argument("--group", metavar="NAME", help="show one experiment only: its experiment_name")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the definition here, and send nothing to W&B")
+    options = parser.parse_args(arguments)
+    try:
+        print(write(options.json, options) if options.json else save(options))
+    except ValueError as error:
+        print(f"rlaif-workspace: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"rlaif-workspace: cannot write {error.filename!r}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+
+
+def write(file: Path, options: argparse.Namespace) -> str:
+    """The definition as JSON, without a network. Returns the path."""
+    from rlaif_lab.tracking.wandb_workspace import definition, workspace
+
+    _check_package()
+    made = workspace(options.entity or "", options.project, options.group)
+    file.write_text(json.dumps(definition(made), indent=1) + "\n", encoding="utf-8")
+    return str(file)
+
+
+def save(options: argparse.Namespace) -> str:
+    """Sends it to W&B (``WANDB_BASE_URL`` names another server) and returns its address. ValueError, one sentence, for
+    no key, no entity, or a server that does not take it."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    _check_package()
+    from rlaif_lab.tracking.wandb_workspace import workspace
+
+    entity = options.entity or _own_entity()
+    made = workspace(entity, options.project, options.group)
+    try:
+        made.save()
+    except Exception as error:  # of its own kinds, by version
+        raise ValueError(_reason(f"W&B did not save the workspace in {entity}/{options.project}", error)) from error
+    return str(made.url)
+
+
+def _own_entity() -> str:
+    import wandb
+
+    try:
+        entity = wandb.Api().default_entity
+    except Exception as error:
+        raise ValueError(_reason("W&B did not let you in", error)) from error
+    if not entity:
+        raise ValueError("your W&B key belongs to no entity; say which one with --entity")
+    return str(entity)
+
+
+def _check_package() -> None:
+    try:
+        import wandb_workspaces  # noqa: F401
+    except ImportError:
+        raise ValueError(f"the package {PACKAGE} is missing: pip install 'rlaif-lab[wandb]'") from None
+
+
+def _reason(what: str, error: Exception) -> str:
+    """One sentence; W&B's own may be several, with keys' lengths and no keys."""
+    return f"{what}: {' '.join(str(error).split()) or type(error).__name__}"

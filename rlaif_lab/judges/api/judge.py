@@ -1,0 +1,294 @@
+"""A judge behind an OpenAI-compatible endpoint: hosted, vLLM, Ollama, llama.cpp, ``transformers serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import takewhile
+from typing import Any, get_args
+
+from rlaif_lab.judges.api.answers import Keeper, Record, Tally, record_of
+from rlaif_lab.judges.api.client import Asker, Endpoint, open_client, run_apart
+from rlaif_lab.judges.api.features import Features
+from rlaif_lab.judges.api.limits import Budget, Limits, Pace
+from rlaif_lab.judges.api.probe import Reads, Structured, Wanted, find_features, list_models
+from rlaif_lab.judges.api.reading import Form, Question
+from rlaif_lab.judges.base import Judge, JudgeContext
+from rlaif_lab.instructions.criteria import criteria_text
+from rlaif_lab.instructions.template import JudgeTemplate, ScoreTemplate
+from rlaif_lab.judges.verdict_store import Spent, VerdictStore
+from rlaif_lab.records import Comparison, Prompt, Score, Verdict
+
+PROBE = Comparison(Prompt("probe", "How much is two and two?"), "Four.", "Five.")
+
+
+class ApiJudge(Judge):
+    """Asks a served model which response is better, by a template, in both orders like every judge.
+
+    base_url, model: whom to ask. api_key_env: the NAME of the environment variable with the key, None for servers
+        without. The key is read when a request is sent and kept nowhere.
+    criteria, template: as in PromptedJudge. score_template: how a single response is scored (``scores``), None: not.
+    reads: ``logprobs``: probabilities of the verdict's tokens, normalised over the labels. ``votes``: the share of
+        ``votes`` sampled answers. ``auto``: log-probabilities if the endpoint is seen to give them, else votes.
+    structured: ``json``: answers are JSON objects held to a schema; ``text``: plain words; ``auto``: JSON for votes if
+        the endpoint is seen to keep to it, else text. An answer that is not exactly one verdict in the form asked for
+        is ``invalid``.
+    max_tokens: length of an answer, at most. reasoning, clamp, minimum_mass: as in PromptedJudge; a reasoning judge
+        wants a template that asks for reasons, and room for them.
+    The rest: see Limits.
+
+    What the endpoint can do is found out in ``attach`` with one or two small requests. Every answer is in
+    ``<context.directory>/verdicts.sqlite`` before anything is made of it, by its content, and is never asked for again;
+    so are refusals and unreadable answers, since they are answers. What brought no answer after all retries (timeout,
+    lost connection, server error) is a failure of this call; it is on record there, with what it may have cost, and a
+    resumed run may ask again. ``status`` is then ``timed_out`` or ``invalid``; ``over_budget`` was never sent.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key_env: str | None = "OPENAI_API_KEY",
+        criteria: str = "helpful_honest_harmless",
+        template: str = "pairwise",
+        score_template: str | None = None,
+        reads: Reads = "auto",
+        votes: int = 5,
+        structured: Structured = "auto",
+        temperature: float = 1.0,
+        max_tokens: int = 32,
+        reasoning: bool = False,
+        clamp: Sequence[float] | None = (0.4, 0.6),
+        minimum_mass: float = 0.1,
+        max_concurrency: int = 16,
+        timeout_s: float = 60.0,
+        retries: int = 5,
+        max_wait_s: float = 120.0,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        max_calls: int | None = None,
+        max_tokens_total: int | None = None,
+        max_usd: float | None = None,
+        price_per_million_input: float | None = None,
+        price_per_million_output: float | None = None,
+        name: str = "api",
+    ) -> None:
+        if importlib.util.find_spec("openai") is None:
+            raise ValueError("judge=api needs the package openai: pip install 'rlaif-lab[api]'")
+        if reads not in get_args(Reads):
+            raise ValueError(f"judge.reads must be one of {', '.join(get_args(Reads))}; got {reads!r}")
+        if structured not in get_args(Structured):
+            raise ValueError(f"judge.structured must be one of {', '.join(get_args(Structured))}; got {structured!r}")
+        if votes < 1 or max_tokens < 1:
+            raise ValueError(f"judge.votes and judge.max_tokens must be at least 1; got {votes} and {max_tokens}")
+        if temperature < 0 or (temperature == 0 and reads == "votes" and votes > 1):
+            raise ValueError(f"judge.temperature must be positive for several votes to differ; got {temperature}")
+        if clamp is not None and not (len(clamp) == 2 and 0 <= clamp[0] <= 0.5 <= clamp[1] <= 1):
+            raise ValueError(f"judge.clamp must be null or an interval around 0.5, e.g. [0.4, 0.6]; got {clamp}")
+        if not 0 <= minimum_mass <= 1:
+            raise ValueError(f"judge.minimum_mass must lie in [0, 1]; got {minimum_mass}")
+        self.endpoint = Endpoint(base_url, model, api_key_env, float(temperature), max_tokens)
+        self.limits = Limits(
+            max_concurrency,
+            timeout_s,
+            retries,
+            max_wait_s,
+            requests_per_minute,
+            tokens_per_minute,
+            max_calls,
+            max_tokens_total,
+            max_usd,
+            price_per_million_input,
+            price_per_million_output,
+        )
+        self.wanted = Wanted(reads, structured, votes)
+        self.criteria, self.template = criteria_text(criteria), JudgeTemplate.load(template)
+        if self.template.takes_principle:
+            raise ValueError(f"judge.template {self.template.name!r} asks for a {{principle}}, which judge=api has not")
+        self.score_template = None if score_template is None else ScoreTemplate.load(score_template)
+        self.gives_scores = self.score_template is not None
+        self.reasoning, self.clamp = reasoning, None if clamp is None else (float(clamp[0]), float(clamp[1]))
+        self.minimum_mass, self.name = minimum_mass, name
+        self.features: Features | None = None
+        self.told_spent = False
+
+    # --- the run ------------------------------------------------------------------------------------------------
+    def attach(self, context: JudgeContext) -> None:
+        """Sees that the endpoint is there and what it can do, which is noted with the verdicts. Needs no weights."""
+        self.seed = context.seed
+        self.pace = Pace(self.limits)
+        self.store = VerdictStore(None if context.directory is None else context.directory / "verdicts.sqlite")
+        note = self.store.note(f"{self._prefix}features")
+        self.features = None if note is None else Features.of(note)
+        run_apart(self._meet)
+        print(f"judge {self.name}: {self._reading()}", flush=True)
+
+    async def _meet(self) -> None:
+        async with open_client(self.endpoint, self.limits) as client:
+            models = await list_models(client, self.endpoint, self.limits.timeout_s)
+            if self.features is not None:
+                return
+            budget = Budget(self.limits, self.store.spent(self._prefix))
+            asker = Asker(client, self.endpoint, self.limits, self.pace, budget, self.seed)
+            found = await find_features(asker, self._verdict_question(PROBE), self.wanted, models)
+            if found is None:
+                return
+            self.features, spent = found
+            cost = Verdict(None, "invalid", 0.0, spent.tokens, "(probe)", spent.usd, {"requests": spent.requests})
+            self.store.put_failures({f"{self._prefix}probe": cost})
+            self.store.put_note(f"{self._prefix}features", self.features.noted())
+
+    def _reading(self) -> str:
+        if self.features is None:
+            return "nothing left of its budget to ask with"
+        if self.features.logprobs:
+            return f"{self.endpoint.host} gives log-probabilities; the verdict's are read"
+        form = "held to a JSON schema" if self.features.json else "in plain words"
+        absent = "" if self.wanted.reads == "votes" else f"{self.endpoint.host} gives no log-probabilities; "
+        return f"{absent}{self.wanted.votes} votes per comparison, {form}"
+
+    def describe(self) -> str:
+        budget = [
+            f"{key}={value}"
+            for key in ("max_calls", "max_tokens_total", "max_usd")
+            if (value := getattr(self.limits, key)) is not None
+        ]
+        read = self.wanted.reads if self.features is None else "logprobs" if self.features.logprobs else "votes"
+        how = f"{self.wanted.votes} votes" if read == "votes" else "log-probabilities" if read == "logprobs" else read
+        return (
+            f"{self.name}: {self.endpoint.model} at {self.endpoint.host}, asked by template {self.template.name!r}, "
+            f"read by {how}{', ' if budget else ''}{', '.join(budget)}"
+        )
+
+    def identity(self) -> str:
+        return f"{self._prefix}{self.features.noted() if self.features else None}"
+
+    @cached_property
+    def _prefix(self) -> str:
+        """Of all keys of this judge: what decides its answers, apart from the question."""
+        parts = [
+            self.endpoint.base_url,
+            self.endpoint.model,
+            self.endpoint.temperature,
+            self.endpoint.max_tokens,
+            self.criteria,
+            self.template.identity(),
+            self.score_template and self.score_template.identity(),
+            [self.wanted.reads, self.wanted.structured, self.wanted.votes],
+            [self.reasoning, self.clamp, self.minimum_mass],
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] + "/"
+
+    # --- questions ----------------------------------------------------------------------------------------------
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        return self._answers(Verdict, [self._verdict_question(comparison) for comparison in comparisons])
+
+    def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        """Where one score begins another (1 and 10), they are read from votes."""
+        if self.score_template is None:
+            return super().scores(responses)
+        return self._answers(Score, [self._score_question(prompt, response) for prompt, response in responses])
+
+    def _verdict_question(self, comparison: Comparison) -> Question:
+        worth = {"first": 1.0, "second": 0.0, "tie": 0.5}
+        template = self.template
+
+        def parse(text: str) -> float | None:
+            choice = template.parse(text)
+            return None if choice is None else worth[choice]
+
+        return Question(
+            template.render(comparison, self.criteria),
+            dict(zip(template.all_labels(), worth.values(), strict=False)),
+            parse,
+            "verdict",
+            template.cue,
+            self.reasoning,
+            self.clamp,
+        )
+
+    def _score_question(self, prompt: Prompt, response: str) -> Question:
+        assert self.score_template is not None
+        template = self.score_template
+        messages = template.render_single(prompt, response, self.criteria)
+        values = {label: float(label) for label in template.all_labels()}
+        return Question(messages, values, template.parse_score, "score", template.cue, self.reasoning)
+
+    # --- answers ------------------------------------------------------------------------------------------------
+    def _answers(self, kind: type[Record], questions: Sequence[Question]) -> list[Record]:
+        """One per question, in order; equal questions are asked once, stored ones not at all."""
+        keys = [self._key(question) for question in questions]
+        distinct = dict(zip(keys, questions, strict=True))
+        tally = Tally(kind, self.wanted.votes, self.minimum_mass)
+        records = self._stored(kind, list(distinct))
+        missing = {key: question for key, question in distinct.items() if tally.missing(records[key])}
+        if missing:
+            run_apart(lambda: self._ask_all(tally, missing, records))
+        results = {key: tally.result(records[key]) for key in distinct}
+        self._tell_if_spent(results.values())
+        return [results[key] for key in keys]
+
+    def _tell_if_spent(self, results: Iterable[Verdict | Score]) -> None:
+        unpaid = sum(result.status == "over_budget" for result in results)
+        if unpaid and not self.told_spent:
+            self.told_spent = True
+            print(
+                f"judge {self.name}: its budget is spent; {unpaid} questions, and all new ones, go unasked", flush=True
+            )
+
+    def _key(self, question: Question) -> str:
+        content = json.dumps(question.messages, sort_keys=True)
+        return self._prefix + hashlib.sha256(content.encode()).hexdigest()[:32]
+
+    def _stored(self, kind: type[Record], keys: Sequence[str]) -> dict[str, list[Record]]:
+        """What earlier requests brought, by question, up to the first request that is not there."""
+        requests = [f"{key}/{i}" for key in keys for i in range(self.wanted.votes)]
+        held: Mapping[str, Any] = (self.store.get if kind is Verdict else self.store.get_scores)(requests)
+        rows = {key: [f"{key}/{i}" for i in range(self.wanted.votes)] for key in keys}
+        return {key: [held[name] for name in takewhile(held.__contains__, row)] for key, row in rows.items()}
+
+    async def _ask_all(
+        self, tally: Tally[Record], missing: Mapping[str, Question], records: Mapping[str, list[Record]]
+    ) -> None:
+        """Completes the records of these questions, ``max_concurrency`` requests at a time."""
+        budget = Budget(self.limits, self.store.spent(self._prefix) if self.limits.has_budget else Spent())
+        keeper = Keeper(self.store)
+        waiting = iter(missing.items())
+        async with open_client(self.endpoint, self.limits) as client:
+            asker = Asker(client, self.endpoint, self.limits, self.pace, budget, self.seed)
+
+            async def work() -> None:
+                for key, question in waiting:  # shared by all workers: each question goes to one of them
+                    await self._ask(asker, keeper, tally, key, question, records[key])
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self.limits.max_concurrency, len(missing))):
+                        group.create_task(work())
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+            finally:
+                keeper.flush()
+
+    async def _ask(
+        self, asker: Asker, keeper: Keeper, tally: Tally[Record], key: str, question: Question, records: list[Record]
+    ) -> None:
+        """Requests for one question, one after the other, until it has its votes or one of them fails."""
+        features = self.features or Features()
+        if not question.one_token_tells:
+            features = replace(features, logprobs=False)
+        form: Form = "json" if features.json else "text"
+        while missing := tally.missing(records):
+            name = f"{key}/{len(records)}"
+            reply = await asker.ask(name, question, form, features, missing)
+            record = record_of(tally.kind, reply, question, form, self.minimum_mass)
+            records.append(record := replace(record, raw=self.endpoint.redacted(record.raw or "")))
+            if reply.spent.requests:
+                await keeper.keep(name, record, reply.lasting)
+            if not reply.lasting:
+                return

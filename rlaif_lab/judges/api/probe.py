@@ -1,0 +1,144 @@
+"""Before the first comparison: is the endpoint there, does it know the model, and what can it do?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from rlaif_lab.config import did_you_mean
+from rlaif_lab.judges.api.client import Asker, Endpoint, Reply, UnusableError, authorization
+from rlaif_lab.judges.api.features import Features
+from rlaif_lab.judges.api.limits import total
+from rlaif_lab.judges.api.reading import Form, Question
+from rlaif_lab.judges.verdict_store import Spent
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+Reads = Literal["auto", "logprobs", "votes"]
+Structured = Literal["auto", "json", "text"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the judge's config asks for."""
+
+    reads: Reads
+    structured: Structured
+    votes: int
+
+
+async def list_models(client: AsyncOpenAI, endpoint: Endpoint, timeout_s: float) -> list[str]:
+    """The names of the models an endpoint says it has; none where it does not say, as many do not.
+
+    UnusableError when nobody is there, or the key does not fit.
+    """
+    from openai import APIConnectionError, APIStatusError, APITimeoutError
+
+    try:
+        async with asyncio.timeout(timeout_s):
+            response = await client.models.with_raw_response.list(extra_headers=authorization(endpoint))
+        return [str(model["id"]) for model in json.loads(response.text)["data"]]
+    except (APITimeoutError, TimeoutError):
+        return []  # a question will tell
+    except APIConnectionError as error:
+        reason = endpoint.redacted(str(error.__cause__ or error))
+        raise UnusableError(f"judge.base_url: nothing answers at {endpoint.base_url} ({reason})") from None
+    except APIStatusError as error:
+        if error.status_code in (401, 403):
+            key = f"the key in {endpoint.api_key_env}" if endpoint.api_key_env else "requests without a key"
+            raise UnusableError(
+                f"judge.api_key_env: {endpoint.base_url} does not accept {key} (HTTP {error.status_code})"
+            ) from None
+        return []
+    except (ValueError, TypeError, KeyError):  # some other JSON, or none
+        return []
+
+
+async def find_features(
+    asker: Asker, question: Question, wanted: Wanted, models: list[str]
+) -> tuple[Features, Spent] | None:
+    """What the endpoint can do of what is wanted, seen from its answers to ``question``, and what they cost. None when
+    the budget has nothing left to ask with.
+
+    UnusableError when it cannot do what the config insists on, or answers nothing.
+    """
+    probe = _Probe(asker, question, models)
+    features = Features()
+    if wanted.reads != "votes" and question.one_token_tells:
+        form: Form = "json" if wanted.structured == "json" else "text"
+        features = await probe.ask(replace(features, logprobs=True, json=form == "json"), form)
+        if features.logprobs and (probe.reply.completion is None or probe.reply.completion.choices[0].tokens is None):
+            features = replace(features, logprobs=False)
+        if wanted.reads == "logprobs" and not features.logprobs and not probe.penniless:
+            raise UnusableError(
+                f"judge.reads=logprobs: {asker.endpoint.host} gives no log-probabilities of its tokens; use "
+                "judge.reads=auto or votes"
+            )
+    if not features.logprobs and not probe.penniless:
+        form = "text" if wanted.structured == "text" else "json"
+        features = await probe.ask(replace(features, json=form == "json", many=wanted.votes > 1), form, wanted.votes)
+        if wanted.structured == "auto" and features.json and not probe.kept_to_json():
+            features = replace(features, json=False)
+    if probe.penniless:
+        return None
+    if wanted.structured == "json" and not features.json:
+        raise UnusableError(
+            f"judge.structured=json: {asker.endpoint.host} takes no JSON schema; use judge.structured=auto or text"
+        )
+    return features, probe.spent
+
+
+class _Probe:
+    """Asks one question until the endpoint takes it, giving up features one by one."""
+
+    def __init__(self, asker: Asker, question: Question, models: list[str]) -> None:
+        self.asker, self.question, self.models = asker, question, models
+        self.spent = Spent()
+        self.asked = 0
+        self.reply: Reply
+
+    @property
+    def penniless(self) -> bool:
+        return self.asked > 0 and self.reply.status == "over_budget"
+
+    async def ask(self, features: Features, form: Form, votes: int = 1) -> Features:
+        """The features with which the endpoint answered; ``reply`` is its answer."""
+        while True:
+            name = f"probe/{self.asked}"
+            try:
+                self.reply = await self.asker.ask(name, self.question, form, features, min(2, votes), probing=True)
+            except UnusableError as error:
+                raise UnusableError(f"{error}{self._hint()}") from None
+            self.asked += 1
+            self.spent = total(self.spent, self.reply.spent)
+            if self.reply.completion is not None or self.penniless:
+                return features
+            fewer = features.without(self.reply.text)  # some servers call it an error of their own (HTTP 500)
+            if fewer is None and not self.reply.lasting:
+                raise UnusableError(self._failure("did not answer a first, small question"))
+            if fewer is None and features != features.bare():
+                fewer = features.bare()
+            if fewer is None:
+                raise UnusableError(self._failure("refuses a first, small question"))
+            features = fewer
+
+    def kept_to_json(self) -> bool:
+        """Whether the answer is the JSON object asked for; one that was cut short or withheld is no sign of that."""
+        assert self.reply.completion is not None
+        choices = self.reply.completion.choices
+        return all(self.question.read_text(choice.text, "json") is not None for choice in choices)
+
+    def _failure(self, what: str) -> str:
+        endpoint = self.asker.endpoint
+        return f"judge: {endpoint.model!r} at {endpoint.base_url} {what} ({self.reply.text}){self._hint()}"
+
+    def _hint(self) -> str:
+        """What may be wrong, if the endpoint says which models it has."""
+        model = self.asker.endpoint.model
+        if not self.models or model in self.models:
+            return ""
+        listed = ", ".join(self.models[:5]) + (", ..." if len(self.models) > 5 else "")
+        return f"; judge.model={model!r} is not among the models it lists{did_you_mean(model, self.models)}: {listed}"

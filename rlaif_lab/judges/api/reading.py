@@ -1,0 +1,290 @@
+"""From a chat completion, as JSON off the wire, to a judge's answer. Pure functions; nothing about it is trusted."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlaif_lab.instructions.template import Message, is_refusal
+from rlaif_lab.records import Status
+
+Form = Literal["text", "json"]
+Read = Literal["logprobs", "text", "votes"]
+Vote = float | Status
+"""A value, or why there is none."""
+
+LONGEST_RAW = 20_000
+_THOUGHT = re.compile(r"^\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+_OPENING = " \t\r\n\"'`*_("  # what may stand before a label
+_LINK = _OPENING + ":="  # and between a cue and a label
+_CLOSING = " \t\r\n\"'`*_).,:"
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to ask a judge, and what its answers mean.
+
+    values: the answers it may give, by label, as numbers: for a verdict the probability that the first response wins,
+        for a score the score. parse: the number that a text states, None for no or no single one.
+    field: what the answer is called in a JSON object. cue: what it follows in a text.
+    reasoning: whether thoughts come before the answer. clamp: what a probability read after them is held to.
+    """
+
+    messages: Sequence[Message]
+    values: Mapping[str, float]
+    parse: Callable[[str], float | None]
+    field: str
+    cue: str
+    reasoning: bool = False
+    clamp: tuple[float, float] | None = None
+
+    @property
+    def one_token_tells(self) -> bool:
+        """Whether no label begins another one (as 1 does 10), so that the token a label begins with tells it."""
+        labels = [plain(label) for label in self.values]
+        return not any(a != b and b.startswith(a) for a in labels for b in labels)
+
+    def asked(self, form: Form) -> list[Message]:
+        """The messages that ask for an answer in this form."""
+        messages = [dict(message) for message in self.messages]
+        if form == "json":
+            example = {"reasoning": "...", self.field: self._example} if self.reasoning else {self.field: self._example}
+            messages[-1]["content"] += f"\n\nGive your whole answer as one JSON object: {json.dumps(example)}"
+        return messages
+
+    def schema(self) -> dict[str, Any]:
+        """``response_format`` for an answer in JSON."""
+        properties: dict[str, Any] = {"reasoning": {"type": "string"}} if self.reasoning else {}
+        properties[self.field] = {"type": "string", "enum": list(self.values)}
+        content = {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+        return {"type": "json_schema", "json_schema": {"name": self.field, "strict": True, "schema": content}}
+
+    @property
+    def _example(self) -> str:
+        return next(iter(self.values))
+
+    def read_text(self, text: str, form: Form) -> float | None:
+        """The one answer that a text gives in this form, None if it does not."""
+        if form == "text":
+            return self.parse(text)
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(content, dict) or set(content) != {self.field, *(["reasoning"] if self.reasoning else [])}:
+            return None
+        said = content[self.field]
+        return self.values.get(said) if isinstance(said, str) else None
+
+
+@dataclass(frozen=True)
+class Token:
+    """A sampled token with the most probable ones in its place: (text, log-probability in nats)."""
+
+    text: str
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a completion's choices. refused: the server says that the model declined, or that a filter held its words
+    back. tokens: None where the server gives no log-probabilities."""
+
+    text: str
+    refused: bool
+    tokens: tuple[Token, ...] | None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """choices: at least one. usage: (prompt, completion) tokens, None where the server does not say."""
+
+    choices: tuple[Choice, ...]
+    usage: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one request brought. votes: one per choice; of ``logprobs``, one. mass: probability of all labels
+    together where the answer was read."""
+
+    votes: tuple[Vote, ...]
+    read: Read
+    form: Form
+    raw: str
+    mass: float | None = None
+
+
+class GarbageError(Exception):
+    """The body is no chat completion."""
+
+
+# --- off the wire -----------------------------------------------------------------------------------------------------
+def completion_of(body: str) -> Completion:
+    """Raises GarbageError for what is no chat completion."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise GarbageError("the body is no JSON") from None
+    found = content.get("choices") if isinstance(content, dict) else None
+    if not isinstance(found, list) or not found:
+        raise GarbageError("the body has no choices")
+    return Completion(tuple(_choice(choice) for choice in found), _usage(content.get("usage")))
+
+
+def _choice(content: Any) -> Choice:
+    message = content.get("message") if isinstance(content, dict) else None
+    if not isinstance(message, dict):
+        raise GarbageError("a choice has no message")
+    text, refusal = _words(message.get("content")), message.get("refusal")
+    ended = content.get("finish_reason")
+    declined = refusal if isinstance(refusal, str) and refusal.strip() else None
+    return Choice(
+        text=printable(text or declined or ""),
+        refused=declined is not None or ended == "content_filter",
+        tokens=_tokens(content.get("logprobs")),
+    )
+
+
+def _words(content: Any) -> str:
+    """A message's content: a text, or parts of which some are texts."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    raise GarbageError("a message's content is no text")
+
+
+def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
+    """None unless every token comes with its log-probability."""
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if not isinstance(content, list) or not content:
+        return None
+    tokens = []
+    for item in content:
+        top = item.get("top_logprobs") if isinstance(item, dict) else None
+        pairs = [_pair(item), *(_pair(other) for other in (top if isinstance(top, list) else []))]
+        if pairs[0] is None:
+            return None
+        tokens.append(Token(pairs[0][0], tuple(dict(p for p in pairs if p is not None).items())))
+    return tuple(tokens)
+
+
+def _pair(item: Any) -> tuple[str, float] | None:
+    text, logp = (item.get("token"), item.get("logprob")) if isinstance(item, dict) else (None, None)
+    if not isinstance(text, str) or not isinstance(logp, (int, float)) or isinstance(logp, bool) or math.isnan(logp):
+        return None
+    return text.replace("\u0120", " ").replace("\u2581", " ").replace("\u010a", "\n"), float(logp)
+
+
+def _usage(content: Any) -> tuple[int, int] | None:
+    if not isinstance(content, dict):
+        return None
+    prompt, completion = content.get("prompt_tokens"), content.get("completion_tokens")
+    if not (type(prompt) is int and type(completion) is int and min(prompt, completion) >= 0):
+        return None
+    return prompt, completion
+
+
+def printable(text: str) -> str:
+    """A text that can be stored: no lone surrogates, no megabytes."""
+    return _SURROGATE.sub("\ufffd", text[:LONGEST_RAW])
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+def answer_of(completion: Completion, question: Question, form: Form, minimum_mass: float) -> Answer:
+    """Log-probabilities of the labels where they are given and the labels hold at least ``minimum_mass`` there; else
+    what the words say."""
+    first = completion.choices[0]
+    raw = "\n---\n".join(choice.text for choice in completion.choices)
+    if first.tokens is None:
+        return Answer(tuple(_said(choice, question, form) for choice in completion.choices), "votes", form, raw)
+    read = None if first.refused else _by_logprobs(first, question, form, minimum_mass)
+    if read is None:
+        return Answer((_said(first, question, form),), "text", form, first.text)
+    return Answer((read[0],), "logprobs", form, first.text, read[1])
+
+
+def _said(choice: Choice, question: Question, form: Form) -> Vote:
+    """What the words of a choice say."""
+    if choice.refused:
+        return "refused"
+    text = _THOUGHT.sub("", choice.text)
+    value = question.read_text(text, form)
+    if value is not None:
+        return value
+    return "refused" if is_refusal(text) else "invalid"
+
+
+def _by_logprobs(choice: Choice, question: Question, form: Form, minimum_mass: float) -> tuple[float, float] | None:
+    """(expected value over the labels, their mass), read at the token that decides; None where no token does."""
+    assert choice.tokens is not None
+    if not question.one_token_tells:
+        return None
+    after_cue = f'"{question.field}"' if form == "json" else question.cue.strip().rstrip(":").rstrip()
+    places = [_place(choice.tokens, after_cue, _LINK)] if after_cue else []
+    if question.reasoning or form == "json":
+        if question.read_text(_THOUGHT.sub("", choice.text), form) is None:
+            return None
+    else:
+        places.insert(0, _place(choice.tokens, "</think>", _OPENING, needed=False))
+    for place in places:
+        if place is None:
+            continue
+        masses = label_masses(choice.tokens[place].top, list(question.values))
+        mass = sum(masses.values())
+        if mass >= minimum_mass:
+            value = sum(question.values[label] * m for label, m in masses.items()) / mass
+            if question.reasoning and question.clamp is not None:
+                value = max(question.clamp[0], min(question.clamp[1], value))
+            return value, min(1.0, mass)
+    return None
+
+
+def _place(tokens: Sequence[Token], after: str, skipped: str, needed: bool = True) -> int | None:
+    """Index of the first token after the last occurrence of ``after`` that is more than ``skipped`` characters; if it
+    is not ``needed``, and not there, of the first of all."""
+    text = "".join(token.text for token in tokens)
+    at = text.lower().rfind(after.lower())
+    if at < 0 and needed:
+        return None
+    start = 0 if at < 0 else at + len(after)
+    begins = 0
+    for index, token in enumerate(tokens):
+        if begins >= start and token.text.strip(skipped):
+            return index
+        begins += len(token.text)
+    return None
+
+
+def label_masses(top: Sequence[tuple[str, float]], labels: Sequence[str]) -> dict[str, float]:
+    """Probability of each label: of all tokens that are it (``A``, ``" A"``, ``"A."``) or that begin it and no other
+    label. A label that is not among the tokens given gets 0."""
+    masses = dict.fromkeys(labels, 0.0)
+    for text, logp in top:
+        token = plain(text.lstrip(_LINK).rstrip(_CLOSING))
+        if not token:
+            continue
+        begun = [label for label in labels if plain(label) == token] or [
+            label for label in labels if plain(label).startswith(token)
+        ]
+        if len(begun) == 1:
+            masses[begun[0]] += math.exp(min(0.0, logp))
+    return masses
+
+
+def plain(label: str) -> str:
+    """Labels of one letter are told apart from words by their case, as in JudgeTemplate.parse; words are not."""
+    return label if len(label) == 1 else label.lower()

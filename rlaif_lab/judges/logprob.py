@@ -1,0 +1,158 @@
+"""A language model as judge, reading its own log-likelihoods or its verdict tokens. Self-judging is this judge
+with the policy's weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+
+from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights
+from rlaif_lab.models.language_model import inference
+from rlaif_lab.models.packed import Packed, pack, response_logps
+from rlaif_lab.models.organism.verdict import verdict_logit, verdict_tokens
+from rlaif_lab.records import Comparison, Prompt, Score, Verdict
+
+if TYPE_CHECKING:
+    from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.models.sources import ModelSource
+
+Reading = Literal["mean_logp", "sum_logp", "verdict"]
+
+
+class ModelJudge(Judge):
+    """Scores each response by itself and prefers the higher score, so the order shown cannot matter.
+
+    weights: ``live``, ``previous`` or ``initial`` for the policy's own, else where another model comes from.
+    reads: what the score is, in nats.
+        ``mean_logp``: mean log-probability per token, times the mean length of the two that are compared.
+        ``sum_logp``: log-probability of the whole response.
+        ``verdict``: log-odds of the verdict tokens when asked whether the response is right (pointwise).
+    prob_first_wins = sigmoid(score of the first - score of the second). Equal scores are a tie.
+    """
+
+    gives_scores = True
+    writes = True
+
+    def __init__(
+        self,
+        weights: PolicyWeights | ModelSource,
+        reads: Reading = "mean_logp",
+        batch_size: int = 128,
+        name: str = "model",
+    ) -> None:
+        if isinstance(weights, str) and weights not in get_args(PolicyWeights):
+            raise ValueError(
+                f"judge.weights must be one of {', '.join(get_args(PolicyWeights))}, or the source of another "
+                f"model (a mapping with _target_); got {weights!r}"
+            )
+        if reads not in get_args(Reading):
+            raise ValueError(f"judge.reads must be one of {', '.join(get_args(Reading))}; got {reads!r}")
+        if batch_size < 1:
+            raise ValueError(f"judge.batch_size must be at least 1; got {batch_size}")
+        self.weights, self.reads, self.batch_size, self.name = weights, reads, batch_size, name
+
+    def attach(self, context: JudgeContext) -> None:
+        self.context = context
+        if not isinstance(self.weights, str):
+            self.other = context.load(self.weights)
+        if self.reads == "verdict":
+            verdict_tokens(self.model().tokenizer)  # refuses a model that cannot give verdicts
+
+    def sources(self) -> list[ModelSource]:
+        return [] if isinstance(self.weights, str) else [self.weights]
+
+    def needs_previous_policy(self) -> bool:
+        return self.weights == "previous"
+
+    def model(self) -> LanguageModel:
+        """The judging weights as of now."""
+        if isinstance(self.weights, str):
+            return self.context.policy(self.weights)
+        device = self.context.policy("live").device
+        if self.other.device != device:
+            self.other.network.to(device)
+        return self.other
+
+    def describe(self) -> str:
+        whose = f"the policy's own {self.weights} weights" if isinstance(self.weights, str) else str(self.weights)
+        return f"{self.name}: {whose}, read by {self.reads}"
+
+    def language_model(self) -> LanguageModel:
+        return self.model()
+
+    def identity(self) -> str:
+        return f"{self.model().weights_hash()} read by {self.reads}"
+
+    def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        start = time.perf_counter()
+        found, tokens = self._score_all(responses)
+        latency = (time.perf_counter() - start) / len(responses)
+        each, rest = divmod(tokens, len(responses))
+        return [
+            Score(found[prompt, text][0], "ok", latency, each + (i < rest))
+            for i, (prompt, text) in enumerate(responses)
+        ]
+
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        start = time.perf_counter()
+        scores, tokens = self._score_all([(c.prompt, text) for c in comparisons for text in (c.first, c.second)])
+        latency = (time.perf_counter() - start) / len(comparisons)
+        each, rest = divmod(tokens, len(comparisons))  # shared out so that the sum is what was processed
+        return [
+            Verdict(
+                prob := self._prob_first_wins(scores[c.prompt, c.first], scores[c.prompt, c.second]),
+                "tie" if prob == 0.5 else "ok",
+                latency,
+                each + (i < rest),
+            )
+            for i, c in enumerate(comparisons)
+        ]
+
+    def _prob_first_wins(self, first: tuple[float, int], second: tuple[float, int]) -> float:
+        scale = (first[1] + second[1]) / 2 if self.reads == "mean_logp" else 1.0
+        difference = scale * (first[0] - second[0])
+        return 1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, difference))))
+
+    def _score_all(
+        self, responses: Sequence[tuple[Prompt, str]]
+    ) -> tuple[dict[tuple[Prompt, str], tuple[float, int]], int]:
+        """(score, length in tokens) of every response, each computed once, and the tokens processed for all of them."""
+        texts: dict[Prompt, dict[str, None]] = {}  # every response of a prompt once, in order of appearance
+        for prompt, text in responses:
+            texts.setdefault(prompt, {})[text] = None
+        model, tokens = self.model(), 0
+        scores: dict[tuple[Prompt, str], tuple[float, int]] = {}
+        groups = [(prompt, list(group)) for prompt, group in texts.items()]
+        for at in range(0, len(groups), self.batch_size):
+            tokens += self._score(model, groups[at : at + self.batch_size], scores)
+        return scores, tokens
+
+    def _score(
+        self,
+        model: LanguageModel,
+        groups: Sequence[tuple[Prompt, list[str]]],
+        scores: dict[tuple[Prompt, str], tuple[float, int]],
+    ) -> int:
+        """Fills in (score, tokens) of every response of these prompts; returns the tokens processed."""
+        texts = [text for _, group in groups for text in group]
+        encoded = iter(model.encode_responses(texts))
+        prompts = model.encode_prompts([prompt for prompt, _ in groups])
+        batch = pack(prompts, [[next(encoded) for _ in group] for _, group in groups], model.pad_id).to(model.device)
+        with inference(model.network):
+            values, lengths = self._read(model, batch)
+        for (prompt, group), row, sizes in zip(groups, values.tolist(), lengths.tolist(), strict=True):
+            scores.update({(prompt, text): (row[i], sizes[i]) for i, text in enumerate(group)})
+        asked = len(texts) if self.reads == "verdict" else 0
+        return int(batch.prompt_mask.sum() + batch.response_mask.sum()) + asked
+
+    def _read(self, model: LanguageModel, batch: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and response lengths in tokens: (B, n) each."""
+        lengths = batch.response_mask.sum(-1)
+        if self.reads == "verdict":
+            return verdict_logit(model, batch), lengths
+        logps = response_logps(model.network, batch).sum(-1)
+        return (logps / lengths.clamp(min=1) if self.reads == "mean_logp" else logps), lengths

@@ -1,0 +1,180 @@
+"""What judges that prompt a model on this machine have in common: whose weights, and its chat template."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights
+from rlaif_lab.instructions.template import Message
+from rlaif_lab.records import Prompt, Response, Score, Verdict
+
+if TYPE_CHECKING:
+    from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.models.sources import ModelSource
+    from rlaif_lab.sampling.config import SamplingConfig
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Chat turns put to a judge. id: what decides the draws when an answer is sampled. path: where it stands among
+    others that begin alike (see shared_prefix.read_next)."""
+
+    id: str
+    messages: tuple[tuple[str, str], ...]
+    path: tuple[str, ...]
+
+    @classmethod
+    def of(cls, messages: Sequence[Message], *path: str) -> Asked:
+        turns = tuple((message["role"], message["content"]) for message in messages)
+        return cls(hashlib.sha256(repr(turns).encode("utf-8", "surrogatepass")).hexdigest()[:32], turns, path)
+
+
+Said = TypeVar("Said", Verdict, Score)
+Reader = Callable[["LanguageModel", list[Asked], list[Prompt], list[list[int]]], tuple[list[Said], int]]
+"""(model, questions, as prompts, as token ids) -> what was said to each, and the tokens processed."""
+
+
+class LocalJudge(Judge):
+    """An instruct model that is asked by its chat template.
+
+    weights: ``live``, ``previous`` or ``initial`` for the policy's own, else where another model comes from.
+    """
+
+    writes = True
+
+    def __init__(self, weights: PolicyWeights | ModelSource, batch_size: int, name: str) -> None:
+        if isinstance(weights, str) and weights not in get_args(PolicyWeights):
+            raise ValueError(
+                f"judge.weights must be one of {', '.join(get_args(PolicyWeights))}, or the source of another "
+                f"model (a mapping with _target_); got {weights!r}"
+            )
+        if batch_size < 1:
+            raise ValueError(f"judge.batch_size must be at least 1; got {batch_size}")
+        self.weights, self.batch_size, self.name = weights, batch_size, name
+
+    def check_tokenizer(self, tokenizer: Any, model: str) -> None:
+        """Raises ValueError when verdicts cannot be had with this tokenizer."""
+        if not getattr(tokenizer, "chat_template", None):
+            raise ValueError(
+                f"judge {self.name!r} asks its model by a chat template, and model {model!r} has none: take an "
+                "instruct model, or judge by likelihood (judge=self, judge.reads=mean_logp)"
+            )
+
+    def check_tokenizers(self, tokenizer_of: Callable[[PolicyWeights | ModelSource], Any]) -> None:
+        """The same before any weights load, with tokenizers alone."""
+        name = "policy" if isinstance(self.weights, str) else self.weights.name
+        self.check_tokenizer(tokenizer_of(self.weights), name)
+
+    def attach(self, context: JudgeContext) -> None:
+        self.context, self.seed = context, context.seed
+        self._frozen_hash: str | None = None
+        self._takes_system: bool | None = None
+        if isinstance(self.weights, str):
+            model = context.policy("live")
+        else:
+            model = self.other = context.load(self.weights)
+        self.tokenizer = model.tokenizer
+        self.check_tokenizer(model.tokenizer, model.name)
+
+    def sources(self) -> list[ModelSource]:
+        return [] if isinstance(self.weights, str) else [self.weights]
+
+    def needs_previous_policy(self) -> bool:
+        return self.weights == "previous"
+
+    def language_model(self) -> LanguageModel:
+        """The judging weights as of now."""
+        if isinstance(self.weights, str):
+            return self.context.policy(self.weights)
+        self.other.network.to(self.context.policy("live").device)
+        return self.other
+
+    def weights_hash(self) -> str:
+        """Of the weights as of now; those that never change are hashed once."""
+        if self.weights in ("live", "previous"):
+            return self.language_model().weights_hash()
+        if self._frozen_hash is None:
+            self._frozen_hash = self.language_model().weights_hash()
+        return self._frozen_hash
+
+    def asking_identity(self) -> list[str]:
+        """Weights, and how the model is asked."""
+        model = self.language_model()
+        chat = hashlib.sha256(repr((model.tokenizer.chat_template, dict(model.chat_options))).encode()).hexdigest()
+        return [type(self).__name__, self.weights_hash(), chat[:16]]
+
+    def whose(self) -> str:
+        return f"the policy's own {self.weights} weights" if isinstance(self.weights, str) else str(self.weights)
+
+    # --- asking -------------------------------------------------------------------------------------------------
+    def ask(self, questions: Sequence[Asked], kind: type[Said], spare: int, read: Reader[Said]) -> list[Said]:
+        """One verdict or score per question; equal questions are asked once, and those that leave fewer than ``spare``
+        tokens to answer in are not asked at all. Time and tokens are shared out evenly."""
+        start = time.perf_counter()
+        distinct = list({question.id: question for question in questions}.values())
+        model = self.asked_model()
+        prompts = self.prompts(model, distinct)
+        encoded = model.encode_prompts(prompts)
+        found: dict[str, Said] = {
+            question.id: kind(None, "invalid", raw=f"(not asked: the judge prompt of {len(ids)} tokens is too long)")
+            for question, ids in zip(distinct, encoded, strict=True)
+        }
+        fitting = _fitting(model, encoded, spare)
+        tokens = 0
+        if fitting:
+            said, tokens = read(
+                model, [distinct[i] for i in fitting], [prompts[i] for i in fitting], [encoded[i] for i in fitting]
+            )
+            found.update({distinct[i].id: one for i, one in zip(fitting, said, strict=True)})
+        latency = (time.perf_counter() - start) / max(1, len(questions))
+        each, rest = divmod(tokens, max(1, len(questions)))
+        return [replace(found[q.id], latency_s=latency, tokens=each + (i < rest)) for i, q in enumerate(questions)]
+
+    def asked_model(self) -> LanguageModel:
+        """The model as it is asked: by its chat template, told nothing but what the judge's template says."""
+        return replace(self.language_model(), chat=True, system=None)
+
+    def prompts(self, model: LanguageModel, asked: Sequence[Asked]) -> list[Prompt]:
+        """The judge prompts as conversations. For a chat template without a system role, what the system turn says goes
+        in front of the user's."""
+        if self._takes_system is None:
+            self._takes_system = _takes_system(model)
+        merged = [a.messages if self._takes_system else _merged(a.messages) for a in asked]
+        return [Prompt(a.id, turns[-1][1], turns) for a, turns in zip(asked, merged, strict=True)]
+
+    def answers(
+        self, model: LanguageModel, prompts: Sequence[Prompt], config: SamplingConfig, tokens: int
+    ) -> list[tuple[Response, ...]]:
+        """``config.k`` sampled answers to each judge prompt, decided by the run's seed and the prompt."""
+        from rlaif_lab.sampling.exact import sample
+
+        return [g.responses for g in sample(model, prompts, config, tokens, self.seed, "judge")]
+
+
+def conversation_key(prompt: Prompt) -> str:
+    """Equal for prompts that a judge is shown alike."""
+    return repr((prompt.text, prompt.turns))
+
+
+def _fitting(model: LanguageModel, encoded: Sequence[Sequence[int]], spare: int) -> list[int]:
+    """Which of these prompts leave ``spare`` tokens of what the model can see at once."""
+    room = getattr(model.network.config.get_text_config(), "max_position_embeddings", None)
+    return [i for i, ids in enumerate(encoded) if room is None or len(ids) + spare <= room]
+
+
+def _takes_system(model: LanguageModel) -> bool:
+    try:
+        model.encode_prompts([Prompt("", "?", (("system", "?"), ("user", "?")))])
+    except ValueError:
+        return False
+    return True
+
+
+def _merged(turns: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    if len(turns) > 1 and turns[0][0] == "system":
+        return (("user", f"{turns[0][1]}\n\n{turns[1][1]}"), *turns[2:])
+    return turns

@@ -1,0 +1,279 @@
+"""A judge helped by people: a stated share of comparisons goes to them, to train on, to measure with, or both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights, both_orders
+from rlaif_lab.judges.wrappers.simple import SingleOrderJudge, Wrapper
+from rlaif_lab.statistics.ppi import rectified_mean, with_known_ties
+from rlaif_lab.feedback.pairing import decisions
+from rlaif_lab.records import Comparison, Prompt, Score, Verdict
+from rlaif_lab.seeding import seed_for
+
+if TYPE_CHECKING:
+    from rlaif_lab.models.sources import ModelSource
+
+Routing = Literal["random", "uncertainty", "disagreement"]
+Use = Literal["train", "evaluate", "both"]
+Pair = tuple[Prompt, str, str]
+"""A comparison whatever its order: the two texts sorted."""
+
+
+class HumanBudget(Wrapper):
+    """Asks ``of`` about every comparison, and ``human`` about a share of them, whose verdict then counts.
+
+    of: the AI judge. human: who stands for people, asked one order of each comparison, so that a label is paid once.
+    share: of the comparisons of each call, so of each chunk of a round; exact but for rounding, which is right on
+        average. Both orders of a comparison go to the same side.
+    routing: which comparisons people get.
+        ``random``: drawn by the pair's identity. Half of AI and half of people is ``share: 0.5`` of this.
+        ``uncertainty``: those whose probability under ``of``, both orders averaged, is nearest to 0.5.
+        ``disagreement``: those on which ``of`` and the judge ``second`` are furthest apart. The second judge is asked
+            about everything then, and its tokens count. What an AI judge could not decide goes to people first.
+    use: what the people's labels are for.
+        ``train``: they replace the AI's verdicts on the policy's own samples. What is measured is measured by the AI.
+        ``evaluate``: training is the AI's alone, and people label a *random* share of the evaluation's comparisons with
+            round 0, whatever the routing: only then does prediction-powered inference (metrics/ppi.py) make of both an
+            unbiased win rate. Labels drawn by uncertainty say nothing of the others, and those that are trained on are
+            never measured with.
+        ``both``: a share of each.
+
+    Confident errors that both AI judges share are what no routing but the random one can find.
+
+    Details of a verdict: ``by`` (``human`` or ``ai``); of a person's also ``ai_confidence`` (the AI's probability for
+    the one it prefers, None where it failed), ``overruled`` (whether the person preferred the other one, None where one
+    of them had no preference) and what the annotator adds. It must be the outermost judge: within a wrapper the
+    evaluation cannot tell the people from the AI. Verdicts depend on what else is asked at the same time, so they
+    cannot be cached; put the cache inside (``of: cached``).
+    """
+
+    def __init__(
+        self,
+        of: Judge,
+        human: Judge,
+        second: Judge | None = None,
+        share: float = 0.1,
+        routing: Routing = "random",
+        use: Use = "train",
+        name: str = "human_budget",
+    ) -> None:
+        super().__init__(of, name)
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"judge.share must lie in [0, 1]; got {share}")
+        if routing not in get_args(Routing):
+            raise ValueError(f"judge.routing must be one of {', '.join(get_args(Routing))}; got {routing!r}")
+        if use not in get_args(Use):
+            raise ValueError(f"judge.use must be one of {', '.join(get_args(Use))}; got {use!r}")
+        if routing == "disagreement" and second is None:
+            raise ValueError("judge.routing=disagreement needs a second judge: judge@judge.second=equal, for example")
+        self.human = SingleOrderJudge(human)
+        self.second = second if routing == "disagreement" else None
+        self.share, self.routing, self.use = float(share), routing, use
+        self.sees_gold = any(judge.sees_gold for judge in self._judges().values())
+        self.spare_prompts = max(judge.spare_prompts for judge in self._judges().values())
+        self.gives_scores = False  # people compare
+
+    def _judges(self) -> dict[str, Judge]:
+        judges: dict[str, Judge] = {"of": self.of, "human": self.human}
+        return judges | ({"second": self.second} if self.second is not None else {})
+
+    # --- a judge like others --------------------------------------------------------------------------------------
+    def attach(self, context: JudgeContext) -> None:
+        self.seed = context.seed
+        for role, judge in self._judges().items():
+            where = context.directory and (context.directory if role == "of" else context.directory / role)
+            gold = context.gold if judge.sees_gold else None
+            judge.attach(replace(context, gold=gold, directory=where))
+
+    def check_tokenizers(self, tokenizer_of: Callable[[PolicyWeights | ModelSource], Any]) -> None:
+        for judge in self._judges().values():
+            check = getattr(judge, "check_tokenizers", None)
+            if check is not None:
+                check(tokenizer_of)
+
+    def sources(self) -> list[ModelSource]:
+        return [source for judge in self._judges().values() for source in judge.sources()]
+
+    def needs_previous_policy(self) -> bool:
+        return any(judge.needs_previous_policy() for judge in self._judges().values())
+
+    def parameters(self) -> int | None:
+        return None if self.second is not None else self.of.parameters()
+
+    def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        return Judge.scores(self, responses)
+
+    def settings(self) -> str:
+        return f"{self.share:.3g} of comparisons to people, by {self.routing}, to {self.use}"
+
+    def identity(self) -> str:
+        raise ValueError(
+            f"judge {self.name!r} has no stable identity: which comparisons people get depends on the others; put the "
+            "cache inside (judge@judge.of=cached)"
+        )
+
+    def describe(self) -> str:
+        second = f"; second judge: {self.second.describe()}" if self.second is not None else ""
+        people = self.human.of.describe()
+        return f"{self.name} ({self.settings()}; people: {people}; AI: {self.of.describe()}{second})"
+
+    # --- training -------------------------------------------------------------------------------------------------
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        by_ai = self.of.verdicts(comparisons)
+        if self.use == "evaluate":
+            return [_by_ai(verdict) for verdict in by_ai]
+        ai = _averaged(comparisons, by_ai)
+        if self.second is not None:
+            others = self.second.verdicts(comparisons)
+            other = _averaged(comparisons, others)
+            by_ai = [_added(verdict, extra) for verdict, extra in zip(by_ai, others, strict=True)]
+        else:
+            other = {}
+        chosen = set(self._chosen(list(ai), lambda pair: self._priority(pair, ai, other)))
+        asked = [i for i, c in enumerate(comparisons) if _pair(c) in chosen]
+        said = self.human.verdicts([comparisons[i] for i in asked]) if asked else []
+        verdicts = [_by_ai(verdict) for verdict in by_ai]
+        for i, verdict in zip(asked, said, strict=True):
+            c = comparisons[i]
+            probability = ai[_pair(c)]
+            if probability is not None and _turned(c):
+                probability = 1.0 - probability
+            verdicts[i] = _by_human(verdict, by_ai[i], probability)
+        return verdicts
+
+    def _priority(
+        self, pair: Pair, ai: Mapping[Pair, float | None], other: Mapping[Pair, float | None]
+    ) -> tuple[float, int]:
+        """Lowest first."""
+        rank = self._rank("training", pair)
+        if self.routing == "random":
+            return 0.0, rank
+        mine = ai[pair]
+        if mine is None:
+            return -math.inf, rank
+        if self.routing == "uncertainty":
+            return abs(mine - 0.5), rank
+        theirs = other[pair]
+        return (-math.inf if theirs is None else -abs(mine - theirs)), rank
+
+    def _rank(self, purpose: str, pair: Pair) -> int:
+        prompt, low, high = pair
+        return seed_for(self.seed, "human budget", purpose, prompt.id, low, high)
+
+    def _chosen(self, pairs: Sequence[Pair], priority: Callable[[Pair], Any]) -> list[Pair]:
+        """The share of these that people get. The part of one that is left over is one with its probability."""
+        if not pairs:
+            return []
+        coin = self._rank("rounding", pairs[0]) / 2**63
+        count = math.floor(round(self.share * len(pairs), 9) + coin)
+        return sorted(pairs, key=priority)[:count]
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+    def evaluator(self) -> Judge:
+        return self.of
+
+    def own_metrics(
+        self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
+    ) -> dict[str, float]:
+        """People's win rate on their random share, the AI's rectified by it, and what that cost.
+
+        ``human/win_rate_vs_round_0`` and ``ppi/win_rate_vs_round_0``, each with ``_stderr``, the second with a 95 %
+        interval (``_low``, ``_high``); ``ppi/weight`` (lambda: how much the AI's verdicts are relied on),
+        ``ppi/effective_labels`` (how many labels would be as precise without the AI); ``judge/bias_vs_human``, the AI's
+        win rate minus people's where both judged; ``cost/evaluation_human_labels``, ``_human_minutes``, ``_usd``.
+        """
+        if self.use == "train":
+            return {}
+        pairs = {_pair(c): i for i, c in enumerate(comparisons)}
+        chosen = [pairs[pair] for pair in self._chosen(list(pairs), lambda pair: self._rank("evaluation", pair))]
+        said = both_orders(self.human, [comparisons[i] for i in chosen])
+        labels = _decided(said)
+        judged = np.nan_to_num(_decided(verdicts), nan=0.5)
+        known = [i for i, label in zip(chosen, labels, strict=True) if not math.isnan(label)]
+        labels = labels[~np.isnan(labels)]
+        rest = np.setdiff1d(np.arange(len(comparisons)), known)
+        alone = with_known_ties(rectified_mean(labels, judged[known], judged[rest], weight=0.0), len(judged), identical)
+        both = with_known_ties(rectified_mean(labels, judged[known], judged[rest]), len(judged), identical)
+        asked = [verdict for orders in said for verdict in orders]
+        seconds = [float((first.details or {}).get("human_seconds", 0.0)) for first, _ in said]
+        return {
+            "human/win_rate_vs_round_0": alone.estimate,
+            "human/win_rate_vs_round_0_stderr": alone.stderr,
+            "ppi/win_rate_vs_round_0": both.estimate,
+            "ppi/win_rate_vs_round_0_stderr": both.stderr,
+            "ppi/win_rate_vs_round_0_low": both.low,
+            "ppi/win_rate_vs_round_0_high": both.high,
+            "ppi/weight": both.weight,
+            "ppi/effective_labels": both.effective_labels,
+            "judge/bias_vs_human": float(np.mean(judged[known] - labels)) if known else math.nan,
+            "cost/evaluation_human_labels": float(len(chosen)),
+            "cost/evaluation_human_minutes": sum(seconds) / 60.0,
+            "cost/evaluation_usd": sum(verdict.cost_usd for verdict in asked),
+        }
+
+
+# --- pairs and probabilities ----------------------------------------------------------------------------------------
+def _turned(comparison: Comparison) -> bool:
+    """Whether its first text is not the first of its pair."""
+    return comparison.first > comparison.second
+
+
+def _pair(comparison: Comparison) -> Pair:
+    low, high = sorted((comparison.first, comparison.second))
+    return comparison.prompt, low, high
+
+
+def _averaged(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> dict[Pair, float | None]:
+    """Probability that each pair's lower text wins, over the orders that were asked; None if one of them failed."""
+    found: dict[Pair, list[float | None]] = {}
+    for c, verdict in zip(comparisons, verdicts, strict=True):
+        p = verdict.prob_first_wins
+        found.setdefault(_pair(c), []).append(1.0 - p if p is not None and _turned(c) else p)
+    return {
+        pair: None if None in values else sum(v for v in values if v is not None) / len(values)
+        for pair, values in found.items()
+    }
+
+
+def _decided(orders: Sequence[tuple[Verdict, Verdict]]) -> np.ndarray:
+    """1, 0.5 or 0 for the first, by the mean of both orders; nan where one failed: (N,)."""
+    values = [
+        math.nan
+        if first.prob_first_wins is None or second.prob_first_wins is None
+        else (first.prob_first_wins + 1.0 - second.prob_first_wins) / 2
+        for first, second in orders
+    ]
+    return decisions(np.array(values, dtype=float))
+
+
+def _by_ai(verdict: Verdict) -> Verdict:
+    return replace(verdict, details={"by": "ai"} | ({"of": verdict.details} if verdict.details else {}))
+
+
+def _by_human(verdict: Verdict, by_ai: Verdict, ai: float | None) -> Verdict:
+    """ai: the AI's probability that the first wins, both orders averaged."""
+    said = verdict.prob_first_wins
+    decided = said not in (None, 0.5) and ai not in (None, 0.5)
+    details = {
+        "by": "human",
+        "ai_confidence": None if ai is None else max(ai, 1.0 - ai),
+        "overruled": (said > 0.5) != (ai > 0.5) if decided and said is not None and ai is not None else None,
+        **(verdict.details or {}),
+    }
+    return replace(_added(verdict, by_ai), details=details)
+
+
+def _added(verdict: Verdict, extra: Verdict) -> Verdict:
+    """The verdict at the cost of both."""
+    return replace(
+        verdict,
+        latency_s=verdict.latency_s + extra.latency_s,
+        tokens=verdict.tokens + extra.tokens,
+        cost_usd=verdict.cost_usd + extra.cost_usd,
+    )

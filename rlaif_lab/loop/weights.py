@@ -1,0 +1,73 @@
+"""Whose weights: the policy's as of now, as of an earlier round, and those it started from."""
+
+from __future__ import annotations
+
+import functools
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.models.lora import frozen_copy
+from rlaif_lab.store.run_folder import RoundStore, write_atomically
+
+
+@dataclass
+class PolicyHistory:
+    """policy: the weights being trained. base: a frozen model of what they were at first (with LoRA: the same weights
+    with the adapter off).
+
+    reach: how many rounds back anybody will ask for; only so many are kept on disk, 0: none.
+    """
+
+    policy: LanguageModel
+    base: LanguageModel
+    store: RoundStore
+    reach: int = 0
+
+    def __post_init__(self) -> None:
+        self.first = {name: p.detach().clone() for name, p in trainable(self.policy).items()} if self.adapted else None
+
+    @property
+    def adapted(self) -> bool:
+        """Only an adapter is trained; its first weights are not the base's then, and few enough to be kept."""
+        return not all(p.requires_grad for p in self.policy.network.parameters())
+
+    def snapshot(self, index: int) -> Path:
+        return self.store.round_directory(index) / "policy.pt"
+
+    def keep(self, index: int) -> None:
+        """Writes the weights of the start of round ``index``, if a later round will want them."""
+        if not self.reach:
+            return
+        if not self.snapshot(index).exists():
+            buffer = io.BytesIO()
+            torch.save(trainable(self.policy), buffer)
+            write_atomically(self.snapshot(index), buffer.getvalue())
+        for old in range(index - 1 - self.reach):  # the round before may have to be run again: what it reaches stays
+            self.snapshot(old).unlink(missing_ok=True)
+
+    def as_of(self, index: int) -> LanguageModel:
+        """The policy at the start of round ``index``; nothing came before round 0."""
+        return self.base if index <= 0 else _load_snapshot(self.snapshot(index), self.policy)
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """The policy's weights are those it started from again."""
+        first = self.first or dict(self.base.network.named_parameters())
+        for name, parameter in trainable(self.policy).items():
+            parameter.copy_(first[name])
+
+
+def trainable(model: LanguageModel) -> dict[str, Tensor]:
+    return {name: p for name, p in model.network.named_parameters() if p.requires_grad}
+
+
+@functools.lru_cache(maxsize=1)
+def _load_snapshot(path: Path, policy: LanguageModel) -> LanguageModel:
+    network = frozen_copy(policy.network).eval()
+    network.load_state_dict(torch.load(path, map_location=policy.device, weights_only=True), strict=False)
+    return replace(policy, network=network, name=path.parent.name)

@@ -1,0 +1,99 @@
+"""What a round was like, from its own samples: the judge, the gap, the pairs, the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlaif_lab.audit.in_loop import on_policy_metrics
+from rlaif_lab.loop.evaluation import gold_qualities
+from rlaif_lab.learners.base import Example, Feedback
+from rlaif_lab.metrics.bias import amplification
+from rlaif_lab.metrics.gap import Gap, best_of_k_gap, pairwise_gap
+from rlaif_lab.metrics.human import human_metrics
+from rlaif_lab.metrics.judge import judge_metrics
+from rlaif_lab.metrics.text import text_metrics
+from rlaif_lab.feedback.pairing import Floats
+from rlaif_lab.records import Judgement
+from rlaif_lab.tasks.base import Task
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one pass through the stages gave: a whole round, or with ``sync_every`` a part of one."""
+
+    feedback: Feedback
+    judgements: Sequence[Judgement]
+    examples: Sequence[Example]
+
+
+def round_metrics(task: Task, segments: Sequence[Segment]) -> Metrics:
+    """On-policy metrics of a round. Those that need gold are nan for a task without."""
+    generations = [g for s in segments for g in s.feedback.generations]
+    judgements = [j for s in segments for j in s.judgements]
+    prob_beats = np.concatenate([s.feedback.prob_beats for s in segments])
+    examples = [e for s in segments for e in s.examples]
+    k = prob_beats.shape[1]
+    index = segments[0].feedback.round_index
+    qualities = gold_qualities(task, generations)
+    metrics = {
+        **gap_metrics(qualities, prob_beats),
+        **judge_metrics(judgements),
+        **on_policy_metrics(judgements, generations, qualities),
+        "pairs/judged": len(judgements),
+        "pairs/duplicate_rate": 1.0 - len(judgements) / (len(generations) * k * (k - 1) / 2) if k > 1 else 0.0,
+        "pairs/count": sum(len(s.feedback.pairs) for s in segments),
+        "pairs/examples": sum(e.round_index == index for e in examples),
+        "pairs/replayed": sum(e.round_index != index for e in examples),
+        **text_metrics(generations),
+        "tokens/sampling": sum(len(r.token_ids) for g in generations for r in g.responses),
+        "tokens/judging": sum(j.tokens for j in judgements),
+        "cost/judging_usd": sum(j.cost_usd for j in judgements),
+        **human_metrics(judgements),
+    }
+    scores = [s.feedback.scores for s in segments if s.feedback.scores is not None]
+    if scores:
+        metrics |= reward_metrics(np.concatenate(scores), qualities)
+    return metrics
+
+
+def gap_metrics(qualities: Floats, prob_beats: Floats) -> Metrics:
+    """nan throughout without gold."""
+    unknown = Gap(*[float("nan")] * 5)
+    graded = not np.isnan(qualities).any()
+    gap = pairwise_gap(qualities, prob_beats) if graded else unknown
+    absolute, relative = best_of_k_gap(qualities, prob_beats) if graded else (float("nan"), float("nan"))
+    return {
+        "judge/accuracy": gap.accuracy,
+        "gap/best_of_2": gap.gap,
+        "gap/diversity_D": gap.diversity,
+        "gap/informativeness_I": gap.informativeness,
+        f"gap/best_of_{qualities.shape[1]}": absolute,
+        "gap/relative": relative,
+        "pairs/discordant_rate": gap.discordant_rate,
+    }
+
+
+def reward_metrics(scores: Floats, qualities: Floats) -> Metrics:
+    """Of the number that a learner takes as reward: its spread, its failures, and how often it orders two samples as
+    gold does. scores, qualities: (N, k)."""
+    above = scores[:, :, None] - scores[:, None, :]
+    known = scores[np.isfinite(scores)]
+    return {
+        "reward/mean": float(known.mean()) if known.size else float("nan"),
+        "reward/std": float(known.std()) if known.size else float("nan"),
+        "reward/missing_rate": float(1 - known.size / scores.size),
+        "reward/accuracy": gap_metrics(qualities, 0.5 + 0.5 * np.sign(above))["judge/accuracy"],
+    }
+
+
+def length_amplification(row: Metrics) -> float:
+    """How far the policy's lengths have drifted per unit of the judge's bias for length: as measured on the frozen
+    bank, else on the round's own pairs; nan where neither tells."""
+    biases = (row.get(f"audit/b_length_{where}", float("nan")) for where in ("frozen", "on_policy"))
+    bias = next((b for b in biases if b == b), float("nan"))
+    return amplification(row.get("text/length_drift", float("nan")), bias)

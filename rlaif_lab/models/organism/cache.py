@@ -1,0 +1,81 @@
+"""The organism cache: built once per machine, whoever asks first; several processes may ask at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rlaif_lab.store.locks import try_lock
+from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.models.organism.recipe import Recipe
+from rlaif_lab.tasks.base import ProceduralTask
+
+
+def cache_root() -> Path:
+    """``$RLAIF_LAB_CACHE``, else ``~/.cache/rlaif_lab``."""
+    return Path(os.environ.get("RLAIF_LAB_CACHE") or Path.home() / ".cache" / "rlaif_lab")
+
+
+def organism_folder(task: ProceduralTask, recipe: Recipe) -> Path:
+    return cache_root() / "organisms" / f"{task.name}-{recipe.fingerprint(task)}"
+
+
+def organism(task: ProceduralTask, recipe: Recipe, name: str) -> LanguageModel:
+    """The organism of this recipe, from the cache or built now."""
+    build_missing(task, [recipe])
+    return load_folder(organism_folder(task, recipe), name)
+
+
+def build_missing(task: ProceduralTask, recipes: Sequence[Recipe]) -> None:
+    """Builds the recipes that are not cached yet. Where another process already builds one, takes the next and
+    waits only when nothing is left to build: two jobs that need the same two organisms build one each."""
+    waiting = list(recipes)
+    while waiting:
+        for recipe in list(waiting):
+            folder = organism_folder(task, recipe)
+            if folder.exists():
+                waiting.remove(recipe)
+                continue
+            with try_lock(folder.with_name(f"{folder.name}.lock")) as mine:
+                if mine and not folder.exists():
+                    _build(task, recipe, folder)
+        if any(not organism_folder(task, recipe).exists() for recipe in waiting):
+            time.sleep(0.2)
+
+
+def _build(task: ProceduralTask, recipe: Recipe, folder: Path) -> None:
+    """Pretrains into a temporary folder and renames it: a folder in the cache is always whole."""
+    from rlaif_lab.models.organism.build import pretrain
+
+    skill = recipe.skill
+    network, tokenizer = pretrain(
+        task, recipe, f"pretraining {task.name} (slip {skill.slip:g}, misconception {skill.misconception:g})"
+    )
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        LanguageModel(network, tokenizer, folder.name).save(partial)
+        (partial / "recipe.json").write_text(json.dumps({"task": task.name, **asdict(recipe)}, indent=2))
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def load_folder(folder: Path, name: str) -> LanguageModel:
+    """A saved causal LM with its tokenizer, in float32 and eval mode. ValueError when it cannot be read."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype="float32")
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    except Exception as error:  # transformers raises many kinds; all mean the same to the user
+        raise ValueError(f"cannot load model {name!r} from folder {str(folder)!r}: {error}") from error
+    return LanguageModel(network.eval(), tokenizer, name)

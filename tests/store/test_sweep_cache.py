@@ -1,0 +1,181 @@
+"""What the arms of one seed have in common is computed once, and is the same as if each computed its own."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif_lab import rounds as rounds_module
+from rlaif_lab.training.batches import Batching
+from rlaif_lab.loop.evaluation import Evaluation
+from rlaif_lab.loop.gate import Gate
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.judges.oracle import OracleJudge, RandomJudge
+from rlaif_lab.learners.dpo import DPO
+from rlaif_lab.learners.rloo import RLOO
+from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.feedback.pairing import Pairing
+from rlaif_lab.loop.round import Rounds
+from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.store.sweep_cache import SharedFiles
+from rlaif_lab.store.run_folder import COVERAGE, EVALUATED, GENERATIONS, RoundStore
+from rlaif_lab.tasks.arithmetic import Addition
+
+STAGES = (GENERATIONS, EVALUATED, COVERAGE)
+
+
+@pytest.fixture
+def sampled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the policy has been sampled for, as it happens: the draws' identities."""
+    calls: list[tuple[Any, ...]] = []
+    original = rounds_module.sample
+
+    def counted(model: LanguageModel, prompts: Any, config: SamplingConfig, limit: int, *identity: Any) -> Any:
+        calls.append(identity)
+        return original(model, prompts, config, limit, *identity)
+
+    monkeypatch.setattr(rounds_module, "sample", counted)
+    return calls
+
+
+def made(
+    organism: LanguageModel, task: Addition, folder: Path, judge: Judge, shared: SharedFiles | None, **changes: Any
+) -> Rounds:
+    network = copy.deepcopy(organism.network).requires_grad_(True).train()
+    fields: dict[str, Any] = {
+        "policy": LanguageModel(network, organism.tokenizer, "policy"),
+        "base": organism,
+        "judge": judge,
+        "learner": RLOO(),
+        "task": task,
+        "sampling": SamplingConfig(k=3),
+        "pairing": Pairing(),
+        "evaluation": Evaluation(prompts=8, samples=2, final_samples=4),
+        "store": RoundStore(folder),
+        "seed": 0,
+        "prompts_per_round": 16,
+        "batching": Batching(batch_size=5),
+        "gate": Gate(force=True),
+        "shared": shared,
+    }
+    rounds = Rounds(**(fields | changes))
+    rounds.attach_judges(lambda source: organism)
+    return rounds
+
+
+def opened(*run: Any, **changes: Any) -> tuple[dict[str, Any], Path]:
+    """Round 0 of a run: its metrics but for times, and where it is."""
+    rounds = made(*run, **changes)
+    metrics = rounds.run(0).metrics()
+    values = {name: value for name, value in metrics.items() if not name.startswith("time/")}
+    return values, rounds.store.round_directory(0)
+
+
+def test_a_second_arm_takes_what_the_first_sampled_and_comes_to_the_same(
+    organism: LanguageModel, task: Addition, tmp_path: Path, sampled: list[tuple[Any, ...]]
+) -> None:
+    alone, apart = opened(organism, task, tmp_path / "alone", OracleJudge(), None, learner=DPO())
+    shared = SharedFiles(tmp_path / ".shared", "what decides")
+    _, first = opened(organism, task, tmp_path / "first", RandomJudge(), shared)
+    sampled.clear()
+    metrics, second = opened(organism, task, tmp_path / "second", OracleJudge(), shared, learner=DPO())
+    assert sampled == []
+    assert metrics == pytest.approx(alone, rel=0, abs=0, nan_ok=True)
+    for stage in STAGES:
+        files = [folder / f"{stage.name}.parquet" for folder in (first, second)]
+        assert files[0].samefile(files[1])
+        own = RoundStore(apart.parent).stored(0, stage)
+        assert own and own == RoundStore(second.parent).stored(0, stage)
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({}, {"rounds": 0, "evaluation": 0}),
+        ({"sampling": SamplingConfig(k=3, temperature=0.9)}, {"rounds": 1, "evaluation": 0}),
+        ({"prompts_per_round": 15}, {"rounds": 1, "evaluation": 0}),
+        ({"sync_every": 2}, {"rounds": 1, "evaluation": 0}),
+        ({"evaluation": Evaluation(prompts=8, samples=3, final_samples=4)}, {"rounds": 0, "evaluation": 1}),
+        ({"shared": "another identity"}, {"rounds": 1, "evaluation": 1}),
+    ],
+    ids=("same", "temperature", "prompts", "segments", "evaluation", "identity"),
+)
+def test_only_what_is_the_same_is_shared(
+    organism: LanguageModel,
+    task: Addition,
+    tmp_path: Path,
+    sampled: list[tuple[Any, ...]],
+    changes: dict[str, Any],
+    again: dict[str, int],
+) -> None:
+    shared = SharedFiles(tmp_path / ".shared", "what decides")
+    opened(organism, task, tmp_path / "first", RandomJudge(), shared)
+    sampled.clear()
+    if "shared" in changes:
+        changes = {"shared": SharedFiles(shared.folder, changes["shared"])}
+    opened(organism, task, tmp_path / "second", RandomJudge(), **({"shared": shared} | changes))
+    for what, count in again.items():
+        assert sum(1 for _, stage, _ in sampled if stage == what) == count
+
+
+def test_a_later_round_is_each_arms_own(organism: LanguageModel, task: Addition, tmp_path: Path) -> None:
+    shared = SharedFiles(tmp_path / ".shared", "what decides")
+    rounds = made(organism, task, tmp_path / "run", RandomJudge(), shared)
+    rounds.run(0)
+    held = set(shared.folder.iterdir())
+    assert len([file for file in held if file.suffix == ".parquet"]) == len(STAGES)
+    rounds.run(1)
+    assert set(shared.folder.iterdir()) == held
+
+
+def test_a_corrupt_file_is_computed_again_once_it_is_deleted(
+    organism: LanguageModel, task: Addition, tmp_path: Path
+) -> None:
+    shared = SharedFiles(tmp_path / ".shared", "what decides")
+    first, folder = opened(organism, task, tmp_path / "run", RandomJudge(), shared)
+    file = folder / "generations.parquet"
+    file.write_bytes(file.read_bytes()[:100])  # and so the shared one, which is the same file
+    with pytest.raises(ValueError, match=r"generations\.parquet' is corrupt"):
+        opened(organism, task, tmp_path / "run", RandomJudge(), shared)
+    file.unlink()
+    again, _ = opened(organism, task, tmp_path / "run", RandomJudge(), shared)
+    assert again == pytest.approx(first, rel=0, abs=0, nan_ok=True)
+
+
+def _compute(shared: SharedFiles, file: Path, log: Path, dies: bool) -> None:
+    with shared.once(file, "the same"):
+        if not file.exists():
+            with log.open("a") as lines:
+                lines.write("computed\n")
+            time.sleep(0.3)
+            if dies:
+                multiprocessing.current_process().kill()
+                time.sleep(60)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("result")
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_of_several_processes_one_computes_and_another_takes_over_if_it_dies(tmp_path: Path, dies: bool) -> None:
+    shared, log = SharedFiles(tmp_path / ".shared", ""), tmp_path / "log"
+    context = multiprocessing.get_context("fork")
+    jobs = [
+        context.Process(target=_compute, args=(shared, tmp_path / str(i) / "file.parquet", log, dies and i == 0))
+        for i in range(4)
+    ]
+    jobs[0].start()
+    while not log.exists():
+        time.sleep(0.01)
+    for job in jobs[1:]:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert log.read_text().count("computed") == 1 + dies
+    files = [tmp_path / str(i) / "file.parquet" for i in range(int(dies), 4)]
+    assert {file.read_text() for file in files} == {"result"}
+    assert len({file.stat().st_ino for file in files}) == 1
