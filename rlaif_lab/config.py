@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,49 @@ def job_folder(overrides: str, longest: int = 200) -> str:
 
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)  # for hydra.sweep.subdir
 
+MOVED = {
+    "rlaif_lab.judges.api.ApiJudge": "rlaif_lab.judges.api.judge.ApiJudge",
+    "rlaif_lab.judges.cached.CachedJudge": "rlaif_lab.judges.wrappers.cached.CachedJudge",
+    "rlaif_lab.judges.constitution.ConstitutionJudge": "rlaif_lab.judges.prompted.constitution.ConstitutionJudge",
+    "rlaif_lab.judges.human_budget.HumanBudget": "rlaif_lab.judges.wrappers.human_budget.HumanBudget",
+    "rlaif_lab.judges.length_control.LengthControl": "rlaif_lab.judges.wrappers.length_control.LengthControl",
+    "rlaif_lab.judges.model.ModelJudge": "rlaif_lab.judges.logprob.ModelJudge",
+    "rlaif_lab.judges.panel.Panel": "rlaif_lab.judges.wrappers.panel.Panel",
+    "rlaif_lab.judges.pointwise.PointwiseJudge": "rlaif_lab.judges.prompted.pointwise.PointwiseJudge",
+    "rlaif_lab.judges.prompted.PromptedJudge": "rlaif_lab.judges.prompted.pairwise.PromptedJudge",
+    "rlaif_lab.judges.wrappers.BiasedJudge": "rlaif_lab.judges.wrappers.noise.BiasedJudge",
+    "rlaif_lab.judges.wrappers.NoisyJudge": "rlaif_lab.judges.wrappers.noise.NoisyJudge",
+    "rlaif_lab.judges.wrappers.ShorterOnTie": "rlaif_lab.judges.wrappers.order.ShorterOnTie",
+    "rlaif_lab.judges.wrappers.SingleOrderJudge": "rlaif_lab.judges.wrappers.order.SingleOrderJudge",
+    "rlaif_lab.pairing.Pairing": "rlaif_lab.feedback.pairing.Pairing",
+    "rlaif_lab.replay.Replay": "rlaif_lab.feedback.replay.Replay",
+    "rlaif_lab.revision.RevisionConfig": "rlaif_lab.feedback.revision.RevisionConfig",
+    "rlaif_lab.sweep.Sweep": "rlaif_lab.cli.sweep.Sweep",
+    "rlaif_lab.tracking.NoTracker": "rlaif_lab.tracking.base.NoTracker",
+    "rlaif_lab.tracking.WandbTracker": "rlaif_lab.tracking.wandb_tracker.WandbTracker",
+    "rlaif_lab.trainer.TrainerConfig": "rlaif_lab.training.settings.TrainerConfig",
+    "rlaif_lab.watch.Watch": "rlaif_lab.tracking.alarms.Watch",
+}
+"""Class paths of earlier versions, which run folders and users' own YAML files hold -> where the classes are now."""
+
+ADDED: dict[str, str] = {}
+"""Keys that the fingerprints of earlier versions lack, with the value that those versions had."""
+
+
+def current_path(target: str) -> str:
+    """Return the class path of today for one that may be an earlier version's."""
+    return MOVED.get(target, target)
+
+
+def with_current_paths(value: Any) -> Any:
+    """Return a config (plain containers) in which each ``_target_`` is the class path of today."""
+    if isinstance(value, dict):
+        return {
+            key: current_path(child) if key == "_target_" and isinstance(child, str) else with_current_paths(child)
+            for key, child in value.items()
+        }
+    return [with_current_paths(child) for child in value] if isinstance(value, list) else value
+
 
 # --- checks -------------------------------------------------------------------------------------------------------
 def check(cfg: DictConfig) -> None:
@@ -146,8 +189,8 @@ def targets(node: DictConfig, path: str) -> Iterator[tuple[str, dict[str, Any]]]
 
 def check_target(path: str, node: dict[str, Any]) -> None:
     """The target can be imported and its signature takes the arguments given."""
-    target = node["_target_"]
-    module_name, _, attribute = str(target).rpartition(".")
+    target = current_path(str(node["_target_"]))
+    module_name, _, attribute = target.rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
@@ -196,8 +239,9 @@ def build(node: DictConfig, path: str) -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    content = with_current_paths(OmegaConf.to_container(node, resolve=True))
     try:
-        return instantiate(node, _convert_="all")
+        return instantiate(OmegaConf.create(content), _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, (ValueError, TypeError)):
             cause = str(error.__cause__)
@@ -219,4 +263,10 @@ def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
             flat[prefix] = str(value)
 
     walk("", {key: value for key, value in content.items() if key not in NOT_IN_FINGERPRINT})
-    return flat | identities
+    return as_of_today(flat | identities)
+
+
+def as_of_today(fingerprint: Mapping[str, str]) -> dict[str, str]:
+    """Return a fingerprint that may be an earlier version's as this version would write it."""
+    current = {k: current_path(v) if k.endswith("_target_") else v for k, v in fingerprint.items()}
+    return ADDED | current

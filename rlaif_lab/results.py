@@ -15,22 +15,23 @@ import numpy as np
 
 from rlaif_lab.audit.judged import on_policy
 from rlaif_lab.audit.measures import reliability
+from rlaif_lab.cli.report import viewed
 from rlaif_lab.config import build
-from rlaif_lab.loop.evaluation import gold_qualities
 from rlaif_lab.export.provenance import run_config
-from rlaif_lab.learners.base import Example, Feedback, Learner
-from rlaif_lab.metrics.round import gap_metrics
 from rlaif_lab.feedback.pairing import Floats, preference_matrices, win_rates
+from rlaif_lab.learners.base import Example, Feedback, Learner
+from rlaif_lab.loop.evaluation import gold_qualities
+from rlaif_lab.metrics.round import gap_metrics
 from rlaif_lab.records import Generation, Judgement, PreferencePair, Revision
 from rlaif_lab.report.arms import study
-from rlaif_lab.cli.report import viewed
 from rlaif_lab.report.load import Runs, load, run_folders
 from rlaif_lab.report.sections.view import figure_of
 from rlaif_lab.report.tables import Estimate
 from rlaif_lab.report.verdict_tables import attribution_records
-from rlaif_lab.tracking.run_summary import RESULTS
-from rlaif_lab.store.run_folder import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, RoundStore
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS
 from rlaif_lab.tasks.base import Task
+from rlaif_lab.tracking.run_summary import RESULTS
 from rlaif_lab.tracking.wandb_files import REPORT, WandbRun, as_runs, offline_runs
 from rlaif_lab.tracking.wandb_online import online_runs
 
@@ -253,12 +254,12 @@ class RunFolder:
 
     def round(self, index: int) -> Round:
         """ValueError where the round was not run, or not to its end: the last one is evaluated only."""
-        generations: list[Generation] = self.store.stored(index, GENERATIONS)
+        generations: list[Generation] = self.store.read_stage(index, GENERATIONS)
         if not generations:
-            whole = [row["round"] for row in self.rows if self.store.stored(row["round"], GENERATIONS)]
+            whole = [row["round"] for row in self.rows if self.store.read_stage(row["round"], GENERATIONS)]
             raise ValueError(f"round {index} of {str(self.directory)!r} has no samples; there is {whole}")
-        judgements: list[Judgement] = self.store.stored(index, JUDGEMENTS)
-        pairs: list[PreferencePair] = self.store.stored(index, PAIRS)
+        judgements: list[Judgement] = self.store.read_stage(index, JUDGEMENTS)
+        pairs: list[PreferencePair] = self.store.read_stage(index, PAIRS)
         prob_beats = preference_matrices(generations, judgements)
         return Round(
             index=index,
@@ -277,8 +278,8 @@ class RunFolder:
         """None where the reward is not in the files: a reward model's, or a judge's scores."""
         if self.learner.reward in ("score", "reward_model"):
             return []
-        revisions: list[Revision] = self.store.stored(index, REVISIONS)
-        demonstrations: list[Generation] = self.store.stored(index, DEMONSTRATIONS)
+        revisions: list[Revision] = self.store.read_stage(index, REVISIONS)
+        demonstrations: list[Generation] = self.store.read_stage(index, DEMONSTRATIONS)
         revised = self.learner.needs_pairs and self.config["pairing"]["source"] == "revisions"
         return self.learner.examples(
             Feedback(index, generations, prob_beats, pairs, None, revisions, demonstrations, revised)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlaif_lab.judges.base import Judge, JudgeContext
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Prompt
 from rlaif_lab.seeding import rng_for, seed_for

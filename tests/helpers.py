@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlaif_lab.judges.base import Judge, JudgeContext
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.organism.recipe import Recipe
 from rlaif_lab.records import Comparison, Generation, Judgement, Prompt, Response, Verdict
 from rlaif_lab.tasks.base import Skill, Task

@@ -75,7 +75,7 @@ def test_every_experiment_sweeps_over_choices_that_pass_the_check(file: Path) ->
 
 def test_the_check_loads_no_heavy_library() -> None:
     code = (
-        "import sys; from rlaif_lab import run; from rlaif_lab.config import check, config_dir;"
+        "import sys; from rlaif_lab.cli import lab as run; from rlaif_lab.config import check, config_dir;"
         "from hydra import compose, initialize_config_dir;"
         "c = initialize_config_dir(config_dir(), version_base='1.3'); c.__enter__(); check(compose('config'));"
         "print([m for m in ('transformers', 'pytorch_lightning', 'wandb') if m in sys.modules])"

@@ -17,14 +17,15 @@ from rlaif_lab.config import build
 from rlaif_lab.loop.evaluation import gold_qualities
 from rlaif_lab.report.load import Run, load
 from rlaif_lab.statistics.intervals import t_interval
-from rlaif_lab.store.run_folder import EVALUATED, RoundStore
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import EVALUATED
 
 
 def win_rate(first: Run, second: Run) -> float:
     """P(a sample of the first is better) + half of P(equally good), over prompts and all pairs of samples."""
     task = build(OmegaConf.create(first.config["task"]), "task")
     assert first.path is not None and second.path is not None
-    ends = [RoundStore(run.path).stored(run.last_round, EVALUATED) for run in (first, second) if run.path]
+    ends = [RoundStore(run.path).read_stage(run.last_round, EVALUATED) for run in (first, second) if run.path]
     assert [g.prompt for g in ends[0]] == [g.prompt for g in ends[1]], "not the same prompts"
     one, other = (gold_qualities(task, generations) for generations in ends)
     return float(np.mean(0.5 + 0.5 * np.sign(one[:, :, None] - other[:, None, :])))

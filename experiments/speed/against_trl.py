@@ -57,13 +57,15 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
 from rlaif_lab.config import build, config_dir
-from rlaif_lab.judges.base import Judge, JudgeContext, judge_generations
-from rlaif_lab.loop.run import Loop
-from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.feedback.pairing import preference_matrices, win_rates
-from rlaif_lab.records import Generation, Prompt, Response
+from rlaif_lab.judges.asking import judge_generations
+from rlaif_lab.judges.base import Judge
 from rlaif_lab.loop.round import Rounds
-from rlaif_lab.store.run_folder import GENERATIONS
+from rlaif_lab.loop.run import Loop
+from rlaif_lab.models.access import JudgeContext
+from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.records import Generation, Prompt, Response
+from rlaif_lab.store.tables import GENERATIONS
 from rlaif_lab.tasks.base import Task
 
 ROUND = 8
@@ -344,7 +346,7 @@ class Clock:
 
 
 def stored(loop: Loop, index: int, segment: int) -> list[Generation]:
-    return loop.store.stored(index, GENERATIONS, segment)
+    return loop.store.read_stage(index, GENERATIONS, segment)
 
 
 def loop_updates(loop: Loop) -> int:

@@ -27,10 +27,11 @@ from typing import Any, cast
 import torch
 
 import rlaif_lab
-from rlaif_lab.judges.base import JudgeContext, both_orders, comparisons_of, judge_generations
-from rlaif_lab.judges.wrappers.cached import CachedJudge
+from rlaif_lab.judges.asking import both_orders, comparisons_of, judge_generations
 from rlaif_lab.judges.prompted.constitution import ConstitutionJudge
 from rlaif_lab.judges.prompted.pairwise import PromptedJudge
+from rlaif_lab.judges.wrappers.cached import CachedJudge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Generation, Prompt, Verdict

@@ -27,7 +27,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from rlaif_lab.config import config_dir
-from rlaif_lab.judges.base import judge_generations
+from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.loop.run import Loop
 from rlaif_lab.models.packed import pack, response_logps
 from rlaif_lab.sampling.exact import sample

@@ -8,23 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from rlaif_lab import console
+from rlaif_lab import progress
 from rlaif_lab.audit import measures
 from rlaif_lab.audit.bank import PairBank
 from rlaif_lab.audit.gold import BankGold
+from rlaif_lab.audit.injection import injection_flips
 from rlaif_lab.audit.judged import Judged, judge_pairs, on_bank
 from rlaif_lab.audit.measures import Measure, Section
 from rlaif_lab.audit.own import own_answer_pairs
 from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.audit.plan import Plan
-from rlaif_lab.judges.base import Judge, JudgeContext
-from rlaif_lab.audit.injection import injection_flips
-from rlaif_lab.statistics.calibration import ReliabilityBin
-from rlaif_lab.metrics.position import SlotChoices, slot_choices
-from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.feedback.pairing import Floats
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.metrics.position import SlotChoices, slot_choices
+from rlaif_lab.models.access import JudgeContext
+from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import FAILURES, Judgement, Status
 from rlaif_lab.seeding import rng_for, seed_for
+from rlaif_lab.statistics.calibration import ReliabilityBin
 from rlaif_lab.tasks.base import Task
 
 THE_JUDGE = "the judge"
@@ -110,7 +111,7 @@ class Auditor:
 
     def ask(self, pairs: Sequence[LabelledPair], what: str) -> list[Judgement]:
         found: list[Judgement] = []
-        with console.bar(total=len(pairs), desc=what) as bar:
+        with progress.bar(total=len(pairs), desc=what) as bar:
             for start in range(0, len(pairs), self.chunk):
                 found += judge_pairs(self.judge, pairs[start : start + self.chunk])
                 bar.update(len(pairs[start : start + self.chunk]))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from rlaif_lab.audit.audit import Audit
 from rlaif_lab.audit.measures import Measure
 from rlaif_lab.metrics.agreement import wilson
-from rlaif_lab.statistics.calibration import ReliabilityBin
 from rlaif_lab.metrics.position import SlotChoices
 from rlaif_lab.report.figures import COLOURS
+from rlaif_lab.statistics.calibration import ReliabilityBin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rlaif_lab.judges.base import Judge, both_orders, debias
+from rlaif_lab.judges.asking import both_orders, debias
+from rlaif_lab.judges.base import Judge
 from rlaif_lab.records import Comparison
 
 Attack = Callable[[str], str]

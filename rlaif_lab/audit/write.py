@@ -129,7 +129,7 @@ def as_csv(audit: Audit) -> str:
 def write_all(audit: Audit, config: Mapping[str, Any], directory: Path) -> None:
     """audit.json, verdicts.csv and audit.html; DiskError where they cannot be written."""
     from rlaif_lab.audit.page import page
-    from rlaif_lab.store.run_folder import write_atomically
+    from rlaif_lab.store.files import write_atomically
 
     for name, content in (
         ("audit.json", as_json(audit, config)),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Before torch is imported; as in rlaif_lab/run.py.
+# Before torch is imported; as in rlaif_lab/cli/lab.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,12 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.audit.config import check, known_keys
-from rlaif_lab.config import build, config_dir, did_you_mean
 from rlaif_lab.cli.lab import sentence as lab_sentence
+from rlaif_lab.config import build, config_dir, did_you_mean
 
 if TYPE_CHECKING:
     from rlaif_lab.audit.audit import Auditor
-    from rlaif_lab.judges.base import Judge, JudgeContext
+    from rlaif_lab.judges.base import Judge
+    from rlaif_lab.models.access import JudgeContext
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.models.sources import ModelSource
     from rlaif_lab.tasks.base import Task
@@ -64,7 +65,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
     models.prepare(judge)
 
     def context(gold: Task | None, seed: int, folder: Path) -> JudgeContext:
-        from rlaif_lab.judges.base import JudgeContext
+        from rlaif_lab.models.access import JudgeContext
 
         return JudgeContext(seed, lambda weights: models.policy(), models.load, gold, folder)
 
@@ -144,7 +145,7 @@ def main() -> None:
         print(f"rlaif-audit: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # the output directory itself, which Hydra makes
-        from rlaif_lab.store.run_folder import DISK_ERRORS
+        from rlaif_lab.store.files import DISK_ERRORS
 
         if error.errno not in DISK_ERRORS:
             raise

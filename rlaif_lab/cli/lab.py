@@ -21,8 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.config import check, config_dir, did_you_mean, known_keys
 from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, conclude, resumed, run_job
+from rlaif_lab.config import check, config_dir, did_you_mean, known_keys
 
 
 def run(cfg: DictConfig) -> float:
@@ -49,7 +49,7 @@ def main() -> None:
         print(f"rlaif-lab: {sentence(error)}", file=sys.stderr)
         code = 2
     except OSError as error:  # the output directory itself, which Hydra makes
-        from rlaif_lab.store.run_folder import DISK_ERRORS
+        from rlaif_lab.store.files import DISK_ERRORS
 
         if error.errno not in DISK_ERRORS:
             raise

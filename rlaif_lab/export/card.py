@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from rlaif_lab.export.markdown import escape, fenced, front_matter, number, table
 from rlaif_lab.export.provenance import how_it_was_made, run_config, starting_point
-from rlaif_lab.store.run_folder import read_metrics, write_atomically
+from rlaif_lab.store.files import write_atomically
+from rlaif_lab.store.rows import read_metrics
 
 Row = Mapping[str, Any]
 

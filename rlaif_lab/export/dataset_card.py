@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from rlaif_lab.export.markdown import escape, fenced, front_matter, table
 from rlaif_lab.export.provenance import how_it_was_made, run_config
-from rlaif_lab.store.run_folder import write_atomically
+from rlaif_lab.store.files import write_atomically
 
 DATA_SETS = {
     "preferences": "The pairs drawn from the verdicts: what a learner that reads pairs was trained on.",

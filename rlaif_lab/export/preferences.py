@@ -26,17 +26,9 @@ import pyarrow.parquet as pq
 from rlaif_lab.export.provenance import run_config, starting_point
 from rlaif_lab.feedback.pairing import preference_matrices, win_rates
 from rlaif_lab.records import FAILURES, Generation, Judgement, PreferencePair, Prompt, Revision, Score
-from rlaif_lab.store.run_folder import (
-    DEMONSTRATIONS,
-    GENERATIONS,
-    JUDGEMENTS,
-    PAIRS,
-    REVISIONS,
-    SCORES,
-    RoundStore,
-    Stage,
-    write_atomically,
-)
+from rlaif_lab.store.files import write_atomically
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, SCORES, Stage
 
 Row = dict[str, Any]
 Columns = Mapping[str, pa.DataType]
@@ -165,7 +157,7 @@ def stored_rounds(store: RoundStore) -> list[StoredRound]:
     found = []
     for index, directory in numbered(store.directory, "round_"):
         for segment in (0, *(number for number, _ in numbered(directory, "sync_"))):
-            stored = functools.partial(store.stored, index, segment=segment)
+            stored = functools.partial(store.read_stage, index, segment=segment)
             if generations := stored(GENERATIONS):
                 found.append(stored_round(index, generations, stored))
     if not found:

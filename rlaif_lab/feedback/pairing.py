@@ -12,7 +12,7 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from rlaif_lab.judges.base import comparisons_of
+from rlaif_lab.judges.asking import comparisons_of
 from rlaif_lab.records import Generation, Judgement, PreferencePair
 from rlaif_lab.seeding import seed_for
 

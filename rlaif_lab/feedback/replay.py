@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlaif_lab.learners.base import Example
 from rlaif_lab.feedback.pairing import within_budget
+from rlaif_lab.learners.base import Example
 from rlaif_lab.seeding import seed_for
 
 

@@ -14,8 +14,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif_lab.seeding import seed_for
 from rlaif_lab.instructions.yaml_files import YamlFile, find_yaml, read_mapping
+from rlaif_lab.seeding import seed_for
 
 FIELDS = ("id", "compare", "critique", "revise")
 

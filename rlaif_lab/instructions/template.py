@@ -22,9 +22,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from rlaif_lab.config import did_you_mean
+from rlaif_lab.instructions.yaml_files import YamlFile, find_yaml, read_mapping
 from rlaif_lab.records import Comparison, Prompt
 from rlaif_lab.seeding import seed_for
-from rlaif_lab.instructions.yaml_files import YamlFile, find_yaml, read_mapping
 
 Message = dict[str, str]
 """One chat turn: ``{"role": "system" | "user" | "assistant", "content": ...}``."""

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
-from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.models.language_model import inference
-from rlaif_lab.models.packed import Packed, pack, response_logps
 from rlaif_lab.models.organism.verdict import verdict_logit, verdict_tokens
+from rlaif_lab.models.packed import Packed, pack, response_logps
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 
 if TYPE_CHECKING:

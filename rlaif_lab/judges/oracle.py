@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlaif_lab.judges.base import Judge, JudgeContext
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 from rlaif_lab.seeding import seed_for
 

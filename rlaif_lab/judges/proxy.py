@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_lab.judges.base import JudgeContext, comparisons_of, judge_generations
+from rlaif_lab.judges.asking import comparisons_of, judge_generations
 from rlaif_lab.judges.reward_model import RewardModelJudge
-from rlaif_lab.judges.wrappers.simple import Wrapper
+from rlaif_lab.judges.wrappers.base import Wrapper
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.organism.cache import cache_root
 from rlaif_lab.records import Comparison, Generation, Prompt, Score, Verdict
 from rlaif_lab.reward.examples import RewardExample, examples_from
-from rlaif_lab.store.run_folder import writing
+from rlaif_lab.store.files import writing
 
 if TYPE_CHECKING:
     from rlaif_lab.judges.base import Judge

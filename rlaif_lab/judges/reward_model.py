@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Literal, get_args
 
-from rlaif_lab.judges.base import Judge, JudgeContext
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 from rlaif_lab.reward.sources import RewardFolder, member_folders
 

@@ -50,7 +50,7 @@ class VerdictStore:
         self._lock = threading.Lock()
         with self._errors_told():
             if path is not None:
-                from rlaif_lab.store.run_folder import writing
+                from rlaif_lab.store.files import writing
 
                 with writing(path):
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ class VerdictStore:
         try:
             yield
         except sqlite3.Error as error:
-            from rlaif_lab.store.run_folder import DiskError
+            from rlaif_lab.store.files import DiskError
 
             code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # the low byte: the error without its cause
             if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):

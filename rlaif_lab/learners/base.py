@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from rlaif_lab.models.packed import Packed
 from rlaif_lab.feedback.pairing import Floats
+from rlaif_lab.models.packed import Packed
 from rlaif_lab.records import Generation, PreferencePair, Prompt, Response, Revision
 
 Reference = Literal["initial", "previous_round"]

@@ -6,10 +6,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from rlaif_lab.feedback.pairing import win_rates
 from rlaif_lab.learners.base import Batch, Example, Feedback, Learner, Reference, mean_of, one_of, sequence_logps
 from rlaif_lab.learners.losses import kto, kto_reference_point
 from rlaif_lab.learners.preference import check_not_negative, check_positive, per_token
-from rlaif_lab.feedback.pairing import win_rates
 
 LabelsFrom = Literal["pairs", "win_rates"]
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlaif_lab.feedback.pairing import Floats, win_rates
 from rlaif_lab.learners.base import (
     Batch,
     Example,
@@ -24,7 +25,6 @@ from rlaif_lab.learners.base import (
     sequence_logps,
 )
 from rlaif_lab.learners.kl import adapted_weight, k3
-from rlaif_lab.feedback.pairing import Floats, win_rates
 
 KLPlace = Literal["loss", "reward"]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from rlaif_lab.training.module import RoundLoader
 from rlaif_lab.plateau.detector import Detector, Evidence, metrics, nothing_yet, step
-from rlaif_lab.store.run_folder import STOPPED, write_atomically
+from rlaif_lab.store.files import write_atomically
+from rlaif_lab.store.run_folder import STOPPED
+from rlaif_lab.training.module import RoundLoader
 
 
 class PlateauDetector(pl.Callback):

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif_lab.judges.base import Judge, both_orders
+from rlaif_lab.feedback.pairing import Floats
+from rlaif_lab.judges.asking import both_orders
+from rlaif_lab.judges.base import Judge
 from rlaif_lab.metrics.bias import length_drift
 from rlaif_lab.metrics.divergence import kl_and_entropy
 from rlaif_lab.metrics.judge import policy_preference, win_rate
 from rlaif_lab.metrics.quality import majority_quality, mean_pass_at_k
 from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import pack, response_logits, response_logps
-from rlaif_lab.feedback.pairing import Floats
 from rlaif_lab.records import Comparison, Generation, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.exact import sample

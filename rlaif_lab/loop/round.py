@@ -17,11 +17,16 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from rlaif_lab import console
+from rlaif_lab import progress
 from rlaif_lab.audit.in_loop import frozen_bank_metrics
 from rlaif_lab.audit.judged import judge_pairs
 from rlaif_lab.audit.pairs import LabelledPair
-from rlaif_lab.training.batches import Batching, Step, make_batches, with_reference, with_sampled, with_values
+from rlaif_lab.feedback.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates, within_budget
+from rlaif_lab.feedback.replay import Replay
+from rlaif_lab.feedback.revision import RevisionConfig, critique_and_revise
+from rlaif_lab.judges.asking import judge_generations, score_generations
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.learners.base import Example, Feedback, Learner
 from rlaif_lab.loop.evaluation import (
     Evaluation,
     coverage_metrics,
@@ -31,26 +36,23 @@ from rlaif_lab.loop.evaluation import (
     quality_changes,
 )
 from rlaif_lab.loop.gate import Gate
-from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights, judge_generations, score_generations
-from rlaif_lab.learners.base import Example, Feedback, Learner
-from rlaif_lab.metrics.round import Metrics, Segment, round_metrics
+from rlaif_lab.loop.weights import PolicyHistory
 from rlaif_lab.metrics.cost import forward_flops, parameter_count, training_flops
+from rlaif_lab.metrics.round import Metrics, Segment, round_metrics
+from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.feedback.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates, within_budget
 from rlaif_lab.plateau.detector import Measure
 from rlaif_lab.records import Generation, Judgement, PreferencePair, Prompt, Revision, Score
-from rlaif_lab.feedback.replay import Replay
-from rlaif_lab.feedback.revision import RevisionConfig, critique_and_revise
 from rlaif_lab.reward.examples import RewardExample, examples_from
 from rlaif_lab.reward.model import RewardModel
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.exact import sample
 from rlaif_lab.seeding import seed_for
+from rlaif_lab.store.run_folder import CHANGES, RoundStore
 from rlaif_lab.store.sweep_cache import SharedFiles
-from rlaif_lab.store.run_folder import (
+from rlaif_lab.store.tables import (
     AHEAD,
-    CHANGES,
     COVERAGE,
     DEMONSTRATIONS,
     EVALUATED,
@@ -59,11 +61,10 @@ from rlaif_lab.store.run_folder import (
     PAIRS,
     REVISIONS,
     SCORES,
-    RoundStore,
     Stage,
 )
 from rlaif_lab.tasks.base import Task
-from rlaif_lab.loop.weights import PolicyHistory
+from rlaif_lab.training.batches import Batching, Step, make_batches, with_reference, with_sampled, with_values
 
 
 @dataclass
@@ -171,7 +172,7 @@ class Rounds:
             metrics |= self.change(index, sampled)
             return metrics | self.audit(index) | {"time/evaluation_s": time.perf_counter() - start}
 
-        return self.store.once(index, "evaluation", compute)
+        return self.store.compute_once(index, "evaluation", compute)
 
     def audit(self, index: int) -> Metrics:
         """The judge on the frozen bank, and how many of its verdicts are still those of round 0."""
@@ -179,8 +180,8 @@ class Rounds:
             return {}
         judgements = judge_pairs(self.judge.evaluator(), self.bank)
         said = [j.prob_first_wins for j in judgements]
-        self.store.once(index, "bank", lambda: {"prob_first_wins": said})
-        first = self.store.held(0, "bank")
+        self.store.compute_once(index, "bank", lambda: {"prob_first_wins": said})
+        first = self.store.read_json(0, "bank")
         at_first = None if first is None else np.array(first["prob_first_wins"], dtype=float)  # None becomes nan
         return frozen_bank_metrics(judgements, self.bank, at_first)
 
@@ -220,7 +221,7 @@ class Rounds:
     def change(self, index: int, sampled: Sequence[Generation]) -> Metrics:
         """What the training of the round before changed, on prompts that nobody had seen. Every prompt's change is kept
         in a file, for the detector and to pool the seeds of an arm."""
-        before = self.store.stored(index - 1, AHEAD) if index and self.changes is not None else []
+        before = self.store.read_stage(index - 1, AHEAD) if index and self.changes is not None else []
         if not before:
             return {}
         if self.changes == "gold":
@@ -228,13 +229,13 @@ class Rounds:
         else:
             assert self.heldout_judge is not None
             changes = judged_changes(self.heldout_judge.evaluator(), sampled, before)
-        self.store.once(index, CHANGES, lambda: {"measure": self.changes, "changes": changes.tolist()})
+        self.store.compute_once(index, CHANGES, lambda: {"measure": self.changes, "changes": changes.tolist()})
         stderr = float(changes.std(ddof=1) / np.sqrt(len(changes))) if len(changes) > 1 else float("nan")
         return {"quality/change": float(changes.mean()), "quality/change_stderr": stderr}
 
     def changes_into(self, index: int) -> Floats | None:
         """Per prompt, what the training of round ``index - 1`` changed; None where it was not measured."""
-        held = self.store.held(index, CHANGES)
+        held = self.store.read_json(index, CHANGES)
         return None if held is None else np.array(held["changes"])
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Generation]:
@@ -408,22 +409,22 @@ class Rounds:
         return [self._stored_feedback(index, segment) for segment in range(self.segments())]
 
     def _stored_feedback(self, index: int, segment: int) -> Feedback:
-        generations = self.store.stored(index, GENERATIONS, segment)
-        prob_beats = preference_matrices(generations, self.store.stored(index, JUDGEMENTS, segment))
+        generations = self.store.read_stage(index, GENERATIONS, segment)
+        prob_beats = preference_matrices(generations, self.store.read_stage(index, JUDGEMENTS, segment))
         scores = None
         if self.learner.reward == "reward_model":  # rewarded anew: the model has learnt since
             assert self.reward_model is not None
             scores = self.reward_model.rewards(generations)[0]
         elif self.learner.reward == "score":
-            scores = _score_array(self.store.stored(index, SCORES, segment), len(generations))
+            scores = _score_array(self.store.read_stage(index, SCORES, segment), len(generations))
         return Feedback(
             index,
             generations,
             prob_beats,
-            self.store.stored(index, PAIRS, segment),
+            self.store.read_stage(index, PAIRS, segment),
             scores,
-            self.store.stored(index, REVISIONS, segment),
-            self.store.stored(index, DEMONSTRATIONS, segment),
+            self.store.read_stage(index, REVISIONS, segment),
+            self.store.read_stage(index, DEMONSTRATIONS, segment),
             self.pairs_are_revisions(),
         )
 
@@ -431,8 +432,8 @@ class Rounds:
         """The labelled pairs of an earlier round, or of the first segments of this one."""
         examples = []
         for segment in range(self.segments() if segments is None else segments):
-            generations = self.store.stored(index, GENERATIONS, segment)
-            examples += examples_from(index, generations, self.store.stored(index, JUDGEMENTS, segment))
+            generations = self.store.read_stage(index, GENERATIONS, segment)
+            examples += examples_from(index, generations, self.store.read_stage(index, JUDGEMENTS, segment))
         return examples
 
     # --- what the round was like --------------------------------------------------------------------------------
@@ -481,15 +482,15 @@ class Rounds:
 
     def stored_samples(self, index: int) -> list[list[Any]]:
         """The same of an earlier round, from the store."""
-        generations = self.store.stored(index, GENERATIONS)
-        judgements = self.store.stored(index, JUDGEMENTS)
+        generations = self.store.read_stage(index, GENERATIONS)
+        judgements = self.store.read_stage(index, JUDGEMENTS)
         return self.samples(index, generations, preference_matrices(generations, judgements)) if generations else []
 
     def spent(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def bar(self, stage: str, total: int) -> tqdm[Any]:
-        return console.bar(total=total, desc=f"round {self.index}: {stage}")
+        return progress.bar(total=total, desc=f"round {self.index}: {stage}")
 
 
 def _score_array(scores: Sequence[Score], prompts: int) -> Floats:

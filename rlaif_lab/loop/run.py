@@ -16,32 +16,35 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from rlaif_lab.config import build, fingerprint
-from rlaif_lab.progress import introduce, print_row, say
-from rlaif_lab.loop.evaluation import Evaluation
 from rlaif_lab.export import export_run
+from rlaif_lab.feedback.pairing import Pairing
+from rlaif_lab.feedback.replay import Replay
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.learners.base import Learner
+from rlaif_lab.loop.evaluation import Evaluation
 from rlaif_lab.models.sources import ModelSource, Organism
-from rlaif_lab.store.outcome import alone, failure, finished_rounds, write_failure, write_finished
-from rlaif_lab.feedback.pairing import Pairing
 from rlaif_lab.plateau.detector import Detector, Measure
-from rlaif_lab.feedback.replay import Replay
-from rlaif_lab.tracking.run_summary import run_result
+from rlaif_lab.progress import say
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.store.files import write_atomically, writing
+from rlaif_lab.store.outcome import alone, failure, finished_rounds, write_failure, write_finished
+from rlaif_lab.store.rows import without_nan
+from rlaif_lab.store.run_folder import STOPPED, RoundStore
 from rlaif_lab.store.sweep_cache import SharedFiles
-from rlaif_lab.store.run_folder import STOPPED, RoundStore, defined, write_atomically, writing
 from rlaif_lab.tasks.base import ProceduralTask, Split, Task
-from rlaif_lab.tracking.wandb_tracker import Row, Tracker
-from rlaif_lab.training.settings import TrainerConfig
 from rlaif_lab.tracking.alarms import Watch
+from rlaif_lab.tracking.base import Row, Tracker
+from rlaif_lab.tracking.run_summary import run_result
+from rlaif_lab.tracking.terminal import introduce, print_row
+from rlaif_lab.training.settings import TrainerConfig
 
 if TYPE_CHECKING:
     from rlaif_lab.audit.bank import PairBank
     from rlaif_lab.audit.pairs import LabelledPair
-    from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.feedback.revision import RevisionConfig
-    from rlaif_lab.reward.model import RewardModel
     from rlaif_lab.loop.round import Rounds
+    from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.reward.model import RewardModel
 
 VERSIONED = ("torch", "transformers", "pytorch-lightning", "hydra-core", "wandb", "numpy", "rlaif-lab")
 
@@ -236,9 +239,9 @@ class Loop:
             build_missing(self.task, organisms)
 
     def rounds(self) -> Rounds:
-        from rlaif_lab.training.batches import Batching
         from rlaif_lab.loop.gate import Gate
         from rlaif_lab.loop.round import Rounds
+        from rlaif_lab.training.batches import Batching
 
         policy, base = self.policy_source.load_trainable(self.task, self.cfg.seed)
         self.base = base
@@ -306,8 +309,8 @@ class Loop:
         import pytorch_lightning as pl
         from pytorch_lightning.callbacks import ModelCheckpoint
 
-        from rlaif_lab.training.module import AtomicCheckpoints, RoundEnd, RoundLoader, RoundModule
         from rlaif_lab.loop.callbacks import PlateauDetector
+        from rlaif_lab.training.module import AtomicCheckpoints, RoundEnd, RoundLoader, RoundModule
 
         quiet_lightning()
         loader = RoundLoader(rounds)
@@ -364,7 +367,7 @@ class Loop:
 
     def log_round(self, row: Row, samples: list[list[Any]]) -> None:
         """metrics.jsonl first: it is the truth, and W&B its mirror."""
-        row = defined(row)
+        row = without_nan(row)
         first = next(iter(self.store.rows()), row)
         alarms = self.watch.alarms(row, first)
         row |= {f"alarm/{name}": float(name in alarms) for name in self.watch.names()}

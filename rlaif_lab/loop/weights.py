@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.lora import frozen_copy
-from rlaif_lab.store.run_folder import RoundStore, write_atomically
+from rlaif_lab.store.files import write_atomically
+from rlaif_lab.store.run_folder import RoundStore
 
 
 @dataclass

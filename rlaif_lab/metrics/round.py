@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlaif_lab.audit.in_loop import on_policy_metrics
-from rlaif_lab.loop.evaluation import gold_qualities
+from rlaif_lab.feedback.pairing import Floats
 from rlaif_lab.learners.base import Example, Feedback
+from rlaif_lab.loop.evaluation import gold_qualities
 from rlaif_lab.metrics.bias import amplification
 from rlaif_lab.metrics.gap import Gap, best_of_k_gap, pairwise_gap
 from rlaif_lab.metrics.human import human_metrics
 from rlaif_lab.metrics.judge import judge_metrics
 from rlaif_lab.metrics.text import text_metrics
-from rlaif_lab.feedback.pairing import Floats
 from rlaif_lab.records import Judgement
 from rlaif_lab.tasks.base import Task
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlaif_lab.store.locks import try_lock
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.sources import ModelSource
 from rlaif_lab.records import Prompt
 from rlaif_lab.seeding import rng_for
+from rlaif_lab.store.locks import try_lock
 from rlaif_lab.tasks.base import ProceduralTask, Skill, Task
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def fine_tune(model: LanguageModel, data: Sequence[tuple[Prompt, str]], settings
     """Trains all weights in place; returns the loss of every step. Raises ValueError where it is not finite."""
     import torch
 
-    from rlaif_lab.progress import bar
     from rlaif_lab.models.packed import pack, response_logps
+    from rlaif_lab.progress import bar
 
     prompts = model.encode_prompts([prompt for prompt, _ in data])
     responses = model.encode_responses([text for _, text in data])

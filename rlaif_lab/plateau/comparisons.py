@@ -14,8 +14,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from rlaif_lab.statistics.intervals import Interval, paired_difference, t_interval, t_quantile
 from rlaif_lab.seeding import rng_for
+from rlaif_lab.statistics.intervals import Interval, paired_difference, t_interval, t_quantile
 
 Floats = npt.NDArray[np.float64]
 UNDEFINED = Interval(math.nan, math.nan, math.nan)

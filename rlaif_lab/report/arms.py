@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif_lab.config import NOT_IN_FINGERPRINT
-from rlaif_lab.store.outcome import ending
 from rlaif_lab.report.load import Problem, Run, Runs
+from rlaif_lab.store.outcome import ending
 
 IGNORED = (set(NOT_IN_FINGERPRINT) - {"rounds"}) | {"seed", "versions", "git_commit"}
 """Top-level config keys in which the seeds of one arm may differ."""

@@ -12,8 +12,8 @@ from typing import Literal
 from rlaif_lab.plateau.detector import State
 from rlaif_lab.plateau.verdict import Trace, Traces
 from rlaif_lab.report.arms import Arm
-from rlaif_lab.statistics.intervals import Interval, t_interval
 from rlaif_lab.report.tables import blank
+from rlaif_lab.statistics.intervals import Interval, t_interval
 
 Axis = Literal["round", "k", "sqrt_kl"]
 AXIS_TITLES: dict[Axis, str] = {"round": "round", "k": "k, samples per prompt", "sqrt_kl": "√KL to round 0 (√nats)"}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rlaif_lab.report.arms import Arm, Study, baseline_for
 from rlaif_lab.report.load import Run
-from rlaif_lab.statistics.intervals import Interval, paired_difference, t_interval
 from rlaif_lab.report.verdicts import ArmVerdict
+from rlaif_lab.statistics.intervals import Interval, paired_difference, t_interval
 
 NOT_AVAILABLE = "n/a"
 UNDEFINED = Interval(math.nan, math.nan, math.nan)

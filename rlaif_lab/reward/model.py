@@ -18,10 +18,10 @@ from rlaif_lab.reward.examples import Group, RewardExample, grouped, split_by_pr
 from rlaif_lab.reward.settings import Labels, Training
 from rlaif_lab.reward.validation import Validation, validate
 from rlaif_lab.seeding import seed_for
-from rlaif_lab.store.run_folder import write_atomically, writing
+from rlaif_lab.store.files import write_atomically, writing
 
 if TYPE_CHECKING:
-    from rlaif_lab.judges.base import JudgeContext
+    from rlaif_lab.models.access import JudgeContext
     from rlaif_lab.models.sources import ModelSource
     from rlaif_lab.reward.network import RewardNetwork
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif_lab.statistics.calibration import brier, ece
 from rlaif_lab.feedback.pairing import Floats
+from rlaif_lab.statistics.calibration import brier, ece
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rlaif_lab.store.files import write_atomically, writing
 from rlaif_lab.store.locks import locked, try_lock
-from rlaif_lab.store.run_folder import STOPPED, read_metrics, write_atomically, writing
+from rlaif_lab.store.rows import read_metrics
+from rlaif_lab.store.run_folder import STOPPED
 
 FINISHED, FAILED, LOCK = "finished.json", "failed.json", ".lock"
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlaif_lab.store.run_folder import writing
+from rlaif_lab.store.files import writing
 
 SHARED = ".shared"
 

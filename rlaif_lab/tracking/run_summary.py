@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlaif_lab.store.run_folder import GENERATIONS, JUDGEMENTS, RoundStore
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS
 from rlaif_lab.tasks.base import Task
 
 Row = Mapping[str, Any]
@@ -92,8 +93,8 @@ def reliability(store: RoundStore, task: Task, rounds: Sequence[int]) -> ResultT
     columns = ("stated_probability", "share_right", "comparisons")
     found: list[list[float]] = []
     for index in reversed(rounds if task.has_gold else []):
-        if judgements := store.stored(index, JUDGEMENTS):
-            generations = store.stored(index, GENERATIONS)
+        if judgements := store.read_stage(index, JUDGEMENTS):
+            generations = store.read_stage(index, GENERATIONS)
             judged = on_policy(judgements, generations, gold_qualities(task, generations))
             found = [[b.probability, b.frequency, b.count] for b in reliability(judged)]
             break

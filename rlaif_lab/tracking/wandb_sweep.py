@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from rlaif_lab.report.arms import Study
 from rlaif_lab.report.verdicts import ArmVerdict
-from rlaif_lab.tracking.wandb_tracker import run_id
 from rlaif_lab.tracking.wandb_files import REPORT
+from rlaif_lab.tracking.wandb_tracker import run_id
 
 TABLES = ("table.csv", "verdicts.csv", "differences.csv")
 """Logged as tables too; the other files hold what the figures draw, and are in the artifact."""

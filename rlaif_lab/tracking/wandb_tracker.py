@@ -10,56 +10,25 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlaif_lab.tracking.base import SAMPLE_COLUMNS, LoggedRound, Row, Samples, Tracker
+
 if TYPE_CHECKING:
     from rlaif_lab.tracking.run_summary import RunResult
 
-SAMPLE_COLUMNS = ("round", "prompt", "sample", "response", "win_rate", "gold_quality")
-Row = dict[str, Any]
-Samples = Sequence[Sequence[Any]]  # rows of SAMPLE_COLUMNS
-LoggedRound = tuple[Row, Samples]
 
 CHANGES_METRIC = "detector/changes"
 """Each prompt's change in quality into this round, as a list: what the seeds of an arm are pooled by."""
+
+
 SUMMARISED = (
     (re.compile(r"quality/(sampled|greedy)"), "max,last"),  # the best round is not always the last
     (re.compile(r"alarm/.*|detector/.*_alarm"), "max"),  # whether there ever was one
 )
 """Metrics of which a run's summary shows something else than W&B's default, the last value."""
-
-
-class Tracker(ABC):
-    """Where rows go besides metrics.jsonl. A new one is a subclass plus one YAML in conf/logger/."""
-
-    @abstractmethod
-    def begin(
-        self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
-    ) -> None:
-        """Opens the run. ``history``: what an earlier part of it logged."""
-
-    @abstractmethod
-    def log(self, row: Row, samples: Samples) -> None:
-        """One round."""
-
-    @abstractmethod
-    def end(self, result: RunResult | None) -> None:
-        """Closes the run. ``result``: what it came to; None where it failed."""
-
-
-class NoTracker(Tracker):
-    """metrics.jsonl only."""
-
-    def begin(
-        self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
-    ) -> None: ...
-
-    def log(self, row: Row, samples: Samples) -> None: ...
-
-    def end(self, result: RunResult | None) -> None: ...
 
 
 class WandbTracker(Tracker):
@@ -134,7 +103,7 @@ class WandbTracker(Tracker):
             values["samples"] = wandb.Table(
                 columns=list(SAMPLE_COLUMNS), data=[list(sample) for sample in samples[: self.sample_rows]]
             )
-        if held := RoundStore(self.directory).held(row["round"], CHANGES):
+        if held := RoundStore(self.directory).read_json(row["round"], CHANGES):
             values[CHANGES_METRIC] = held["changes"]
         self.run.log(values, step=int(row["round"]))
         self.last_round = int(row["round"])
@@ -167,7 +136,7 @@ class WandbTracker(Tracker):
 
 def run_id(directory: Path) -> str:
     """One id per run directory, so that a resumed run goes on with the same curve."""
-    from rlaif_lab.store.run_folder import write_atomically
+    from rlaif_lab.store.files import write_atomically
 
     file = directory / "wandb_id"
     if not file.exists():

@@ -15,13 +15,13 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rlaif_lab.training.batches import Step
 from rlaif_lab.learners.base import Batch, sequence_logps
+from rlaif_lab.loop.round import RoundData, Rounds
 from rlaif_lab.metrics.round import Metrics, length_amplification
 from rlaif_lab.models.packed import response_logps
-from rlaif_lab.loop.round import RoundData, Rounds
 from rlaif_lab.seeding import seed_for
-from rlaif_lab.store.run_folder import write_atomically
+from rlaif_lab.store.files import write_atomically
+from rlaif_lab.training.batches import Step
 from rlaif_lab.training.settings import TrainerConfig
 
 

@@ -21,8 +21,9 @@ from rlaif_lab.audit.bank import FileBank, PairBank, TaskBank
 from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.audit.plan import Plan
 from rlaif_lab.audit.write import as_csv, as_json, terminal, write_all
-from rlaif_lab.judges.base import Judge, JudgeContext
+from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.oracle import NoisyOracleJudge, OracleJudge, RandomJudge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Verdict
 from rlaif_lab.seeding import seed_for
 from rlaif_lab.tasks.arithmetic import Addition

@@ -9,9 +9,9 @@ from chat_model import COMPARISONS, attached_to_chat
 from helpers import ScriptedJudge, attached
 
 from rlaif_lab.audit.injection import ATTACKS, injection_flips
+from rlaif_lab.instructions.template import JudgeTemplate, code_for
 from rlaif_lab.judges.oracle import RandomJudge
 from rlaif_lab.judges.prompted.pairwise import PromptedJudge
-from rlaif_lab.instructions.template import JudgeTemplate, code_for
 from rlaif_lab.records import Comparison, Prompt, Verdict
 
 PAIRS = [Comparison(Prompt(f"p{i}", "Name a colour."), f"colour {i}", f"shade {9 - i}") for i in range(10)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from export.conftest import CONFIG, METRICS, write_run
+
 from rlaif_lab.cli.export import main
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from rlaif_lab.cli.sweep import Sweep, conclude, in_own_process, job_names, killed, resumed
 from rlaif_lab.config import job_folder
 from rlaif_lab.store.outcome import (
     Failure,
@@ -26,7 +27,6 @@ from rlaif_lab.store.outcome import (
     write_failure,
     write_finished,
 )
-from rlaif_lab.cli.sweep import Sweep, conclude, in_own_process, job_names, killed, resumed
 
 
 def job(folder: Path, *overrides: str, rounds: int | None = None, failed: Failure | None = None) -> Path:

@@ -11,8 +11,10 @@ from typing import Any
 stage, call = sys.argv[1], int(sys.argv[2])
 sys.argv[1:] = sys.argv[3:]
 
-from rlaif_lab import module, rounds, store
 from rlaif_lab.cli.lab import main
+from rlaif_lab.loop import round as rounds
+from rlaif_lab.store import run_folder as store
+from rlaif_lab.training import module
 
 calls = 0
 

@@ -13,7 +13,8 @@ import pytest
 from datasets import load_dataset
 from end_to_end.lab import SMALL, environment, lab, rows
 
-from rlaif_lab.store.run_folder import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS, PAIRS
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_pair_and_every_preference_of_the_run_is_exported(run: Path, tmp_path: Path) -> None:
     store = RoundStore(run)
     segments = [(index, segment) for index in (0, 1) for segment in (0, 1)]
-    stored = {name: [store.stored(i, stage, s) for i, s in segments] for name, stage in STAGES.items()}
+    stored = {name: [store.read_stage(i, stage, s) for i, s in segments] for name, stage in STAGES.items()}
     data = {
         name: load_dataset(str(run / "export"), name, split="train", cache_dir=str(tmp_path / "cache"))
         for name in ("preferences", "reward_data", "generations")

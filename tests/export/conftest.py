@@ -12,13 +12,14 @@ import pytest
 from chat_model import make_chat_model
 from helpers import ScriptedJudge, judgement, response
 
-from rlaif_lab.judges.base import judge_generations
-from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.feedback.pairing import Pairing, make_pairs, preference_matrices
+from rlaif_lab.judges.asking import judge_generations
+from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Generation, Judgement, PreferencePair, Prompt, Verdict
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.exact import sample
-from rlaif_lab.store.run_folder import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore, Stage
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS, PAIRS, Stage
 from rlaif_lab.tasks.arithmetic import Addition
 
 CONFIG: dict[str, Any] = {

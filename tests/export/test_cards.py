@@ -22,7 +22,8 @@ from rlaif_lab.export.card import curve_png, model_card, shortest_prompt
 from rlaif_lab.export.markdown import escape, table
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import FAILURES
-from rlaif_lab.store.run_folder import GENERATIONS, JUDGEMENTS, PAIRS, RoundStore
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS, PAIRS
 
 
 def tables(card: str) -> list[list[list[str]]]:
@@ -161,11 +162,11 @@ def test_the_data_set_card_counts_what_is_there(addition_run: Path) -> None:
     assert [row[0] for row in rows] == ["0", "1", "all"]
     store = RoundStore(addition_run)
     for index in (0, 1):
-        judged = [j.status for j in store.stored(index, JUDGEMENTS)]
+        judged = [j.status for j in store.read_stage(index, JUDGEMENTS)]
         expected = {
-            "preferences": len(store.stored(index, PAIRS)),
+            "preferences": len(store.read_stage(index, PAIRS)),
             "reward_data": judged.count("ok"),
-            "generations": sum(len(g.responses) for g in store.stored(index, GENERATIONS)),
+            "generations": sum(len(g.responses) for g in store.read_stage(index, GENERATIONS)),
             "ties": judged.count("tie"),
             "failures": sum(status in FAILURES for status in judged),
         }

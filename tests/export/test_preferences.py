@@ -14,10 +14,11 @@ from datasets import Dataset, load_dataset
 from export.conftest import CHAT, ODD_TEXTS, PLAIN, put, write_odd_round
 from rlaif_lab.export import export_run
 from rlaif_lab.export.preferences import export_preferences
-from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.feedback.pairing import preference_matrices, win_rates
+from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Generation, Response, Revision, Score
-from rlaif_lab.store.run_folder import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, SCORES, RoundStore
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, SCORES
 
 STANDARD = {"prompt", "chosen", "rejected"}
 
@@ -36,11 +37,11 @@ def test_every_training_pair_is_there_with_its_texts_scores_and_provenance(addit
     folder = export_preferences(addition_run)
     rows = pq.read_table(folder / "preferences.parquet").to_pylist()
     store = RoundStore(addition_run)
-    expected = [(index, pair) for index in (0, 1) for pair in store.stored(index, PAIRS)]
+    expected = [(index, pair) for index in (0, 1) for pair in store.read_stage(index, PAIRS)]
     assert len(rows) == len(expected) > 10
     for row, (index, pair) in zip(rows, expected, strict=True):
-        generations = store.stored(index, GENERATIONS)
-        judgements = store.stored(index, JUDGEMENTS)
+        generations = store.read_stage(index, GENERATIONS)
+        judgements = store.read_stage(index, JUDGEMENTS)
         at = [g.prompt.id for g in generations].index(pair.prompt.id)
         rates = win_rates(preference_matrices(generations, judgements))[at]
         said = generations[at].responses
@@ -101,7 +102,7 @@ def test_ties_and_failures_are_kept_apart_with_the_judges_words(odd_run: Path) -
 def test_generations_of_all_rounds_with_tokens_and_scores(addition_run: Path) -> None:
     rows = pq.read_table(export_preferences(addition_run) / "generations.parquet").to_pylist()
     store = RoundStore(addition_run)
-    stored = [(i, g, s, r) for i in (0, 1) for g in store.stored(i, GENERATIONS) for s, r in enumerate(g.responses)]
+    stored = [(i, g, s, r) for i in (0, 1) for g in store.read_stage(i, GENERATIONS) for s, r in enumerate(g.responses)]
     assert len(rows) == len(stored) == 2 * 32 * 4
     for row, (index, g, sample, said) in zip(rows, stored, strict=True):
         assert (row["round"], row["prompt_id"], row["sample"]) == (index, g.prompt.id, sample)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import ScriptedJudge, generation, judgement, response
 
-from rlaif_lab.judges.base import judge_generations
 from rlaif_lab.feedback.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates
+from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.records import Comparison, Generation, Prompt, Verdict
 
 NAN = np.nan

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from chat_model import chat_model
 
+from rlaif_lab.feedback.revision import RevisionConfig, critique_and_revise
 from rlaif_lab.instructions.constitution import Constitution
 from rlaif_lab.records import Generation, Prompt, Response
-from rlaif_lab.feedback.revision import RevisionConfig, critique_and_revise
-from rlaif_lab.sampling import sampler
-from rlaif_lab.store.run_folder import REVISIONS
+from rlaif_lab.sampling import exact as sampler
+from rlaif_lab.store.tables import REVISIONS
 
 CONFIG = RevisionConfig(passes=2, critique_tokens=12, revision_tokens=16)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers import ScriptedJudge, generation
 
-from rlaif_lab.judges.base import comparisons_of, debias, judge_generations
+from rlaif_lab.judges.asking import comparisons_of, debias, judge_generations
 from rlaif_lab.records import Comparison, Prompt, Verdict
 
 COMPARISON = Comparison(Prompt("p", "1+1="), "a", "b")

@@ -13,13 +13,13 @@ from hydra.core.global_hydra import GlobalHydra
 from rlaif_lab.config import build, check_target, config_dir, targets
 from rlaif_lab.judges.annotator import SimulatedAnnotator
 from rlaif_lab.judges.base import Judge
-from rlaif_lab.judges.wrappers.cached import CachedJudge
-from rlaif_lab.judges.prompted.constitution import ConstitutionJudge
-from rlaif_lab.judges.wrappers.human_budget import HumanBudget
 from rlaif_lab.judges.oracle import OracleJudge, RandomJudge
-from rlaif_lab.judges.wrappers.panel import Panel
+from rlaif_lab.judges.prompted.constitution import ConstitutionJudge
 from rlaif_lab.judges.prompted.pairwise import PromptedJudge
-from rlaif_lab.judges.wrappers.simple import BiasedJudge, NoisyJudge
+from rlaif_lab.judges.wrappers.cached import CachedJudge
+from rlaif_lab.judges.wrappers.human_budget import HumanBudget
+from rlaif_lab.judges.wrappers.noise import BiasedJudge, NoisyJudge
+from rlaif_lab.judges.wrappers.panel import Panel
 
 
 def built(*overrides: str, family: str = "judge") -> Any:

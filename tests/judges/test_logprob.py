@@ -11,9 +11,10 @@ import pytest
 import torch
 from helpers import RAGGED_PROMPTS, plain_logps, prompts_of
 
-from rlaif_lab.judges.base import JudgeContext, both_orders, debias
+from rlaif_lab.judges.asking import both_orders, debias
 from rlaif_lab.judges.logprob import ModelJudge
 from rlaif_lab.judges.oracle import ReversedJudge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Prompt, Verdict
 

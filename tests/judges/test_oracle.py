@@ -9,10 +9,10 @@ import pytest
 from helpers import ScriptedJudge, attached, generation
 from scipy import stats
 
-from rlaif_lab.judges.base import both_orders, debias, judge_generations
+from rlaif_lab.feedback.pairing import preference_matrices
+from rlaif_lab.judges.asking import both_orders, debias, judge_generations
 from rlaif_lab.judges.oracle import NoisyOracleJudge, OracleJudge, RandomJudge, ReversedJudge
 from rlaif_lab.metrics.gap import pairwise_gap
-from rlaif_lab.feedback.pairing import preference_matrices
 from rlaif_lab.records import Comparison, Generation, Prompt, Verdict
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.base import Skill

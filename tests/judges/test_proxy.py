@@ -15,12 +15,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from rlaif_lab.config import build, config_dir
-from rlaif_lab.judges.base import JudgeContext, both_orders, judge_generations
-from rlaif_lab.judges.wrappers.human_budget import HumanBudget
+from rlaif_lab.judges.asking import both_orders, judge_generations
 from rlaif_lab.judges.oracle import ReversedJudge
-from rlaif_lab.judges.wrappers.panel import Panel
 from rlaif_lab.judges.proxy import ProxyJudge
+from rlaif_lab.judges.wrappers.human_budget import HumanBudget
+from rlaif_lab.judges.wrappers.panel import Panel
 from rlaif_lab.loop.run import Loop
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Generation, Verdict
 from rlaif_lab.reward.model import RewardModel

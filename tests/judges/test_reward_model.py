@@ -14,9 +14,10 @@ import torch
 from chat_model import chat_model
 from helpers import RAGGED_PROMPTS, prompts_of
 
-from rlaif_lab.judges.base import JudgeContext, both_orders, judge_generations
+from rlaif_lab.judges.asking import both_orders, judge_generations
 from rlaif_lab.judges.oracle import OracleJudge
 from rlaif_lab.judges.reward_model import RewardModelJudge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Prompt
 from rlaif_lab.reward.examples import examples_from

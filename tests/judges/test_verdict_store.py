@@ -16,7 +16,7 @@ import pytest
 
 from rlaif_lab.judges.verdict_store import Spent, VerdictStore
 from rlaif_lab.records import Score, Verdict
-from rlaif_lab.store.run_folder import DiskError
+from rlaif_lab.store.files import DiskError
 
 EVERY_KIND = {
     "plain": Verdict(0.1 + 0.2),  # a float that no short decimal holds

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from helpers import ScriptedJudge, attached, generation, judgement
 
-from rlaif_lab.loop.gate import Gate, decided
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.oracle import NoisyOracleJudge, RandomJudge, ReversedJudge
+from rlaif_lab.loop.gate import Gate, decided
 from rlaif_lab.records import Comparison, Judgement, Prompt, Verdict
 from rlaif_lab.tasks.arithmetic import Addition
 

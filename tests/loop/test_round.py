@@ -14,10 +14,8 @@ import pytest
 import torch
 from helpers import ScriptedJudge, plain_logps
 
-from rlaif_lab import rounds as rounds_module
-from rlaif_lab.training.batches import Batching, Step
-from rlaif_lab.loop.evaluation import Evaluation
-from rlaif_lab.loop.gate import Gate
+from rlaif_lab.feedback.pairing import Pairing
+from rlaif_lab.feedback.replay import Replay
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.logprob import ModelJudge
 from rlaif_lab.judges.oracle import NoisyOracleJudge, OracleJudge, RandomJudge, ReversedJudge
@@ -25,14 +23,16 @@ from rlaif_lab.learners.base import Batch, Learner
 from rlaif_lab.learners.distil import Distil
 from rlaif_lab.learners.dpo import DPO
 from rlaif_lab.learners.rloo import RLOO
-from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.feedback.pairing import Pairing
-from rlaif_lab.records import Comparison, Verdict
-from rlaif_lab.feedback.replay import Replay
+from rlaif_lab.loop import round as rounds_module
+from rlaif_lab.loop.evaluation import Evaluation
+from rlaif_lab.loop.gate import Gate
 from rlaif_lab.loop.round import RoundData, Rounds
+from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.records import Comparison, Verdict
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.tasks.arithmetic import Addition
+from rlaif_lab.training.batches import Batching, Step
 
 Make = Callable[..., Rounds]
 

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from rlaif_lab.config import check, config_dir
 from rlaif_lab.loop.run import Loop
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.store.run_folder import DiskError
+from rlaif_lab.store.files import DiskError
 
 
 def loop(directory: Path, *overrides: str) -> Loop:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import RAGGED_PROMPTS, prompts_of
 
-from rlaif_lab import evaluation
+from rlaif_lab.loop import evaluation
 from rlaif_lab.loop.evaluation import divergence_metrics
 from rlaif_lab.metrics.divergence import kl_and_entropy
 from rlaif_lab.models.language_model import LanguageModel

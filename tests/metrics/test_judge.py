@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rlaif_lab.judges.base import debias
+from rlaif_lab.judges.asking import debias
 from rlaif_lab.metrics.judge import judge_metrics, policy_preference, same_slot_rate, win_rate
 from rlaif_lab.records import Comparison, Judgement, Prompt, Verdict
 

@@ -12,8 +12,8 @@ import torch
 from chat_model import make_chat_model
 from helpers import RAGGED_PROMPTS
 
-from rlaif_lab.models.organism.cache import load_folder
 from rlaif_lab.models.language_model import LanguageModel, hash_weights, inference
+from rlaif_lab.models.organism.cache import load_folder
 from rlaif_lab.records import Prompt
 
 GEMMA_LIKE = (

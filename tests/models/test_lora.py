@@ -15,6 +15,7 @@ import torch
 from chat_model import make_chat_model
 from torch import Tensor
 
+from rlaif_lab.loop.weights import PolicyHistory
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.language_model import LanguageModel, hash_weights
 from rlaif_lab.models.lora import LoraConfig, frozen_copy, merged_state, with_adapter
@@ -24,7 +25,6 @@ from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.exact import sample
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.tasks.prompts_file import PromptsFile
-from rlaif_lab.loop.weights import PolicyHistory
 
 TASK = PromptsFile(None, 8)
 PROMPTS = ["Say what the cat likes", "Hello", "Which response is better?"]

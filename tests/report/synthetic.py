@@ -20,7 +20,8 @@ from helpers import judgement, response
 from rlaif_lab.plateau.detector import Detector, metrics, trace
 from rlaif_lab.records import Comparison, Generation, Judgement, Prompt
 from rlaif_lab.seeding import rng_for
-from rlaif_lab.store.run_folder import GENERATIONS, JUDGEMENTS, RoundStore
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS
 from rlaif_lab.tasks.arithmetic import Addition
 
 TASK = {"_target_": "rlaif_lab.tasks.arithmetic.Addition", "digits": 2}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from rlaif_lab.report.arms import study
 from rlaif_lab.cli.report import main, report
+from rlaif_lab.report.arms import study
 from rlaif_lab.report.curves import draw
 from rlaif_lab.report.figures import group_figure, styles, svg
 from rlaif_lab.report.load import load

@@ -14,7 +14,8 @@ from rlaif_lab.records import Comparison, Generation, Prompt
 from rlaif_lab.report.arms import Arm, study
 from rlaif_lab.report.load import load
 from rlaif_lab.report.samples import Bounds, Samples, disagrees, samples, spread, to_json
-from rlaif_lab.store.run_folder import GENERATIONS, JUDGEMENTS, RoundStore
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS
 from rlaif_lab.tasks.arithmetic import Addition
 
 

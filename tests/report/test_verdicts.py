@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlaif_lab.cli.report import main, report
 from rlaif_lab.plateau.detector import Detector, Evidence, metrics, nothing_yet, step
 from rlaif_lab.report.arms import Arm, Study, study
-from rlaif_lab.cli.report import main, report
 from rlaif_lab.report.load import Run, load
 from rlaif_lab.report.verdicts import ArmVerdict, across_tasks, arm_verdicts, differences, run_verdict
 from rlaif_lab.seeding import rng_for

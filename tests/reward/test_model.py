@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from rlaif_lab.judges.base import JudgeContext, judge_generations
+from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.judges.oracle import OracleJudge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Generation
 from rlaif_lab.reward.examples import RewardExample, examples_from, grouped, split_by_prompt

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_lab.judges.api.judge import ApiJudge
-from rlaif_lab.judges.base import JudgeContext
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Prompt
 
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from rlaif_lab.statistics.ppi import Rectified, rectified_mean, with_known_ties
 from rlaif_lab.statistics.intervals import t_interval
+from rlaif_lab.statistics.ppi import Rectified, rectified_mean, with_known_ties
 
 
 def test_by_hand() -> None:

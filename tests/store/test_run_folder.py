@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
-from rlaif_lab import store as store_module
 from rlaif_lab.records import Comparison, Generation, Judgement, PreferencePair, Prompt, Response
-from rlaif_lab.store.run_folder import GENERATIONS, JUDGEMENTS, PAIRS, DiskError, RoundStore, read_metrics, write_atomically
+from rlaif_lab.store import run_folder as store_module
+from rlaif_lab.store.files import DiskError, write_atomically
+from rlaif_lab.store.rows import read_metrics
+from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS, PAIRS
 
 PROMPTS = [Prompt(f"task/{i}", f"{i}+{i}=") for i in range(10)]
 
@@ -243,22 +246,22 @@ def test_a_corrupt_part_file_is_named_too(store: RoundStore) -> None:
 # --- objects ------------------------------------------------------------------------------------------------------
 def test_an_object_is_computed_once_and_its_floats_survive_exactly(store: RoundStore) -> None:
     value = {"a": 0.1 + 0.2, "b": 1e-300, "c": -1 / 3, "d": 5, "e": math.inf}
-    assert store.once(2, "evaluation", lambda: value) == value
-    assert RoundStore(store.directory).once(2, "evaluation", lambda: never(None)) == value
-    assert math.isnan(store.once(2, "other", lambda: {"x": math.nan})["x"])
+    assert store.compute_once(2, "evaluation", lambda: value) == value
+    assert RoundStore(store.directory).compute_once(2, "evaluation", lambda: never(None)) == value
+    assert math.isnan(store.compute_once(2, "other", lambda: {"x": math.nan})["x"])
 
 
 def test_what_was_computed_and_what_was_loaded_are_the_same_thing(store: RoundStore) -> None:
     """A tuple comes back as a list already the first time, so a resumed run cannot differ."""
-    assert store.once(0, "x", lambda: {"a": (1, 2)}) == store.once(0, "x", dict) == {"a": [1, 2]}
+    assert store.compute_once(0, "x", lambda: {"a": (1, 2)}) == store.compute_once(0, "x", dict) == {"a": [1, 2]}
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
 def test_a_corrupt_object_is_named(store: RoundStore, content: bytes) -> None:
-    store.once(0, "evaluation", lambda: {"a": 1})
+    store.compute_once(0, "evaluation", lambda: {"a": 1})
     (store.directory / "round_000" / "evaluation.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"evaluation\.json' is corrupt"):
-        store.once(0, "evaluation", dict)
+        store.compute_once(0, "evaluation", dict)
 
 
 # --- whose store --------------------------------------------------------------------------------------------------
@@ -390,7 +393,7 @@ def test_a_write_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 WRITES: dict[str, Callable[[RoundStore], Any]] = {
     "a stage": lambda store: store.stage(0, GENERATIONS, PROMPTS, generations, chunk=100),
     "a part": lambda store: store.stage(0, GENERATIONS, PROMPTS, generations, chunk=3),
-    "an object": lambda store: store.once(0, "evaluation", lambda: {"a": 1}),
+    "an object": lambda store: store.compute_once(0, "evaluation", lambda: {"a": 1}),
     "a claim": lambda store: store.claim(CONFIG, resume=False),
     "a row": lambda store: (store.directory.mkdir(exist_ok=True), store.append_row({"round": 0}))[1],
 }

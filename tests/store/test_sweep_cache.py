@@ -10,21 +10,22 @@ from typing import Any
 
 import pytest
 
-from rlaif_lab import rounds as rounds_module
-from rlaif_lab.training.batches import Batching
-from rlaif_lab.loop.evaluation import Evaluation
-from rlaif_lab.loop.gate import Gate
+from rlaif_lab.feedback.pairing import Pairing
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.oracle import OracleJudge, RandomJudge
 from rlaif_lab.learners.dpo import DPO
 from rlaif_lab.learners.rloo import RLOO
-from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.feedback.pairing import Pairing
+from rlaif_lab.loop import round as rounds_module
+from rlaif_lab.loop.evaluation import Evaluation
+from rlaif_lab.loop.gate import Gate
 from rlaif_lab.loop.round import Rounds
+from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.sweep_cache import SharedFiles
-from rlaif_lab.store.run_folder import COVERAGE, EVALUATED, GENERATIONS, RoundStore
+from rlaif_lab.store.tables import COVERAGE, EVALUATED, GENERATIONS
 from rlaif_lab.tasks.arithmetic import Addition
+from rlaif_lab.training.batches import Batching
 
 STAGES = (GENERATIONS, EVALUATED, COVERAGE)
 
@@ -89,8 +90,8 @@ def test_a_second_arm_takes_what_the_first_sampled_and_comes_to_the_same(
     for stage in STAGES:
         files = [folder / f"{stage.name}.parquet" for folder in (first, second)]
         assert files[0].samefile(files[1])
-        own = RoundStore(apart.parent).stored(0, stage)
-        assert own and own == RoundStore(second.parent).stored(0, stage)
+        own = RoundStore(apart.parent).read_stage(0, stage)
+        assert own and own == RoundStore(second.parent).read_stage(0, stage)
 
 
 @pytest.mark.parametrize(

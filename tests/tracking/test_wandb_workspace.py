@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from servers.wandb_server import KEY, WandbServer, wandb_server
 
-from rlaif_lab.report.panels import GROUPS
 from rlaif_lab.cli.workspace import main
+from rlaif_lab.report.panels import GROUPS
 from rlaif_lab.tracking.wandb_workspace import COLUMNS, definition, over_rounds, workspace
 
 

@@ -12,16 +12,17 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any, get_args
 
+from rlaif_lab.instructions.criteria import criteria_text
+from rlaif_lab.instructions.template import JudgeTemplate, ScoreTemplate
 from rlaif_lab.judges.api.answers import Keeper, Record, Tally, record_of
 from rlaif_lab.judges.api.client import Asker, Endpoint, open_client, run_apart
 from rlaif_lab.judges.api.features import Features
 from rlaif_lab.judges.api.limits import Budget, Limits, Pace
 from rlaif_lab.judges.api.probe import Reads, Structured, Wanted, find_features, list_models
 from rlaif_lab.judges.api.reading import Form, Question
-from rlaif_lab.judges.base import Judge, JudgeContext
-from rlaif_lab.instructions.criteria import criteria_text
-from rlaif_lab.instructions.template import JudgeTemplate, ScoreTemplate
+from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.verdict_store import Spent, VerdictStore
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 
 PROBE = Comparison(Prompt("probe", "How much is two and two?"), "Four.", "Five.")

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights
 from rlaif_lab.instructions.template import Message
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.records import Prompt, Response, Score, Verdict
 
 if TYPE_CHECKING:

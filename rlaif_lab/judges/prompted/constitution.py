@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlaif_lab.instructions.constitution import Constitution, Principle
-from rlaif_lab.judges.base import PolicyWeights
 from rlaif_lab.judges.prompted.pairwise import PromptedJudge, Reading
+from rlaif_lab.models.access import PolicyWeights
 from rlaif_lab.records import FAILURES, Comparison, Judgement, Status, Verdict
 
 if TYPE_CHECKING:

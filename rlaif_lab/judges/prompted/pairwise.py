@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rlaif_lab.judges.base import JudgeContext, PolicyWeights
 from rlaif_lab.instructions.criteria import criteria_text
-from rlaif_lab.judges.prompted.base import Asked, LocalJudge, conversation_key
 from rlaif_lab.instructions.template import JudgeTemplate, is_refusal
+from rlaif_lab.judges.prompted.base import Asked, LocalJudge, conversation_key
+from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.records import Comparison, Prompt, Verdict
 from rlaif_lab.sampling.config import SamplingConfig
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from rlaif_lab.judges.base import Judge, JudgeContext
+from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.verdict_store import VerdictStore
-from rlaif_lab.judges.wrappers.simple import Wrapper
+from rlaif_lab.judges.wrappers.base import Wrapper
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.organism.cache import cache_root
 from rlaif_lab.records import Comparison, Prompt, Score, Status, Verdict
 

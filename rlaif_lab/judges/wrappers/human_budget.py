@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights, both_orders
-from rlaif_lab.judges.wrappers.simple import SingleOrderJudge, Wrapper
-from rlaif_lab.statistics.ppi import rectified_mean, with_known_ties
 from rlaif_lab.feedback.pairing import decisions
+from rlaif_lab.judges.asking import both_orders
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.judges.wrappers.base import Wrapper
+from rlaif_lab.judges.wrappers.order import SingleOrderJudge
+from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 from rlaif_lab.seeding import seed_for
+from rlaif_lab.statistics.ppi import rectified_mean, with_known_ties
 
 if TYPE_CHECKING:
     from rlaif_lab.models.sources import ModelSource

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rlaif_lab.judges.base import Judge, JudgeContext
-from rlaif_lab.judges.wrappers.simple import Wrapper, length_feature, logit, with_logit
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.judges.wrappers.base import Wrapper, length_feature, logit, with_logit
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Verdict
-from rlaif_lab.store.run_folder import write_atomically
+from rlaif_lab.store.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from rlaif_lab.judges.base import Judge, JudgeContext, PolicyWeights
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.records import FAILURES, Comparison, Status, Verdict
 
 if TYPE_CHECKING:

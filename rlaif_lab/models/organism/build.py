@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlaif_lab.progress import bar
-from rlaif_lab.models.packed import Packed, pack, response_logps
 from rlaif_lab.models.organism.verdict import ASK, FALSE, TRUE
+from rlaif_lab.models.packed import Packed, pack, response_logps
+from rlaif_lab.progress import bar
 from rlaif_lab.seeding import rng_for, seed_for
 from rlaif_lab.tasks.base import Problems, Skill
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rlaif_lab.store.locks import try_lock
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.organism.recipe import Recipe
+from rlaif_lab.store.locks import try_lock
 from rlaif_lab.tasks.base import ProceduralTask
 
 

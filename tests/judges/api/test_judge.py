@@ -22,17 +22,17 @@ from servers.asking import comparisons, judge_at
 from servers.proxy import Fault, FaultyProxy, faulty_proxy
 from servers.rule_server import RuleServer, prob_first_wins, rule_server
 
-from rlaif_lab.judges.api.judge import ApiJudge
+from rlaif_lab.instructions.template import JudgeTemplate
 from rlaif_lab.judges.api.features import Features
+from rlaif_lab.judges.api.judge import ApiJudge
 from rlaif_lab.judges.api.limits import Budget, Limits, Pace, backoff, retry_after
 from rlaif_lab.judges.api.reading import GarbageError, Question, answer_of, completion_of, label_masses
-from rlaif_lab.judges.base import judge_generations
-from rlaif_lab.instructions.template import JudgeTemplate
+from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.judges.verdict_store import Spent, VerdictStore
 from rlaif_lab.records import Comparison, Prompt, Verdict
 from rlaif_lab.seeding import seed_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 # --- reading, by hand -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from servers.asking import judge_at
 from servers.llama_server import interpreter, llama_server, weights
 
 from rlaif_lab.judges.api.features import Features
-from rlaif_lab.judges.base import both_orders
+from rlaif_lab.judges.asking import both_orders
 from rlaif_lab.records import Comparison, Prompt
 
 pytestmark = [pytest.mark.slow, pytest.mark.llama_server]

@@ -11,7 +11,7 @@ from chat_model import COMPARISONS
 from chat_model import attached_to_chat as attached
 from helpers import generation
 
-from rlaif_lab.judges.base import both_orders, judge_generations
+from rlaif_lab.judges.asking import both_orders, judge_generations
 from rlaif_lab.judges.prompted.constitution import ConstitutionJudge, principle_statistics
 from rlaif_lab.judges.prompted.pairwise import PromptedJudge
 from rlaif_lab.records import Comparison, Judgement, Prompt, Verdict

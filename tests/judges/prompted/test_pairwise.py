@@ -12,9 +12,10 @@ import torch
 from chat_model import ANSWERS, CHAT_TEMPLATE, COMPARISONS, PROMPTS, chat_model, trained
 from chat_model import attached_to_chat as attached
 
-from rlaif_lab.judges.base import JudgeContext, both_orders, judge_generations
-from rlaif_lab.judges.prompted.pointwise import PointwiseJudge
+from rlaif_lab.judges.asking import both_orders, judge_generations
 from rlaif_lab.judges.prompted.pairwise import PromptedJudge
+from rlaif_lab.judges.prompted.pointwise import PointwiseJudge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.sources import ModelSource
 from rlaif_lab.records import Comparison, Generation, Prompt, Response, Verdict

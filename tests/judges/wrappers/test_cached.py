@@ -13,11 +13,13 @@ import pytest
 from chat_model import COMPARISONS, attached_to_chat, trained
 from helpers import ScriptedJudge, generation
 
-from rlaif_lab.judges.base import Judge, JudgeContext, judge_generations
-from rlaif_lab.judges.wrappers.cached import CachedJudge
+from rlaif_lab.judges.asking import judge_generations
+from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.prompted.constitution import ConstitutionJudge
 from rlaif_lab.judges.prompted.pairwise import PromptedJudge
 from rlaif_lab.judges.verdict_store import VerdictStore
+from rlaif_lab.judges.wrappers.cached import CachedJudge
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 
 PAIRS = [Comparison(Prompt(f"p{i}", "Say something."), "one", "two") for i in range(10)]
@@ -163,7 +165,7 @@ def test_a_killed_process_loses_one_portion_at_most(tmp_path: Path) -> None:
         [sys.executable, "-c", KILLED, str(path), str(here)],
         stdout=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": f"{here.parent}:{here.parent.parent}", "PATH": ""},
+        env={"PYTHONPATH": f"{here.parents[1]}:{here.parents[2]}", "PATH": ""},
     )
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]

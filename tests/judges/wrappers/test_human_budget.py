@@ -13,11 +13,13 @@ from helpers import ScriptedJudge, attached, generation
 from scipy import stats
 
 from rlaif_lab.judges.annotator import SimulatedAnnotator
-from rlaif_lab.judges.base import Judge, JudgeContext, both_orders, judge_generations
-from rlaif_lab.judges.wrappers.human_budget import HumanBudget
+from rlaif_lab.judges.asking import both_orders, judge_generations
+from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.oracle import OracleJudge
+from rlaif_lab.judges.wrappers.human_budget import HumanBudget
 from rlaif_lab.metrics.human import human_metrics
 from rlaif_lab.metrics.judge import win_rate
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Prompt, Verdict
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.base import Skill

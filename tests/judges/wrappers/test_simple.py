@@ -13,11 +13,15 @@ import pytest
 from helpers import ScriptedJudge, generation, plain_logps
 from scipy import stats
 
-from rlaif_lab.judges.base import Judge, JudgeContext, both_orders, debias, judge_generations
-from rlaif_lab.judges.wrappers.length_control import LengthControl, LengthEffect, length_effect
+from rlaif_lab.judges.asking import both_orders, debias, judge_generations
+from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.oracle import OracleJudge, RandomJudge
+from rlaif_lab.judges.wrappers.base import Wrapper, logit
+from rlaif_lab.judges.wrappers.length_control import LengthControl, LengthEffect, length_effect
+from rlaif_lab.judges.wrappers.noise import BiasedJudge, NoisyJudge
+from rlaif_lab.judges.wrappers.order import ShorterOnTie, SingleOrderJudge
 from rlaif_lab.judges.wrappers.panel import Panel
-from rlaif_lab.judges.wrappers.simple import BiasedJudge, NoisyJudge, ShorterOnTie, SingleOrderJudge, Wrapper, logit
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 from rlaif_lab.seeding import rng_for

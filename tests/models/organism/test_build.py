@@ -12,8 +12,8 @@ from helpers import tiny_recipe
 
 from rlaif_lab.models.language_model import LanguageModel, hash_weights
 from rlaif_lab.models.organism.build import Corpus, build_network, build_tokenizer, pretrain
-from rlaif_lab.models.packed import response_logps
 from rlaif_lab.models.organism.recipe import Recipe
+from rlaif_lab.models.packed import response_logps
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.base import Skill
 

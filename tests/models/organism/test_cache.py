@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from helpers import tiny_recipe
 
-from rlaif_lab.models import cache, organism
 from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.models.organism import build as organism
+from rlaif_lab.models.organism import cache
 from rlaif_lab.models.organism.recipe import Recipe
 from rlaif_lab.tasks.arithmetic import Addition
 

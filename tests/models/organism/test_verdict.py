@@ -7,8 +7,8 @@ import torch
 from helpers import RAGGED_PROMPTS
 
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.models.packed import pack
 from rlaif_lab.models.organism.verdict import verdict_logit, verdict_tokens
+from rlaif_lab.models.packed import pack
 
 
 @pytest.mark.parametrize("which", ["untrained", "organism"])

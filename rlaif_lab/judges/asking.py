@@ -1,0 +1,96 @@
+"""How a judge is asked: each pair once, in both orders, averaged, and failures kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.records import (
+    FAILURES,
+    Comparison,
+    Details,
+    Generation,
+    Judgement,
+    Score,
+    Status,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def comparisons_of(generation: Generation) -> list[tuple[int, int]]:
+    """Pairs of samples worth a judge's time: every pair of *different* texts once, by their first occurrence."""
+    first_seen: dict[str, int] = {}
+    for sample, response in enumerate(generation.responses):
+        first_seen.setdefault(response.text, sample)
+    return list(combinations(first_seen.values(), 2))
+
+
+def judge_generations(judge: Judge, generations: Sequence[Generation]) -> list[Judgement]:
+    """All distinct pairs of each prompt's responses, judged in both orders."""
+    asked = [(g, i, j) for g in generations for i, j in comparisons_of(g)]
+    comparisons = [Comparison(g.prompt, g.responses[i].text, g.responses[j].text) for g, i, j in asked]
+    return [
+        debias(comparison, i, j, shown_first, shown_second)
+        for (_, i, j), comparison, (shown_first, shown_second) in zip(
+            asked, comparisons, both_orders(judge, comparisons), strict=True
+        )
+    ]
+
+
+def score_generations(judge: Judge, generations: Sequence[Generation]) -> list[Score]:
+    """Direct scores of all samples, k per prompt in their order; equal texts are scored once."""
+    asked = list(dict.fromkeys((g.prompt, r.text) for g in generations for r in g.responses))
+    found = dict(zip(asked, judge.scores(asked) if asked else [], strict=True))
+    return [found[g.prompt, r.text] for g in generations for r in g.responses]
+
+
+def both_orders(judge: Judge, comparisons: Sequence[Comparison]) -> list[tuple[Verdict, Verdict]]:
+    """Each comparison's verdict as given and with the slots swapped."""
+    if not comparisons:
+        return []
+    verdicts = judge.verdicts([*comparisons, *(c.swapped() for c in comparisons)])
+    assert len(verdicts) == 2 * len(comparisons)
+    return list(zip(verdicts[: len(comparisons)], verdicts[len(comparisons) :], strict=True))
+
+
+def debias(
+    comparison: Comparison, sample_first: int, sample_second: int, shown_first: Verdict, shown_second: Verdict
+) -> Judgement:
+    """Averages the two orders. One failed order fails the judgement: it is recorded, never a silent label."""
+    p_first = shown_first.prob_first_wins
+    p_second = None if shown_second.prob_first_wins is None else 1.0 - shown_second.prob_first_wins
+    probability: float | None
+    status: Status
+    if p_first is not None and p_second is not None:
+        probability = (p_first + p_second) / 2
+        status = "tie" if probability == 0.5 else "ok"
+    else:
+        probability = None
+        status = next(s for s in FAILURES if s in (shown_first.status, shown_second.status))
+    raws = [verdict.raw for verdict in (shown_first, shown_second) if verdict.raw is not None]
+    return Judgement(
+        comparison=comparison,
+        sample_first=sample_first,
+        sample_second=sample_second,
+        prob_first_wins=probability,
+        prob_first_wins_shown_first=p_first,
+        prob_first_wins_shown_second=p_second,
+        status=status,
+        latency_s=shown_first.latency_s + shown_second.latency_s,
+        tokens=shown_first.tokens + shown_second.tokens,
+        raw="\n---\n".join(raws) if raws else None,
+        cost_usd=shown_first.cost_usd + shown_second.cost_usd,
+        details=_merged(shown_first.details, shown_second.details),
+    )
+
+
+def _merged(shown_first: Details | None, shown_second: Details | None) -> Details | None:
+    """What both orders have to say: once if it is the same, else by order."""
+    if shown_first == shown_second:
+        return shown_first
+    return {"shown_first": dict(shown_first or {}), "shown_second": dict(shown_second or {})}

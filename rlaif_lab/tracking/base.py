@@ -1,0 +1,53 @@
+"""Where the rows of a run go besides metrics.jsonl."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlaif_lab.tracking.run_summary import RunResult
+
+
+SAMPLE_COLUMNS = ("round", "prompt", "sample", "response", "win_rate", "gold_quality")
+
+
+Row = dict[str, Any]
+
+
+Samples = Sequence[Sequence[Any]]  # rows of SAMPLE_COLUMNS
+
+
+LoggedRound = tuple[Row, Samples]
+
+
+class Tracker(ABC):
+    """Where rows go besides metrics.jsonl. A new one is a subclass plus one YAML in conf/logger/."""
+
+    @abstractmethod
+    def begin(
+        self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
+    ) -> None:
+        """Opens the run. ``history``: what an earlier part of it logged."""
+
+    @abstractmethod
+    def log(self, row: Row, samples: Samples) -> None:
+        """One round."""
+
+    @abstractmethod
+    def end(self, result: RunResult | None) -> None:
+        """Closes the run. ``result``: what it came to; None where it failed."""
+
+
+class NoTracker(Tracker):
+    """metrics.jsonl only."""
+
+    def begin(
+        self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
+    ) -> None: ...
+
+    def log(self, row: Row, samples: Samples) -> None: ...
+
+    def end(self, result: RunResult | None) -> None: ...
