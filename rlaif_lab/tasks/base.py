@@ -74,7 +74,8 @@ class Task(ABC):
 class ProceduralTask(Task):
     """A task whose problems are the integers 0 .. num_problems-1 and whose demonstrators can be simulated.
 
-    The split of a problem is a hash of its number, so the four splits are disjoint for every seed.
+    The split of a problem is a hash of its canonical number, so the four splits are disjoint for every seed, and the
+    same question in other words (a + b, b + a) is never in two of them.
     """
 
     alphabet: str
@@ -103,6 +104,14 @@ class ProceduralTask(Task):
         and compares: it verifies exactly as well as it generates."""
         return [own == other for own, other in zip(self.demonstrate(problems, skill, rng), candidates, strict=True)]
 
+    def canonical(self, problems: Problems) -> Problems:
+        """Return one number for all problems that are the same question in other words: (N,) -> (N,).
+
+        They share a split, so that no evaluation prompt is a pretraining prompt turned round. By default every problem
+        is a question of its own.
+        """
+        return problems
+
     def is_problem(self, problems: Problems) -> np.ndarray:
         """Which of these numbers are problems at all: (N,) -> (N,) bool."""
         return np.ones(len(problems), dtype=bool)
@@ -113,7 +122,7 @@ class ProceduralTask(Task):
         names = list(self.split_shares)
         edges = np.cumsum([0.0, *self.split_shares.values()])
         where = names.index(split)
-        problems = np.arange(self.num_problems, dtype=np.uint64)
+        problems = self.canonical(np.arange(self.num_problems, dtype=np.int64)).astype(np.uint64)
         position = (splitmix64(problems ^ np.uint64(0x5EED)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         found = np.flatnonzero((position >= edges[where]) & (position < edges[where + 1])).astype(np.int64)
         return found[self.is_problem(found)]

@@ -32,6 +32,12 @@ class PairSum(ProceduralTask):
         self.num_problems = 10 ** (LENGTH + 1)
         self.max_response_tokens = 3  # two digits, end of sequence
 
+    def canonical(self, problems: Problems) -> Problems:
+        """Of all orders of the same five digits, the ascending one."""
+        places = 10 ** np.arange(LENGTH, 0, -1)
+        digits = np.sort(problems[:, None] // places % 10, axis=1)
+        return digits @ places + problems % 10
+
     def is_problem(self, problems: Problems) -> np.ndarray:
         digits = problems[:, None] // 10 ** np.arange(LENGTH, 0, -1) % 10
         first, second = np.triu_indices(LENGTH, 1)

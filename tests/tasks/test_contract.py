@@ -41,6 +41,25 @@ def test_pretraining_is_disjoint_from_rounds_except_where_facts_must_be_seen(tas
 
 
 @every_task
+def test_the_same_question_in_other_words_is_in_the_same_split(task: ProceduralTask) -> None:
+    problems = np.arange(task.num_problems)[:20_000]
+    split_of = np.full(task.num_problems, -1)
+    for number, split in enumerate(task.split_shares):
+        split_of[task.split_problems(split)] = number
+    canonical = task.canonical(problems)
+    assert (task.canonical(canonical) == canonical).all()
+    known = (split_of[problems] >= 0) & (split_of[canonical] >= 0)
+    assert known.any()
+    assert (split_of[problems] == split_of[canonical])[known].all()
+
+
+def test_twins_are_known_for_what_they_are() -> None:
+    addition, pairs = Addition(3), PairSum()
+    assert addition.canonical(np.array([586_347, 347_586])).tolist() == [347_586, 347_586]
+    assert pairs.canonical(np.array([382_619, 836_129])).tolist() == [123_689, 123_689]
+
+
+@every_task
 def test_demonstrations_and_prompts_stay_within_alphabet_and_limit(task: ProceduralTask) -> None:
     problems = some(task, 300)
     tokenizer = build_tokenizer(task)
