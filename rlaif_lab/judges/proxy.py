@@ -4,11 +4,8 @@ a proxy of what is wanted (Gao et al. 2210.10760)."""
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +17,9 @@ from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.organism.cache import cache_root
 from rlaif_lab.records import Comparison, Generation, Prompt, Score, Verdict
 from rlaif_lab.reward.examples import RewardExample, examples_from
-from rlaif_lab.store.files import writing
+from rlaif_lab.store.checksums import check_sealed, seal
+from rlaif_lab.store.files import new_folder_beside, rename_folder, writing
+from rlaif_lab.store.run_folder import read_json_file
 
 if TYPE_CHECKING:
     from rlaif_lab.judges.base import Judge
@@ -74,7 +73,7 @@ class ProxyJudge(Wrapper):
             self.learn(context.spare_samples)
         self.judge = RewardModelJudge(str(self.folder), name=self.name)
         self.judge.attach(replace(context, gold=None))
-        self.metrics: dict[str, Any] = json.loads(self.metrics_file.read_text())
+        self.metrics: dict[str, Any] = read_json_file(self.metrics_file)
 
     @property
     def metrics_file(self) -> Path:
@@ -96,6 +95,7 @@ class ProxyJudge(Wrapper):
             self.reward_model.fit(self.examples(spare_samples), 0, self.folder, None)
             _copy(self.folder, kept)
         else:
+            check_sealed(kept)
             shutil.rmtree(self.folder, ignore_errors=True)  # what a crash may have left
             _copy(kept, self.folder)
 
@@ -159,10 +159,10 @@ def _copy(source: Path, target: Path) -> None:
     """All or nothing; whoever was first with the same keeps it."""
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        partial = new_folder_beside(target)
         try:
             shutil.copytree(source, partial, dirs_exist_ok=True)
-            with suppress(OSError):  # there by now
-                partial.rename(target)
+            seal(partial)
+            rename_folder(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

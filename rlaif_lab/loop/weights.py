@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.lora import frozen_copy
+from rlaif_lab.store.checksums import read_checked
 from rlaif_lab.store.files import write_atomically
 from rlaif_lab.store.run_folder import RoundStore
 
@@ -70,5 +71,6 @@ def trainable(model: LanguageModel) -> dict[str, Tensor]:
 @functools.lru_cache(maxsize=1)
 def _load_snapshot(path: Path, policy: LanguageModel) -> LanguageModel:
     network = frozen_copy(policy.network).eval()
-    network.load_state_dict(torch.load(path, map_location=policy.device, weights_only=True), strict=False)
+    weights = torch.load(io.BytesIO(read_checked(path)), map_location=policy.device, weights_only=True)
+    network.load_state_dict(weights, strict=False)
     return replace(policy, network=network, name=path.parent.name)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +14,9 @@ from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.sources import ModelSource
 from rlaif_lab.records import Prompt
 from rlaif_lab.seeding import rng_for
-from rlaif_lab.store.locks import try_lock
+from rlaif_lab.store.checksums import check_sealed, seal
+from rlaif_lab.store.files import new_folder_beside, open_to_umask, rename_folder, writing
+from rlaif_lab.store.locks import try_lock, wait_for
 from rlaif_lab.tasks.base import ProceduralTask, Skill, Task
 
 if TYPE_CHECKING:
@@ -135,12 +135,11 @@ class FineTuned(ModelSource):
         from rlaif_lab.models.organism.cache import cache_root
 
         folder = cache_root() / "fine_tuned" / self.identity(task).split()[-1]
-        while not folder.exists():
+        for _ in wait_for(folder.exists):
             with try_lock(folder.with_name(f"{folder.name}.lock")) as mine:
                 if mine and not folder.exists():
                     self._train_into(folder, task)
-            if not folder.exists():
-                time.sleep(0.2)
+        check_sealed(folder)
         if isinstance(self.of, HFModel):
             return replace(self.of, path=str(folder), gguf_file=None, revision=None)
         return HFModel(str(folder), attn="eager", chat=False, name=self.name)
@@ -149,13 +148,15 @@ class FineTuned(ModelSource):
         """Into a temporary folder that is renamed: a folder in the cache is always whole."""
         model = self.of.load(task)
         fine_tune(model, self.data(task), self)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            model.save(partial)
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        with writing(folder):
+            partial = new_folder_beside(folder)
+            try:
+                model.save(partial)
+                open_to_umask(partial)
+                seal(partial)
+                rename_folder(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def fine_tune(model: LanguageModel, data: Sequence[tuple[Prompt, str]], settings: FineTuned) -> list[float]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from rlaif_lab.models.lora import LoraConfig, frozen_copy, with_adapter
 from rlaif_lab.models.sources import ModelSource
+from rlaif_lab.store.checksums import CHECKSUMS, check_sealed
 from rlaif_lab.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class HFModel(ModelSource):
         """Reads tokenizer and configuration (from the hub, if it lies there), and puts some of the task's prompts."""
         if self.local is None:
             self._commit()  # whether the hub has it at all, by one file
+        elif self.local.is_dir():
+            check_sealed(self.local)
         tokenizer = self.load_tokenizer(task)
         if tokenizer.eos_token_id is None:
             raise ValueError(
@@ -255,7 +258,7 @@ def check_causal(path: str, config: Mapping[str, Any]) -> None:
 
 
 def model_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in _CONTENT)
+    return sorted(file for file in folder.iterdir() if file.suffix in _CONTENT and file.name != CHECKSUMS)
 
 
 def hash_files(files: Iterable[Path]) -> str:

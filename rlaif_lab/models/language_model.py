@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlaif_lab.records import Prompt
+from rlaif_lab.store.checksums import CHECKSUMS, seal
+from rlaif_lab.store.files import open_to_umask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -87,12 +89,15 @@ class LanguageModel:
         return hash_weights(self.network)
 
     def save(self, folder: Path) -> None:
-        """For ``from_pretrained``. Weights with a LoRA adapter are saved merged, and the adapter by itself in a folder
-        beside (``policy_adapter`` beside ``policy``)."""
+        """Save for ``from_pretrained``, with checksums. Weights with a LoRA adapter are saved merged, and the adapter
+        by itself in a folder beside (``policy_adapter`` beside ``policy``)."""
         from rlaif_lab.models.lora import save_network
 
+        (folder / CHECKSUMS).unlink(missing_ok=True)
         save_network(self.network, folder)
         self.tokenizer.save_pretrained(folder)
+        open_to_umask(folder)
+        seal(folder)
 
     # --- encoding ---------------------------------------------------------------------------------------------
     def _encode(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:

@@ -18,7 +18,8 @@ from rlaif_lab.reward.examples import Group, RewardExample, grouped, split_by_pr
 from rlaif_lab.reward.settings import Labels, Training
 from rlaif_lab.reward.validation import Validation, validate
 from rlaif_lab.seeding import seed_for
-from rlaif_lab.store.files import write_atomically, writing
+from rlaif_lab.store.checksums import read_checked, seal
+from rlaif_lab.store.files import open_to_umask, write_atomically, writing
 
 if TYPE_CHECKING:
     from rlaif_lab.models.access import JudgeContext
@@ -216,6 +217,8 @@ def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         write(partial)
+        open_to_umask(partial)
+        seal(partial)
         for file in partial.iterdir():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -224,7 +227,7 @@ def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 def _read_metrics(path: Path) -> Metrics:
     try:
-        metrics: Metrics = json.loads(path.read_bytes())
+        metrics: Metrics = json.loads(read_checked(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} is corrupt ({error}); delete it to have it computed again") from None
     return metrics

@@ -16,6 +16,7 @@ from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import Packed, body_of, pack, response_hidden
 from rlaif_lab.records import Prompt
 from rlaif_lab.reward.examples import Answer
+from rlaif_lab.store.checksums import check_sealed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -194,6 +195,7 @@ def load_reward_network(folder: Path, name: str) -> RewardNetwork:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    check_sealed(folder)
     try:
         network = AutoModelForSequenceClassification.from_pretrained(
             folder, attn_implementation="eager", dtype="float32"

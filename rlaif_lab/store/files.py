@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+from rlaif_lab.store.checksums import note
+
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENXIO),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY),
+    *(errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EINVAL, errno.EBUSY, errno.ETIMEDOUT, errno.EREMOTEIO),
+)
+"""What a disk, a quota, or a path that is something else than it should be answers to a write."""
+
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries that are not written in Python (safetensors) spell an errno."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """All or nothing: temporary file, fsync, rename."""
+    """All or nothing: checksum, temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        note(path, content)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
@@ -25,17 +38,60 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into one clear sentence; other errors pass."""
+    """Turn a full or read-only disk, or a path that is no place for a file, into one sentence; other errors pass."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        raise DiskError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; what was computed before is kept, and the run "
-            "goes on from there with resume=true"
-        ) from error
+        raise disk_error(path, error.strerror or str(error)) from error
+    except Exception as error:
+        number = OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise disk_error(path, os.strerror(int(number[1]))) from error
+
+
+def disk_error(path: Path | str, reason: str) -> DiskError:
+    return DiskError(
+        f"cannot write {str(path)!r}: {reason}; what was computed before is kept, and the run goes on from there with "
+        "resume=true"
+    )
 
 
 class DiskError(ValueError):
     """The disk did not take a write."""
+
+
+def new_folder_beside(folder: Path) -> Path:
+    """Make an empty folder next to ``folder``, for what will be renamed to it. Its mode follows the umask, as that of
+    ``tempfile.mkdtemp`` does not: others may read a shared cache."""
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    partial.chmod(0o777 & ~umask())
+    return partial
+
+
+def umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def open_to_umask(folder: Path) -> None:
+    """Give every file in ``folder`` the mode that the umask says: libraries write some of theirs for the owner only."""
+    mode = 0o666 & ~umask()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
+
+
+def rename_folder(partial: Path, folder: Path) -> bool:
+    """Rename a finished folder into place. False where another process was first with the same, which is no error."""
+    try:
+        partial.rename(folder)
+    except OSError as error:
+        if folder.is_dir() and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return False
+        raise
+    return True

@@ -5,16 +5,21 @@ Neither of the two: it is being worked on (which its lock tells), or was killed.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shlex
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rlaif_lab.store.files import write_atomically, writing
+from rlaif_lab.store.checksums import read_regular
+from rlaif_lab.store.files import DISK_ERRORS, write_atomically, writing
+from rlaif_lab.store.interrupts import Interrupted
 from rlaif_lab.store.locks import locked, try_lock
 from rlaif_lab.store.rows import read_metrics
 from rlaif_lab.store.run_folder import STOPPED
@@ -33,11 +38,18 @@ class Failure:
     traceback: str = ""
 
 
-def failure(error: Exception) -> Failure:
-    """Of an exception that is being handled."""
-    known = isinstance(error, ValueError)
+def failure(error: BaseException) -> Failure:
+    """Build a Failure from the exception that is being handled."""
     text = " ".join(str(error).split())
     name = type(error).__name__
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        name = getattr(error, "signal_name", "SIGINT")
+        return Failure(name, f"interrupted by {name}", now())
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS and error.filename:
+        return Failure(name, f"cannot read or write {str(error.filename)!r}: {error.strerror}", now())
+    if isinstance(error, SystemExit):
+        return Failure(name, f"its process ended with exit code {error.code or 0} before the run was finished", now())
+    known = isinstance(error, ValueError)
     trace = "" if known else traceback.format_exc()
     return Failure(name, text if known and text else f"{name}: {text}", now(), trace)
 
@@ -58,23 +70,34 @@ def read_failure(folder: Path) -> Failure | None:
     return Failure(**{k: str(v) for k, v in content.items() if k in fields}) if "sentence" in content else None
 
 
-def write_finished(folder: Path, rounds: int) -> None:
-    """The run is whole, its policy and exports included."""
-    write_atomically(folder / FINISHED, json.dumps({"rounds": rounds, "time": now()}).encode())
+def write_finished(folder: Path, rounds: int, result: Mapping[str, Any] | None = None) -> None:
+    """Say that the run is whole, its policy and exports included. result: what it came to (verdict, quality, ...)."""
+    content = {"rounds": rounds, "time": now(), **({"result": dict(result)} if result else {})}
+    write_atomically(folder / FINISHED, json.dumps(content, indent=1).encode())
     (folder / FAILED).unlink(missing_ok=True)
+
+
+def resume_command(folder: Path) -> str:
+    """Return what to type to go on with the run or the sweep in this folder, from the folder one is in."""
+    shown = os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)
+    return f"rlaif-resume {shlex.quote(shown)}"
 
 
 def finished_rounds(folder: Path) -> int | None:
     """The last round of a run that finished; None for any other."""
     rounds = _read(folder / FINISHED).get("rounds")
-    return rounds if isinstance(rounds, int) else None
+    return rounds if isinstance(rounds, int) and not isinstance(rounds, bool) else None
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the run ended as it should: as it says, or, of older runs, as its metrics tell."""
+    """Tell whether the run ended as it should: as it says, or, of older runs, as its metrics tell. False where they
+    cannot be read."""
     if finished_rounds(folder) is not None:
         return True
-    rows = read_metrics(folder / "metrics.jsonl")
+    try:
+        rows = read_metrics(folder / "metrics.jsonl")
+    except ValueError:
+        return False
     planned = _read(folder / STOPPED).get("round", _read(folder / "config.json").get("rounds"))
     return bool(rows) and rows[-1]["round"] == planned
 
@@ -98,6 +121,8 @@ def alone(folder: Path) -> Iterator[None]:
             raise ValueError(f"another process is working on the run in {str(folder)!r}: wait for it, or end it")
         for ending in (FINISHED, FAILED):  # of what was before
             with writing(folder / ending):
+                if (folder / ending).is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 (folder / ending).unlink(missing_ok=True)
         yield
 
@@ -110,7 +135,7 @@ def being_worked_on(folder: Path) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """Empty where there is no such file, or nobody can read it."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(read_regular(path))
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -2,6 +2,7 @@
 
 run directory/
   run.json                                     fingerprint: which config this store belongs to
+  checksums.txt                                of every file here that decides a number (checksums.py)
   metrics.jsonl                                one line per round, append-only: the truth that W&B mirrors
   round_003/{generations,judgements,pairs}.parquet
   round_003/{evaluated,ahead}.parquet, evaluation.json, changes.json
@@ -22,8 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif_lab.config import as_of_today
+from rlaif_lab.records import Prompt
+from rlaif_lab.store.checksums import CHECKSUMS, DamagedError, adopt, note, read_checked
 from rlaif_lab.store.files import write_atomically, writing
-from rlaif_lab.store.rows import read_metrics, without_nan
+from rlaif_lab.store.rows import read_metrics, whole_lines, without_nan
 from rlaif_lab.store.tables import Stage
 
 T = TypeVar("T")
@@ -61,9 +64,14 @@ class RoundStore:
         run and ``resume`` is off."""
         path = self.directory / "run.json"
         if not path.exists():
+            with writing(self.directory / CHECKSUMS):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self.vouch()
             write_atomically(path, json.dumps(fingerprint, indent=2, sort_keys=True).encode())
             return
-        fingerprint, held = as_of_today(fingerprint), as_of_today(_read_json(path))
+        content = read_json_file(path, "it is the run's identity: restore it from a copy, or use another directory")
+        held = as_of_today({key: str(value) for key, value in content.items()})
+        fingerprint = as_of_today(fingerprint)
         differing = sorted(key for key in fingerprint.keys() | held.keys() if fingerprint.get(key) != held.get(key))
         if differing:
             changes = "; ".join(f"{key} was {held.get(key)!r}, is {fingerprint.get(key)!r}" for key in differing)
@@ -74,6 +82,17 @@ class RoundStore:
             raise ValueError(
                 f"{str(self.directory)!r} already holds this run; pass resume=true to go on with it, or use another "
                 "directory"
+            )
+        with writing(self.directory / CHECKSUMS):
+            self.vouch()
+
+    def vouch(self) -> None:
+        """Begin the list of checksums; of a run of an earlier version, with those of its files as they are now."""
+        if not (self.directory / CHECKSUMS).exists() and adopt(self.directory, NUMBERS):
+            print(
+                f"{self.directory}: made before files had checksums; they are taken as they are, and checked from now "
+                "on",
+                flush=True,
             )
 
     def stage_file(self, round_index: int, stage: Stage[Any], segment: int = 0) -> Path:
@@ -97,7 +116,9 @@ class RoundStore:
         directory = whole.parent
         if whole.exists():
             progress(len(items))
-            return _read_stage(whole, stage)
+            stored = _read_stage(whole, stage)
+            _check_prompts(whole, stored.records, items)
+            return stored
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
         records: list[T] = []
@@ -105,6 +126,7 @@ class RoundStore:
         start = 0  # items done
         for part in sorted(directory.glob(f".{stage.name}.part_*.parquet")):  # named by where they end
             found = _read_stage(part, stage)
+            _check_prompts(part, found.records, items)
             records += found.records
             seconds += found.seconds
             start = int(part.stem.rpartition("_")[2])
@@ -138,12 +160,12 @@ class RoundStore:
         if not path.exists():
             value = compute()
             write_atomically(path, json.dumps(value, indent=1).encode())
-        return _read_json(path)
+        return read_json_file(path)
 
     def read_json(self, round_index: int, name: str) -> dict[str, Any] | None:
         """What ``compute_once`` has computed; None where it has not."""
         path = self.round_directory(round_index) / f"{name}.json"
-        return _read_json(path) if path.exists() else None
+        return read_json_file(path) if path.exists() else None
 
     # --- metrics --------------------------------------------------------------------------------------------
     @property
@@ -160,24 +182,31 @@ class RoundStore:
         for held in self.rows():
             if held["round"] == row["round"] and len(held) >= len(row):
                 return False
-        row = without_nan(row)
-        with writing(self.metrics_file), self.metrics_file.open("rb+" if self.metrics_file.exists() else "wb+") as file:
-            file.seek(0, os.SEEK_END)
-            if file.tell():  # cut off what a crash left of a half-written line
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-                file.seek(0, os.SEEK_END)
-            file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        line = json.dumps(without_nan(row), allow_nan=False).encode() + b"\n"
+        file_path = self.metrics_file
+        with writing(file_path):
+            before = whole_lines(file_path.read_bytes()) if file_path.is_file() else b""
+            note(file_path, before + line)  # before the line: a kill in between leaves a list that knows both states
+            with file_path.open("rb+" if file_path.exists() else "wb+") as file:
+                if file.seek(0, os.SEEK_END) > len(before):  # cut off what a crash left of a half-written line
+                    file.truncate(len(before))
+                    file.seek(len(before))
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
         return True
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json_file(path: Path, remedy: str = "delete it to have it computed again") -> dict[str, Any]:
+    """Return the JSON object in a stored file. ValueError, one sentence, where it holds something else."""
+    content = read_checked(path)
     try:
-        value: dict[str, Any] = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{str(path)!r} is corrupt ({error}); delete it to have it computed again") from None
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{str(path)!r} is corrupt ({str(error).splitlines()[0]}); {remedy}") from None
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise DamagedError(f"{str(path)!r} is corrupt (it holds no JSON object but a {kind}); {remedy}")
     return value
 
 
@@ -192,13 +221,45 @@ def _write_stage(path: Path, stage: Stage[T], result: StageResult[T]) -> None:
 
 def _read_stage(path: Path, stage: Stage[T]) -> StageResult[T]:
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        table = pq.read_table(pa.BufferReader(read_checked(path)), page_checksum_verification=True)
         return StageResult(stage.decode(table), float(table.schema.metadata[b"seconds"]))
-    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{str(path)!r} is corrupt ({str(error).splitlines()[0]}); delete that one file to have it computed "
-            "again, everything else is kept"
+    except DamagedError:
+        raise
+    except Exception as error:  # Arrow's, and whatever decoding makes of a table of something else
+        raise DamagedError(
+            f"{str(path)!r} is corrupt ({next(iter(str(error).splitlines()), type(error).__name__)}); delete that one "
+            "file to have it computed again, everything else is kept"
         ) from error
+
+
+def _check_prompts(path: Path, records: Sequence[Any], items: Sequence[Any]) -> None:
+    """A stage's file of another round, or of another run, is about other prompts. Raises DamagedError."""
+    asked = {prompt for item in items if (prompt := _prompt_of(item)) is not None}
+    if not asked:
+        return
+    found = (_prompt_of(record) for record in records)
+    strange = next((prompt for prompt in found if prompt is not None and prompt not in asked), None)
+    if strange is not None:
+        raise DamagedError(
+            f"{str(path)!r} is corrupt (it holds prompt {strange.id!r}, which this round does not ask); delete that "
+            "one file to have it computed again, everything else is kept"
+        )
+
+
+def _prompt_of(record: Any) -> Prompt | None:
+    """Of a prompt, a generation, a pair, a revision or a judgement; None of anything else."""
+    if isinstance(record, Prompt):
+        return record
+    found = getattr(getattr(record, "comparison", record), "prompt", None)
+    return found if isinstance(found, Prompt) else None
+
+
+NUMBERS = (
+    *("run.json", "config.json", "metrics.jsonl", "stopped.json", "finished.json"),
+    *("round_*/*.parquet", "round_*/.*.parquet", "round_*/*.json", "round_*/policy.pt", "round_*/sync_*/*"),
+    *("round_*/sync_*/.*.parquet", "checkpoints/*.ckpt", "judge/*.json"),
+)
+"""The files of a run that decide its numbers, as patterns within its folder."""
 
 
 STOPPED = "stopped.json"

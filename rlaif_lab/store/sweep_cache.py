@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlaif_lab.store.checksums import CHECKSUMS, DamagedError, note, read_checked
 from rlaif_lab.store.files import writing
 
 SHARED = ".shared"
@@ -39,9 +40,10 @@ class SharedFiles:
         with held.with_suffix(".lock").open("a") as lock:
             with suppress(OSError):  # where the file system has no locks, two may compute the same
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if held.exists() and not file.exists():
+            if held.exists() and not file.exists() and _whole(held):
                 with writing(file):
                     file.parent.mkdir(parents=True, exist_ok=True)
+                    note(file, held.read_bytes())
                     _link(held, file)
             try:
                 yield
@@ -50,7 +52,19 @@ class SharedFiles:
                 raise
             if file.exists() and not held.exists():
                 with writing(held):
+                    (self.folder / CHECKSUMS).touch()
+                    note(held, file.read_bytes())
                     _link(file, held)
+
+
+def _whole(held: Path) -> bool:
+    """Tell whether a shared file is what was written; one that is not is thrown away, and computed again."""
+    try:
+        read_checked(held)
+    except DamagedError:
+        held.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _link(source: Path, target: Path) -> None:

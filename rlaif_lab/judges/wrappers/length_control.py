@@ -14,6 +14,7 @@ from rlaif_lab.judges.wrappers.base import Wrapper, length_feature, logit, with_
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Verdict
 from rlaif_lab.store.files import write_atomically
+from rlaif_lab.store.run_folder import read_json_file
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class LengthControl(Wrapper):
         if self.given is None and context.directory is not None:
             self.file = context.directory / f"{self.name}.json"
             if self.file.exists():
-                self.effect = LengthEffect(**json.loads(self.file.read_text()))
+                self.effect = LengthEffect(**read_json_file(self.file))
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         verdicts = self.of.verdicts(comparisons)

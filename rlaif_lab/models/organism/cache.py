@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.organism.recipe import Recipe
-from rlaif_lab.store.locks import try_lock
+from rlaif_lab.store.checksums import check_sealed, seal
+from rlaif_lab.store.files import new_folder_beside, open_to_umask, rename_folder, writing
+from rlaif_lab.store.locks import try_lock, wait_for
 from rlaif_lab.tasks.base import ProceduralTask
 
 
@@ -35,18 +35,16 @@ def organism(task: ProceduralTask, recipe: Recipe, name: str) -> LanguageModel:
 def build_missing(task: ProceduralTask, recipes: Sequence[Recipe]) -> None:
     """Builds the recipes that are not cached yet. Where another process already builds one, takes the next and
     waits only when nothing is left to build: two jobs that need the same two organisms build one each."""
-    waiting = list(recipes)
-    while waiting:
-        for recipe in list(waiting):
+
+    def missing() -> list[Recipe]:
+        return [recipe for recipe in recipes if not organism_folder(task, recipe).exists()]
+
+    for _ in wait_for(lambda: not missing()):
+        for recipe in missing():
             folder = organism_folder(task, recipe)
-            if folder.exists():
-                waiting.remove(recipe)
-                continue
             with try_lock(folder.with_name(f"{folder.name}.lock")) as mine:
                 if mine and not folder.exists():
                     _build(task, recipe, folder)
-        if any(not organism_folder(task, recipe).exists() for recipe in waiting):
-            time.sleep(0.2)
 
 
 def _build(task: ProceduralTask, recipe: Recipe, folder: Path) -> None:
@@ -57,25 +55,34 @@ def _build(task: ProceduralTask, recipe: Recipe, folder: Path) -> None:
     network, tokenizer = pretrain(
         task, recipe, f"pretraining {task.name} (slip {skill.slip:g}, misconception {skill.misconception:g})"
     )
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        LanguageModel(network, tokenizer, folder.name).save(partial)
-        (partial / "recipe.json").write_text(json.dumps({"task": task.name, **asdict(recipe)}, indent=2))
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with writing(folder):
+        partial = new_folder_beside(folder)
+        try:
+            LanguageModel(network, tokenizer, folder.name).save(partial)
+            (partial / "recipe.json").write_text(json.dumps({"task": task.name, **asdict(recipe)}, indent=2))
+            open_to_umask(partial)
+            seal(partial)
+            rename_folder(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def load_folder(folder: Path, name: str) -> LanguageModel:
-    """A saved causal LM with its tokenizer, in float32 and eval mode. ValueError when it cannot be read."""
+    """Load a saved causal LM with its tokenizer, in float32 and eval mode.
+
+    Raises:
+        ValueError: it cannot be read, or is not what was saved.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    check_sealed(folder)
     try:
         network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype="float32")
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     except Exception as error:  # transformers raises many kinds; all mean the same to the user
-        raise ValueError(f"cannot load model {name!r} from folder {str(folder)!r}: {error}") from error
+        raise ValueError(
+            f"cannot load model {name!r} from folder {str(folder)!r}: {error}; delete the folder to have it made again"
+        ) from error
     return LanguageModel(network.eval(), tokenizer, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.organism import build as organism
 from rlaif_lab.models.organism import cache
 from rlaif_lab.models.organism.recipe import Recipe
+from rlaif_lab.store.checksums import DamagedError
+from rlaif_lab.store.files import DiskError, umask
 from rlaif_lab.tasks.arithmetic import Addition
 
 FORK = multiprocessing.get_context("fork")  # a forked child finds its imports done
@@ -170,9 +173,34 @@ def test_a_failed_build_says_why_and_leaves_nothing(
 
     monkeypatch.setattr(LanguageModel, "save", full)
     monkeypatch.setattr(organism, "pretrain", pretends_to_train(empty_cache.parent / "log", 0.0))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match="No space left"):
         cache.build_missing(task, RECIPES[:1])
     assert [p.name for p in (empty_cache / "organisms").iterdir() if p.is_dir()] == []
+
+
+def test_one_flipped_bit_in_a_cached_organism_is_never_used(
+    task: Addition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(organism, "pretrain", pretends_to_train(tmp_path / "log", 0.0))
+    cache.build_missing(task, RECIPES[:1])
+    folder = cache.organism_folder(task, RECIPES[0])
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"model\.safetensors.*corrupt.*delete the folder"):
+        cache.organism(task, RECIPES[0], "flipped")
+    shutil.rmtree(folder)
+    cache.organism(task, RECIPES[0], "made again")
+
+
+def test_others_may_read_a_shared_cache(task: Addition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(organism, "pretrain", pretends_to_train(tmp_path / "log", 0.0))
+    cache.build_missing(task, RECIPES[:1])
+    folder = cache.organism_folder(task, RECIPES[0])
+    mask = umask()
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~mask
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666 & ~mask}
 
 
 def test_a_broken_folder_is_named(tmp_path: Path) -> None:
