@@ -143,7 +143,15 @@ MOVED = {
 }
 """Class paths of earlier versions, which run folders and users' own YAML files hold -> where the classes are now."""
 
-ADDED: dict[str, str] = {"block": "0"}
+ADDED: dict[str, str] = {
+    "block": "0",
+    "bank.labels": "None",
+    "bank.ignore": "[]",
+    "task.format": "auto",
+    "task.columns.system": "system",
+    "task.columns.input": "None",
+    "task.ignore": "[]",
+}
 """Keys that the fingerprints of earlier versions lack, with the value that those versions had."""
 
 

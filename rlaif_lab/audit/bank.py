@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import Any, ClassVar
 
-from rlaif_lab.audit.formats import Format, Row, parse, read_rows
+from rlaif_lab.audit.formats import parse
+from rlaif_lab.audit.labels import stated_codes
 from rlaif_lab.audit.pairs import LabelledPair, better_and_worse
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.tasks.base import ProceduralTask, Skill, Task
+from rlaif_lab.tasks.formats import AUTO, check_format
+from rlaif_lab.tasks.read_rows import FORMATS, Row, ending, read_rows, wrong_ending
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "pair_banks"
 
@@ -82,30 +85,36 @@ class TaskBank(PairBank):
 
 @dataclass(frozen=True)
 class FileBank(PairBank):
-    """Pairs in a JSONL, JSON, Parquet or CSV file.
+    """Pairs in a file.
 
-    path: the file, or the name of a shipped bank (``general``). format: see formats.py; ``auto`` goes by the columns.
-    columns: our column name -> the file's, where they differ. limit: the first so many rows, None: all.
+    path: of a .jsonl, .json, .csv or .parquet file, or the name of a shipped bank. format: see ``audit.formats``; auto:
+    by the columns. columns: our column name -> the file's, where they differ. labels: label -> first, second or tie,
+    where the format does not say it. ignore: columns beside the prompt that may be left out. limit: the first so many
+    rows, None: all.
     """
 
     path: str
-    format: Format = "auto"
+    format: str = AUTO
     columns: Mapping[str, str] | None = None
+    labels: Mapping[Any, str] | None = None
+    ignore: Sequence[str] = ()
     limit: int | None = None
     name: str = "file"
 
     def __post_init__(self) -> None:
-        _check_reading(self.format, self.limit)
+        _check_reading(self.format, self.labels, self.limit)
         if not self.file().is_file():
             shipped = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.jsonl")))
             raise ValueError(f"bank.path: there is no file {self.path!r}; shipped banks are {shipped}")
+        if ending(self.file()) not in FORMATS:
+            raise ValueError(wrong_ending(self.file(), "bank.path"))
 
     def file(self) -> Path:
         shipped = SHIPPED / f"{self.path}.jsonl"
-        return shipped if shipped.is_file() else Path(self.path)
+        return shipped if shipped.is_file() else Path(self.path).expanduser()
 
     def load(self, task: Task) -> list[LabelledPair]:
-        return parse(read_rows(self.file(), self.limit), self.format, dict(self.columns or {}), self.name)
+        return _pairs(self, read_rows(self.file(), key="bank.path"))
 
 
 @dataclass(frozen=True)
@@ -118,29 +127,35 @@ class HubBank(PairBank):
     dataset: str
     split: str = "train"
     subset: str | None = None
-    format: Format = "auto"
+    format: str = AUTO
     columns: Mapping[str, str] | None = None
+    labels: Mapping[Any, str] | None = None
+    ignore: Sequence[str] = ()
     limit: int | None = None
     name: str = "hub"
 
     def __post_init__(self) -> None:
-        _check_reading(self.format, self.limit)
+        _check_reading(self.format, self.labels, self.limit)
 
     def load(self, task: Task) -> list[LabelledPair]:
-        from datasets import load_dataset  # slow to import
-
-        try:
-            table = load_dataset(self.dataset, self.subset, split=self.split)
-        except Exception as error:  # its own errors, the hub client's, the network's
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"bank.dataset: cannot load {self.dataset!r}, split {self.split!r}: {reason}") from error
-        count = len(table) if self.limit is None else min(self.limit, len(table))
-        rows = [Row(f"{self.dataset}, row {i + 1}", dict(table[i])) for i in range(count)]
-        return parse(rows, self.format, dict(self.columns or {}), self.name)
+        return _pairs(self, read_rows(self.dataset, self.split, self.subset, key="bank.dataset"))
 
 
-def _check_reading(form: str, limit: int | None) -> None:
-    if form not in get_args(Format):
-        raise ValueError(f"bank.format must be one of {', '.join(get_args(Format))}; got {form!r}")
+def _pairs(bank: FileBank | HubBank, rows: Iterable[Row]) -> list[LabelledPair]:
+    return parse(
+        list(rows),
+        bank.format,
+        dict(bank.columns or {}),
+        bank.name,
+        labels=None if bank.labels is None else dict(bank.labels),
+        ignore=list(bank.ignore),
+        limit=bank.limit,
+    )
+
+
+def _check_reading(form: str, labels: Mapping[Any, str] | None, limit: int | None) -> None:
+    check_format(form, "bank.format")
+    if labels is not None:
+        stated_codes(labels, "bank.labels")
     if limit is not None and limit < 1:
         raise ValueError(f"bank.limit must be at least 1 or null; got {limit}")

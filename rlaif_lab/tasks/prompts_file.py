@@ -6,7 +6,7 @@ import functools
 import hashlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,37 +15,57 @@ from rlaif_lab.config import did_you_mean
 from rlaif_lab.records import Prompt
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.tasks.base import Split, Task
-from rlaif_lab.tasks.read_rows import FORMATS, read_rows
+from rlaif_lab.tasks.formats import AUTO, FORMATS, check_format, to_name
+from rlaif_lab.tasks.formats.base import Turns
+from rlaif_lab.tasks.formats.columns import check_nothing_left_out, renamed
+from rlaif_lab.tasks.formats.conversations import is_messages
+from rlaif_lab.tasks.formats.plain import preference_context, prompt_context, refuse_an_answer_as_prompt
+from rlaif_lab.tasks.read_rows import FORMATS as ENDINGS
+from rlaif_lab.tasks.read_rows import Row, ending, read_rows, wrong_ending
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "open_prompts.jsonl"
-ROLES = ("system", "user", "assistant")
+READ_BY = {"alpaca": ("input", "history"), "helpsteer3": ("context",), "alpaca_eval": ("input",)}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _ENDLESS = sys.maxsize
 
 
 @dataclass(frozen=True)
 class Columns:
-    """prompt: the column with the prompt, as text or as a list of {role, content}; an assistant's turn at its end is
-    left out, since answering is the policy's part. id: the column with the prompt's identity, unique; None: a hash of
-    the prompt."""
+    """Names of a file's columns.
+
+    prompt: the prompt, as text or as a list of {role, content}; an assistant's turn at its end is left out, since
+    answering is the policy's part. id: the prompt's identity, unique; None: a hash of the prompt. system: a system turn
+    before it. input: a text that is put behind it, after an empty line; None: there must be none.
+    """
 
     prompt: str = "prompt"
     id: str | None = None
+    system: str | None = "system"
+    input: str | None = None
 
     @classmethod
     def of(cls, columns: Mapping[str, Any]) -> Columns:
         known = list(cls.__dataclass_fields__)
-        for key in columns:
+        for key, name in columns.items():
             if key not in known:
                 hint = did_you_mean(str(key), known)
                 raise ValueError(f"task.columns has no {key!r}{hint}; it takes {', '.join(known)}")
+            if not isinstance(name, str) and (name is not None or key == "prompt"):
+                raise ValueError(f"task.columns.{key} must be the name of a column; got {name!r}")
         return cls(**columns)
+
+    def ours(self) -> dict[str, str]:
+        """Our names -> the file's, as far as there is one."""
+        named = {"prompt": self.prompt, "system": self.system, "input": self.input}
+        return {ours: theirs for ours, theirs in named.items() if theirs is not None}
 
 
 class PromptsFile(Task):
     """path: a file (.jsonl, .json, .csv, .parquet), a folder, or a dataset's hub id; None: the prompts that come with
         the lab. split, subset: of a folder or hub dataset.
-    columns: {prompt, id}, see Columns.
+    format: how a row holds a conversation, see ``rlaif_lab.tasks.formats``; auto: in the prompt's column, and with the
+        conversation around it where chosen and rejected are given as messages. A named format knows its own columns.
+    columns: {prompt, id, system, input}, see Columns. ignore: columns beside the prompt that may be left out.
     evaluation_share: of the prompts, kept for evaluation; which ones is decided by a hash of the prompt, so the two
         splits are disjoint for every seed and whatever else is in the file.
     repeat: when all prompts have been seen, go through them again in another order, under other ids; otherwise a run
@@ -66,6 +86,8 @@ class PromptsFile(Task):
         repeat: bool = False,
         max_characters: int | None = None,
         name: str = "prompts",
+        format: str = AUTO,
+        ignore: Sequence[str] = (),
     ) -> None:
         if max_response_tokens < 1:
             raise ValueError(f"task.max_response_tokens must be at least 1; got {max_response_tokens}")
@@ -75,18 +97,17 @@ class PromptsFile(Task):
             raise ValueError(f"task.max_characters must be at least 1 or null; got {max_characters}")
         self.path = str(SHIPPED) if path is None else path
         self.max_response_tokens, self.split, self.subset, self.name = max_response_tokens, split, subset, name
-        self.columns = Columns.of(columns or {})
+        check_format(format, "task.format")
+        self.columns, self.format, self.ignore = Columns.of(columns or {}), format, tuple(ignore)
         self.evaluation_share, self.repeat, self.max_characters = evaluation_share, repeat, max_characters
         self._check_path()
         self._orders: dict[tuple[Split, int, int], list[Prompt]] = {}
 
     def _check_path(self) -> None:
         place = Path(self.path).expanduser()
-        if place.is_file() and place.suffix not in FORMATS:
-            raise ValueError(
-                f"task.path must be a file of {', '.join(FORMATS)}, a folder or a hub id; got {self.path!r}"
-            )
-        if not self.path or (not place.exists() and (place.suffix in FORMATS or not _HUB_ID.fullmatch(self.path))):
+        if place.is_file() and ending(place) not in ENDINGS:
+            raise ValueError(f"{wrong_ending(place, 'task.path')}; or give a folder or a hub id")
+        if not self.path or (not place.exists() and (ending(place) in ENDINGS or not _HUB_ID.fullmatch(self.path))):
             raise ValueError(f"task.path: {self.path!r} does not exist, and is no hub id (owner/name) either")
 
     # --- what a task is ---------------------------------------------------------------------------------------
@@ -141,64 +162,66 @@ class PromptsFile(Task):
         """By id, in the order of the file. Raises ValueError when nothing is left."""
         seen: dict[tuple[Any, ...], None] = {}
         prompts: dict[str, Prompt] = {}
-        for where, row in read_rows(self.path, self.split, self.subset):
-            prompt = self._prompt(where, row)
+        for row in read_rows(self.path, self.split, self.subset, key="task.path"):
+            prompt = self._prompt(row)
             content = (prompt.text, prompt.turns)
             too_long = self.max_characters is not None and _characters(prompt) > self.max_characters
             if too_long or content in seen:
                 continue
             if prompt.id in prompts:
-                raise ValueError(f"{where}: id {prompt.id!r} has been given to another prompt already")
+                raise ValueError(f"{row.where}: id {prompt.id!r} has been given to another prompt already")
             seen[content] = None
             prompts[prompt.id] = prompt
+            self._keep(prompt, row)
         if not prompts:
             raise ValueError(f"task.path: no prompts in {self.path!r}")
         return prompts
 
-    def _prompt(self, where: str, row: Mapping[str, Any]) -> Prompt:
-        said = _column(where, row, self.columns.prompt, "prompt")
-        turns: tuple[tuple[str, str], ...] = ()
-        if isinstance(said, str):
-            text = said
-        elif isinstance(said, list):
-            turns = _conversation(where, said)
-            text = turns[-1][1]
-        else:
-            raise ValueError(
-                f"{where}: column {self.columns.prompt!r} must be a text or a list of turns; it is a "
-                f"{type(said).__name__}"
-            )
-        if not text.strip():
-            raise ValueError(f"{where}: the prompt is empty")
+    def _keep(self, prompt: Prompt, row: Row) -> None:
+        """Take what else a row says of a prompt; here nothing."""
+
+    def _prompt(self, row: Row) -> Prompt:
+        context = self._context(row)
+        text = context[-1][1]
+        messages = self.format == AUTO and isinstance(row.values.get(self.columns.prompt), list)
+        turns = context if messages or len(context) > 1 else ()
         own = hashlib.sha256(repr((text, turns)).encode()).hexdigest()[:16]
         if self.columns.id is not None:
-            own = str(_column(where, row, self.columns.id, "id"))
+            own = str(_column(row, self.columns.id, "id"))
         return Prompt(f"{self.name}/{own}", text, turns)
 
-
-def _column(where: str, row: Mapping[str, Any], name: str, key: str) -> Any:
-    if name not in row:
-        hint = did_you_mean(name, list(row))
-        raise ValueError(f"{where}: no column {name!r} (task.columns.{key}){hint}; there is {', '.join(row) or 'none'}")
-    return row[name]
-
-
-def _conversation(where: str, turns: list[Any]) -> tuple[tuple[str, str], ...]:
-    """Up to the last user's turn, which has to be the last but for one of the assistant."""
-    found = []
-    for i, turn in enumerate(turns):
-        if not (
-            isinstance(turn, Mapping) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
+    def _context(self, row: Row) -> Turns:
+        """What is asked, as turns. Raises ValueError, with file and line, where something would be left out."""
+        ignore = self.ignore if self.columns.system else (*self.ignore, "system")
+        row, ours = renamed(row, {}, ignore), renamed(row, self.columns.ours(), ignore)
+        known = [] if self.columns.input is None else ["input"]
+        check_nothing_left_out(ours, [*known, *READ_BY.get(self.format, ())], "task")
+        if self.format != AUTO:
+            return FORMATS[self.format].context(Row(row.where, {**row.values, **ours.values}))
+        value = _column(row, self.columns.prompt, "prompt")
+        if not isinstance(value, (str, list)):
+            raise ValueError(
+                f"{row.where}: column {self.columns.prompt!r} must be a text or a list of turns; it is a "
+                f"{type(value).__name__}"
+            )
+        if (
+            all(is_messages(row.values.get(name)) for name in ("chosen", "rejected"))
+            and self.columns.prompt == "prompt"
         ):
-            raise ValueError(f"{where}: turn {i} must be an object with role and content, both texts; it is {turn!r}")
-        if turn["role"] not in ROLES:
-            raise ValueError(f"{where}: the role of turn {i} must be one of {', '.join(ROLES)}; got {turn['role']!r}")
-        found.append((turn["role"], turn["content"]))
-    if found and found[-1][0] == "assistant":
-        found.pop()
-    if not found or found[-1][0] != "user":
-        raise ValueError(f"{where}: a conversation must end with a user's turn, or with the answer to one")
-    return tuple(found)
+            return preference_context(ours)
+        refuse_an_answer_as_prompt(ours, "task")
+        return prompt_context(ours, without_answer=True)
+
+
+def _column(row: Row, name: str, key: str) -> Any:
+    if name not in row.values:
+        hint = did_you_mean(name, list(row.values))
+        named = "" if hint or key != "prompt" else to_name(row, "task")
+        raise ValueError(
+            f"{row.where}: no column {name!r} (task.columns.{key}){hint}; there is {', '.join(row.values) or 'none'}"
+            f"{'; ' + named if named else ''}"
+        )
+    return row.values[name]
 
 
 def _characters(prompt: Prompt) -> int:

@@ -1,99 +1,231 @@
-"""Rows of a data file, a saved dataset or a dataset of the hub, with where each came from."""
+"""The one reader of users' data: rows of a file, a saved data set or a data set of the hub, each with its place.
+
+Prompts, pair banks and graded answers all come through here, so endings, encodings, long fields and messages about
+mistakes are the same everywhere.
+"""
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
+import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
-
-Row = dict[str, Any]
-Located = tuple[str, Row]
-"""Where a row stands, for messages (``prompts.jsonl, line 3``), and its columns."""
+from typing import Any, NamedTuple
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+ZIPPED = ".gz"
+"""May follow any ending but .parquet, which is compressed within."""
+
+_LONGEST_FIELD = 2**31 - 1  # the csv module's own limit is 131,072 characters
+_HALF = re.compile("[\ud800-\udfff]")
 
 
-def read_rows(path: str, split: str, subset: str | None) -> Iterator[Located]:
-    """Rows of a file (JSON lines, JSON, CSV, Parquet), of a folder or of a dataset of the hub.
+class Row(NamedTuple):
+    """where: file and line (or item, or row), for messages. values: column -> value."""
 
-    split, subset: of a folder and of the hub; files have none. Raises ValueError, with file and line, for what cannot
-    be read.
+    where: str
+    values: dict[str, Any]
+
+
+def ending(path: Path) -> str:
+    """Return the ending that says how a file is read, in small letters and without .gz."""
+    name = path.name.lower().removesuffix(ZIPPED)
+    return Path(name).suffix
+
+
+def read_rows(
+    path: str | Path, split: str = "train", subset: str | None = None, *, limit: int | None = None, key: str = "path"
+) -> Iterator[Row]:
+    """Yield the rows of a file (JSON lines, JSON, CSV, Parquet), a folder or a data set of the hub.
+
+    Half a surrogate pair, which is no character and which no tokenizer takes, becomes U+FFFD.
+
+    Args:
+        path: the file, the folder or the hub id (owner/name).
+        split: split of a folder or of the hub; files have none.
+        subset: configuration of a data set of the hub.
+        limit: number of rows; None for all.
+        key: name of the setting that gave the path, for messages.
+
+    Raises:
+        ValueError: with file and line, for what cannot be read.
     """
     place = Path(path).expanduser()
     if place.is_file():
-        try:
-            yield from _READERS[place.suffix](place)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path!r} is not written in UTF-8 ({error})") from None
-    else:
-        for i, row in enumerate(_dataset(place if place.is_dir() else None, path, split, subset)):
-            yield f"{path!r}, split {split!r}, row {i}", row
+        return islice(_of_file(place, key), limit)
+    return islice(_of_data_set(place if place.is_dir() else None, str(path), split, subset, key), limit)
 
 
-def _json_lines(file: Path) -> Iterator[Located]:
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                where = f"{str(file)!r}, line {number}"
-                try:
-                    row = json.loads(line.strip())
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{where}: not valid JSON ({error.msg}, column {error.colno})") from None
-                yield where, _mapping(where, row)
-
-
-def _json(file: Path) -> Iterator[Located]:
+# --- files ------------------------------------------------------------------------------------------------------------
+def _of_file(place: Path, key: str) -> Iterator[Row]:
+    reader = _READERS.get(ending(place))
+    if reader is None:
+        raise ValueError(wrong_ending(place, key))
     try:
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
+        yield from reader(place)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place} is not written in UTF-8 ({error.reason} at byte {error.start})") from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{place} is not a whole gzip file ({error})") from None
+    except OSError as error:
+        raise ValueError(f"{place} cannot be read ({error.strerror or error})") from None
+
+
+def wrong_ending(place: Path, key: str) -> str:
+    """Return the sentence that refuses a file by its name."""
+    hint = "; call a file of JSON lines .jsonl" if ending(place) in (".ndjson", ".jsonlines", ".jl") else ""
+    return f"{key}: the name of a file must end in one of {', '.join(FORMATS)}; got {str(place)!r}{hint}"
+
+
+def _text(place: Path) -> io.TextIOBase:
+    """Open a text file, zipped or not. Its line ends stay as they are; a byte order mark is left out."""
+    if place.name.lower().endswith(ZIPPED):
+        return gzip.open(place, "rt", encoding="utf-8-sig", newline="")
+    return place.open(encoding="utf-8-sig", newline="")
+
+
+def _json_lines(place: Path) -> Iterator[Row]:
+    with _text(place) as lines:
+        yield from _objects_by_line(place, lines)
+
+
+def _objects_by_line(place: Path, lines: io.TextIOBase) -> Iterator[Row]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            where = f"{place}, line {number}"
+            yield Row(where, _object(where, _parsed(where, line.strip())))
+
+
+def _json(place: Path) -> Iterator[Row]:
+    """Read a list of objects; or, since many call them so, JSON lines."""
+    with _text(place) as file:
+        text = file.read()
+    try:
+        rows = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{str(file)!r}, line {error.lineno}: not valid JSON ({error.msg}, column {error.colno}); if every line is "
-            "an object of its own, call the file .jsonl"
-        ) from None
+        if _begins_with_an_object(text) and error.msg == "Extra data":
+            yield from _objects_by_line(place, io.StringIO(text, newline=""))
+            return
+        raise ValueError(f"{place}, line {error.lineno}: not valid JSON ({error.msg}, column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: not valid JSON ({_reason(error)})") from None
     if not isinstance(rows, list):
-        raise ValueError(f"{str(file)!r} must hold a list of objects; it holds a {type(rows).__name__}")
-    for i, row in enumerate(rows):
-        yield f"{str(file)!r}, item {i}", _mapping(f"{str(file)!r}, item {i}", row)
+        raise ValueError(f"{place} must hold a list of objects, or an object on each line; it holds a {_kind(rows)}")
+    for number, row in enumerate(rows, start=1):
+        where = f"{place}, item {number}"
+        yield Row(where, _object(where, row))
 
 
-def _csv(file: Path) -> Iterator[Located]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
+def _begins_with_an_object(text: str) -> bool:
+    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _parsed(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not valid JSON ({error.msg}, column {error.colno})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+        raise ValueError(f"{where}: not valid JSON ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error).split(";")[0]
+
+
+def _object(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: must be an object of named columns; it is a {_kind(value)}")
+    return {_whole(name): _whole(held) for name, held in value.items()}
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _whole(value: Any) -> Any:
+    """Replace halves of surrogate pairs in every text of a value."""
+    if isinstance(value, str):
+        return value if value.isascii() else _HALF.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole(name): _whole(item) for name, item in value.items()}
+    return value
+
+
+def _csv(place: Path) -> Iterator[Row]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    with _text(place) as lines:
+        reader = csv.reader(lines, strict=True)
+        names: list[str] | None = None
         try:
-            for row in reader:
-                where = f"{str(file)!r}, line {reader.line_num}"
-                if None in row:
-                    raise ValueError(f"{where}: more values than the {len(reader.fieldnames or ())} columns")
-                yield where, row
+            for cells in reader:
+                if not cells:
+                    continue
+                where = f"{place}, line {reader.line_num}"
+                if names is None:
+                    names = cells
+                    for name in names:
+                        if names.count(name) > 1:
+                            raise ValueError(f"{where}: two columns are called {name!r}")
+                    continue
+                if len(cells) != len(names):
+                    raise ValueError(
+                        f"{where}: {len(names)} columns are needed, as in the first line; there are {len(cells)}"
+                    )
+                yield Row(where, {name: _messages(cell) for name, cell in zip(names, cells, strict=True)})
         except csv.Error as error:
-            raise ValueError(f"{str(file)!r}, line {reader.line_num}: not valid CSV ({error})") from None
+            raise ValueError(f"{place}, line {reader.line_num}: not valid CSV ({error})") from None
 
 
-def _parquet(file: Path) -> Iterator[Located]:
+def _messages(cell: str) -> Any:
+    """Return a list of chat messages where a cell is one written as JSON (CSV has no lists); else the cell."""
+    if not cell.lstrip().startswith("[{"):
+        return cell
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+    messages = all(isinstance(item, dict) and {"role", "content"} <= set(item) for item in value)
+    return _whole(value) if messages else cell
+
+
+def _parquet(place: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{str(file)!r} is not a Parquet file ({' '.join(str(error).split())})") from None
-    for i, row in enumerate(table.to_pylist()):
-        yield f"{str(file)!r}, row {i}", row
+        for batch in pq.ParquetFile(place).iter_batches(batch_size=256):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(f"{place}, row {number}", values)
+    except pa.ArrowException as error:
+        raise ValueError(f"{place} is not a Parquet file ({' '.join(str(error).split())[:200]})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{place}, after row {number}: a text is not written in UTF-8") from None
 
 
 _READERS = {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}
 
 
-def _mapping(where: str, row: Any) -> Row:
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: must be an object of named columns; it is a {type(row).__name__}")
-    return row
+# --- data sets --------------------------------------------------------------------------------------------------------
+def _of_data_set(folder: Path | None, path: str, split: str, subset: str | None, key: str) -> Iterator[Row]:
+    for number, values in enumerate(_data_set(folder, path, split, subset, key), start=1):
+        yield Row(f"{path}, split {split}, row {number}", values)
 
 
-def _dataset(folder: Path | None, path: str, split: str, subset: str | None) -> Any:
-    """By the datasets library: a folder that ``save_to_disk`` wrote, one with data files, or a dataset of the hub."""
+def _data_set(folder: Path | None, path: str, split: str, subset: str | None, key: str) -> Any:
+    """Load by the datasets library: a folder that ``save_to_disk`` wrote, one with data files, or one of the hub."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -102,9 +234,10 @@ def _dataset(folder: Path | None, path: str, split: str, subset: str | None) -> 
             return datasets.load_dataset(str(folder or path), subset, split=split)
         saved = datasets.load_from_disk(str(folder))
     except Exception as error:  # the library raises many kinds
-        raise ValueError(f"cannot load dataset {path!r}: {' '.join(str(error).split())[:400]}") from error
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(f"{key}: cannot load {path!r}, split {split!r}: {reason}") from error
     if not isinstance(saved, datasets.DatasetDict):
         return saved
     if split not in saved:
-        raise ValueError(f"dataset {path!r} has no split {split!r}; it has {', '.join(saved)}")
+        raise ValueError(f"{key}: {path!r} has no split {split!r}; it has {', '.join(saved)}")
     return saved[split]

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlaif_lab.audit.bank import FileBank, HubBank
-from rlaif_lab.audit.formats import parse, read_rows
+from rlaif_lab.audit.formats import parse
 from rlaif_lab.audit.pairs import LabelledPair, better_and_worse
 from rlaif_lab.records import Prompt
 from rlaif_lab.tasks.arithmetic import Addition
+from rlaif_lab.tasks.read_rows import read_rows
 
 LABELLED = {"prompt": "2 + 2?", "first": "5", "second": "4", "label": "second", "subset": "sums"}
 REWARDBENCH = {
@@ -87,9 +88,8 @@ def test_given_slots_are_kept_and_authors_go_with_their_texts(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("label", "expected"),
     [
-        ("first", 1.0), ("A", 1.0), ("1", 1.0), (1, 1.0), (1.0, 1.0),
-        ("second", 0.0), ("B", 0.0), (2, 0.0), (0, 0.0), (0.0, 0.0),
-        ("tie", 0.5), (0.5, 0.5),
+        ("first", 1.0), ("A", 1.0), (" First ", 1.0), ("second", 0.0), ("B", 0.0), (2, 0.0), ("2", 0.0), (2.0, 0.0),
+        ("tie", 0.5), (0.5, 0.5), ("0.50", 0.5),
     ],
 )  # fmt: skip
 def test_spellings_of_a_label(tmp_path: Path, label: Any, expected: float) -> None:
@@ -199,7 +199,7 @@ def test_a_data_set_in_a_local_folder(tmp_path: Path) -> None:
     jsonl(tmp_path / "set" / "train.jsonl", REWARDBENCH, REWARDBENCH | {"prompt": "1 + 3?"})
     pairs = HubBank(str(tmp_path / "set"), limit=1).load(Addition())
     assert [better(pair) for pair in pairs] == ["4"]
-    assert pairs[0].source == f"{tmp_path / 'set'}, row 1"
+    assert pairs[0].source == f"{tmp_path / 'set'}, split train, row 1"
     with pytest.raises(ValueError, match=r"bank\.dataset: cannot load .* split 'test'"):
         HubBank(str(tmp_path / "set"), split="test").load(Addition())
 
@@ -209,18 +209,18 @@ def test_a_data_set_in_a_local_folder(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         (['{"prompt": "a", '], "bank.jsonl, line 1: not valid JSON (Expecting property name"),
-        ([LABELLED, "[1, 2]"], "bank.jsonl, line 2: a JSON object with columns is needed; got [1, 2]"),
+        ([LABELLED, "[1, 2]"], "bank.jsonl, line 2: must be an object of named columns; it is a list"),
         ([LABELLED, "", LABELLED | {"label": "C"}], "bank.jsonl, line 3: label must be first, second or tie"),
-        ([JUDGEBENCH | {"label": "A>>B"}], "bank.jsonl, line 1: label must be A>B, B>A or A=B; got 'A>>B'"),
+        ([JUDGEBENCH | {"label": "A>>B"}], "bank.jsonl, line 1: label must be one of a>b, b>a, a=b; "),
         ([LABELLED, {"prompt": "a", "frist": "b", "second": "c", "label": 1}],
          "bank.jsonl, line 2: column 'first' of format labelled is missing (did you mean 'frist'?)"),
         ([{"question": "a", "answer": "b"}], "line 1: the columns question, answer belong to no known format"),
         ([REWARDBENCH | {"prompt": None}], "column 'prompt' is missing, which only chat messages can do without"),
-        ([REWARDBENCH | {"chosen": 4}], "line 1: chosen must be a text or chat messages; got 4"),
+        ([REWARDBENCH | {"chosen": 4}], "line 1: chosen must be a text or chat messages"),
         ([REWARDBENCH | {"score_chosen": 1, "score_rejected": 2}], "score_chosen is 1, less than score_rejected"),
         ([REWARDBENCH | {"score_chosen": "x", "score_rejected": 2}], "score_chosen and score_rejected must be numbers"),
         ([{"chosen": [{"role": "user", "content": "x"}], "rejected": [{"role": "user", "content": "y"}]}],
-         "line 1: the messages of 'chosen' must end the prompt with a user's turn"),
+         "line 1: the messages of 'chosen' must end with the assistant's turn"),
         ([{"prompt": [{"role": "assistant", "content": "x"}], "chosen": "a", "rejected": "b"}],
          "line 1: the messages of 'prompt' must end the prompt with a user's turn"),
         ([], "bank 'file' holds no pairs"),
@@ -234,22 +234,22 @@ def test_what_is_wrong_with_a_file(tmp_path: Path, lines: list[Any], message: st
 
 def test_files_that_are_not_what_they_seem(tmp_path: Path) -> None:
     (tmp_path / "bank.json").write_text('{"prompt": 1}')
-    with pytest.raises(ValueError, match=r"bank\.json: a list of JSON objects is needed"):
+    with pytest.raises(ValueError, match=r"bank\.json must hold a list of objects"):
         load(tmp_path / "bank.json")
     (tmp_path / "broken.json").write_text('[{"prompt": 1},\n {"prompt" 2}]')
     with pytest.raises(ValueError, match=r"broken\.json, line 2: not valid JSON"):
         load(tmp_path / "broken.json")
     (tmp_path / "bank.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(ValueError, match=r"bank\.parquet: not a readable Parquet file"):
+    with pytest.raises(ValueError, match=r"bank\.parquet is not a Parquet file"):
         load(tmp_path / "bank.parquet")
     (tmp_path / "bank.csv").write_text("prompt,chosen,rejected\na,b,c\na,b\n")
     with pytest.raises(ValueError, match=r"bank\.csv, line 3: 3 columns are needed"):
         load(tmp_path / "bank.csv")
     (tmp_path / "bank.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"must end in one of \.jsonl, \.json, \.parquet, \.csv"):
+    with pytest.raises(ValueError, match=r"must end in one of \.jsonl, \.json, \.csv, \.parquet"):
         load(tmp_path / "bank.txt")
     (tmp_path / "latin.jsonl").write_bytes('{"prompt": "caf\xe9"}'.encode("latin-1"))
-    with pytest.raises(ValueError, match="is not UTF-8 text"):
+    with pytest.raises(ValueError, match="is not written in UTF-8"):
         load(tmp_path / "latin.jsonl")
 
 
@@ -258,7 +258,7 @@ def test_mistakes_in_the_config(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"bank\.path: there is no file 'nowhere.jsonl'; shipped banks are .*general"):
         FileBank("nowhere.jsonl")
     with pytest.raises(
-        ValueError, match=r"bank\.format must be one of auto, labelled, preference, judgebench; got 'x'"
+        ValueError, match=r"bank\.format must be one of auto, labelled, judgebench, preference, .*sharegpt; got 'x'"
     ):
         FileBank(str(path), format="x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"bank\.limit must be at least 1 or null; got 0"):
@@ -270,6 +270,6 @@ def test_mistakes_in_the_config(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_stated_format_must_have_its_columns(tmp_path: Path) -> None:
-    rows = read_rows(jsonl(tmp_path / "bank.jsonl", REWARDBENCH))
+    rows = list(read_rows(jsonl(tmp_path / "bank.jsonl", REWARDBENCH)))
     with pytest.raises(ValueError, match="column 'first' of format labelled is missing"):
         parse(rows, "labelled", {}, "bank")
