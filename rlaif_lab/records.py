@@ -12,6 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
 Status = Literal["ok", "tie", "refused", "invalid", "timed_out", "over_budget"]
 """What became of a verdict. ``ok``: a preference; ``tie``: judged equal; ``refused``: the judge declined;
 ``invalid``: it failed or could not be read; ``timed_out``: no answer in time; ``over_budget``: never asked, since the

@@ -116,7 +116,11 @@ class Models:
         from rlaif_lab.models.sources import Organism
         from rlaif_lab.tasks.base import ProceduralTask
 
-        organisms = [s.recipe() for s in (self.policy_source, *judge.sources()) if isinstance(s, Organism)]
+        organisms = [
+            recipe
+            for source in (self.policy_source, *judge.sources())
+            if isinstance(source, Organism) and (recipe := source.missing_recipe(self.task))
+        ]
         if organisms:
             assert isinstance(self.task, ProceduralTask)
             build_missing(self.task, organisms)

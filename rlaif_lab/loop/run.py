@@ -233,7 +233,11 @@ class Loop:
     def build_organisms(self) -> None:
         from rlaif_lab.models.organism.cache import build_missing
 
-        organisms = [source.recipe() for source in self.sources().values() if isinstance(source, Organism)]
+        organisms = [
+            recipe
+            for source in self.sources().values()
+            if isinstance(source, Organism) and (recipe := source.missing_recipe(self.task))
+        ]
         if organisms:
             assert isinstance(self.task, ProceduralTask)
             build_missing(self.task, organisms)

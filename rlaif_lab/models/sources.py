@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlaif_lab.tasks.base import ProceduralTask, Skill, Split, Task
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.models.organism.recipe import Recipe
 
 
 class ModelSource(ABC):
@@ -53,7 +54,9 @@ class ModelSource(ABC):
 class Organism(ModelSource):
     """A tiny model pretrained from a recipe on this machine, once, and cached (see models/organism.py).
 
-    skill: {slip, misconception} of the demonstrator it imitates. The other fields are the recipe's.
+    skill: {slip, misconception} of the demonstrator it imitates. pretrained: ``shipped`` takes the organism that comes
+    with the package where there is one of this recipe, ``never`` pretrains it on this machine. The other fields are the
+    recipe's.
     """
 
     skill: Any
@@ -67,18 +70,21 @@ class Organism(ModelSource):
     layers: int = 3
     heads: int = 3
     seed: int = 0
+    pretrained: Literal["shipped", "never"] = "shipped"
     name: str = "organism"
 
     def __post_init__(self) -> None:
+        if self.pretrained not in ("shipped", "never"):
+            raise ValueError(f"an organism's pretrained must be one of shipped, never; got {self.pretrained!r}")
         self.recipe()
 
-    def recipe(self) -> Any:
+    def recipe(self) -> Recipe:
         from rlaif_lab.models.organism.recipe import Recipe
 
         unknown = set(self.skill) - {"slip", "misconception"}
         if unknown or len(self.skill) < 2:
             raise ValueError(f"an organism's skill needs exactly slip and misconception; got {dict(self.skill)}")
-        fields = {k: v for k, v in vars(self).items() if k not in ("skill", "name")}
+        fields = {k: v for k, v in vars(self).items() if k not in ("skill", "name", "pretrained")}
         return Recipe(skill=Skill(**{k: float(v) for k, v in self.skill.items()}), **fields)
 
     def check(self, task: Task) -> None:
@@ -89,8 +95,13 @@ class Organism(ModelSource):
             )
 
     def identity(self, task: Task) -> str:
+        from rlaif_lab.models.organism.cache import shipped_folder, weights_hash
+
         assert isinstance(task, ProceduralTask)
-        return f"organism {task.name} {self.recipe().fingerprint(task)}"
+        recipe = self.recipe()
+        found = shipped_folder(task, recipe) if self.pretrained == "shipped" else None
+        shipped = f", shipped {weights_hash(found)[:12]}" if found else ""
+        return f"organism {task.name} {recipe.fingerprint(task)}{shipped}"
 
     def load_tokenizer(self, task: Task) -> PreTrainedTokenizerBase:
         from rlaif_lab.models.organism.build import build_tokenizer
@@ -102,7 +113,15 @@ class Organism(ModelSource):
         from rlaif_lab.models.organism.cache import organism
 
         assert isinstance(task, ProceduralTask)
-        return organism(task, self.recipe(), self.name)
+        return organism(task, self.recipe(), self.name, shipped=self.pretrained == "shipped")
+
+    def missing_recipe(self, task: Task) -> Recipe | None:
+        """Return the recipe to build before this model can be loaded; None where it ships with the package."""
+        from rlaif_lab.models.organism.cache import shipped_folder
+
+        assert isinstance(task, ProceduralTask)
+        recipe = self.recipe()
+        return None if self.pretrained == "shipped" and shipped_folder(task, recipe) else recipe
 
     def __str__(self) -> str:
         recipe = self.recipe()

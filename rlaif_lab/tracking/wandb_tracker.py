@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlaif_lab.metrics.catalogue import is_detail, is_failure
 from rlaif_lab.tracking.base import SAMPLE_COLUMNS, LoggedRound, Row, Samples, Tracker
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class WandbTracker(Tracker):
         self.run.define_metric("round")
         self.run.define_metric(CHANGES_METRIC, step_metric="round", summary="none", hidden=True)
         self.defined: set[str] = set()
+        self.hidden: set[str] = set()
         self.last_round = history[-1][0]["round"] if history else 0
         # Online, W&B knows the rounds up to run.step already; offline, each part of a run is a folder of its own.
         known = self.run.step if self.mode == "online" else 0
@@ -91,12 +93,16 @@ class WandbTracker(Tracker):
         from rlaif_lab.store.run_folder import CHANGES, RoundStore
 
         values = {key: value for key, value in row.items() if value is not None}
-        for name in values:
-            if name not in self.defined and name != "round":
+        for name, value in values.items():
+            if name != "round" and (name not in self.defined or (name in self.hidden and is_failure(name, value))):
                 summary = next((kind for pattern, kind in SUMMARISED if pattern.fullmatch(name)), None)
+                # W&B makes a chart of every metric that is not hidden: people should see the headlines first, and a
+                # count of failures only once there was one.
+                hidden = is_detail(name) and not is_failure(name, value)
                 # Exact names: globs match in random order.
-                self.run.define_metric(name, step_metric="round", summary=summary)
+                self.run.define_metric(name, step_metric="round", summary=summary, hidden=hidden)
                 self.defined.add(name)
+                (self.hidden.add if hidden else self.hidden.discard)(name)
         if samples:
             import wandb
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from rlaif_lab.metrics.base import Row
+from rlaif_lab.metrics.catalogue import rows, sections
 from rlaif_lab.report.curves import FigureGroup, Panel
-from rlaif_lab.report.panels import FIGURES, GAP, GROUPS, OVERVIEW
+from rlaif_lab.report.panels import FIGURES, GROUPS, OVERVIEW
 from rlaif_lab.tracking.run_summary import RESULTS
 
 if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2 import LinePlot
     from wandb_workspaces.workspaces import Section, Workspace
 
 NAME = "rlaif_lab"
@@ -30,31 +33,6 @@ HOW_TO_READ = (
     "it as a run of job type `report` in the same group."
 )
 
-# What the page shows as tables, or not at all, and W&B as curves.
-MORE = (
-    FigureGroup(
-        "cost",
-        "Cost",
-        "What each round took.",
-        (
-            Panel("time/round_s", "Seconds per round", "Wall time, all stages."),
-            Panel("tokens/judging", "Tokens judged", "That the judge went through."),
-            Panel("cost/judging_usd", "Judging, USD", "0 for a judge on this machine."),
-        ),
-    ),
-    FigureGroup(
-        "alarms",
-        "Alarms",
-        "1 in a round in which something went past a limit of `watch`.",
-        (
-            Panel("alarm/kl", "KL", "Too far from the base policy."),
-            Panel("alarm/entropy", "Entropy", "The policy has collapsed."),
-            Panel("alarm/length", "Length", "Responses have grown."),
-            Panel("alarm/displacement", "Likelihood displacement", "The chosen responses became less likely."),
-            Panel("alarm/unfinished", "Unfinished", "The length limit cut off too many responses."),
-        ),
-    ),
-)
 TABLES = ("samples", "pass_at_k_table", "reliability_table")
 
 
@@ -68,7 +46,13 @@ def workspace(entity: str, project: str, group: str | None = None) -> Workspace:
         entity=entity,
         project=project,
         name=f"{NAME}: {group}" if group else NAME,
-        sections=[_results(), *(_section(each) for each in (*GROUPS, *MORE) if over_rounds(each)), _tables()],
+        sections=[
+            _results(),
+            _headlines(),
+            *(_section(each) for each in GROUPS if over_rounds(each)),
+            *(_details(title, found) for title, found in details().items()),
+            _tables(),
+        ],
         settings=ws.WorkspaceSettings(x_axis=X_AXIS, max_runs=MOST_RUNS),
         runset_settings=ws.RunsetSettings(
             filters=And(Metric("Group") == group) if group else "",
@@ -101,6 +85,43 @@ def _results() -> Section:
     return _made("What the runs came to", HOW_TO_READ, bars, is_open=True)
 
 
+def _headlines() -> Section:
+    """The metrics that people look at first, in the catalogue's order."""
+    wanted = [row for row in rows() if row.level == "headline" and row.name != X_AXIS]
+    return _made("Headlines", _explained(wanted), [_line_plot(row) for row in wanted], is_open=True)
+
+
+def details() -> dict[str, list[Row]]:
+    """Return the metrics that no group of the page shows, by section of the catalogue; families of names are left out,
+    since a panel needs the name itself."""
+    shown = {panel.metric for group in GROUPS for panel in group.panels}
+    found = {
+        title: [row for row in of_section if row.level == "detail" and "{" not in row.name and row.name not in shown]
+        for title, of_section in sections().items()
+    }
+    return {title: left for title, left in found.items() if left}
+
+
+def _details(title: str, found: list[Row]) -> Section:
+    return _made(f"Details: {title}", _explained(found), [_line_plot(row) for row in found], is_open=False)
+
+
+def _explained(found: list[Row]) -> str:
+    return "\n".join(f"- **{row.title}** (`{row.name}`, {row.unit}): {row.meaning}" for row in found)
+
+
+def _line_plot(row: Row) -> LinePlot:
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.LinePlot(
+        title=row.title,
+        x=X_AXIS,
+        y=[row.name.replace("{role}", "judge")],
+        groupby_aggfunc="mean",
+        groupby_rangefunc="minmax",
+    )
+
+
 def over_rounds(group: FigureGroup) -> list[Panel]:
     """The group's panels but for those over something else (k of pass@k, KL), which W&B shows as figures."""
     return [panel for panel in group.panels if panel.axis == "round"]
@@ -122,7 +143,7 @@ def _section(group: FigureGroup) -> Section:
         for panel in over_rounds(group)
     ]
     captions = "\n".join(f"- **{panel.title}** (`{panel.metric}`): {panel.caption}" for panel in over_rounds(group))
-    return _made(group.title, f"{group.caption}\n\n{captions}", plots, is_open=group in (OVERVIEW, GAP))
+    return _made(group.title, f"{group.caption}\n\n{captions}", plots, is_open=group is OVERVIEW)
 
 
 def _tables() -> Section:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,10 +27,40 @@ def organism_folder(task: ProceduralTask, recipe: Recipe) -> Path:
     return cache_root() / "organisms" / f"{task.name}-{recipe.fingerprint(task)}"
 
 
-def organism(task: ProceduralTask, recipe: Recipe, name: str) -> LanguageModel:
-    """The organism of this recipe, from the cache or built now."""
-    build_missing(task, [recipe])
-    return load_folder(organism_folder(task, recipe), name)
+SHIPPED = Path(__file__).resolve().parents[2] / "data" / "organisms"
+"""Organisms that come with the package, so that a first run starts at once and its numbers can be had anywhere."""
+
+
+def shipped_folder(task: ProceduralTask, recipe: Recipe) -> Path | None:
+    """Return the folder of the organism if it ships with the package.
+
+    Raises:
+        ValueError: if its weights are not those that were shipped.
+    """
+    folder = SHIPPED / f"{task.name}-{recipe.fingerprint(task)}"
+    if not folder.is_dir():
+        return None
+    expected = json.loads((folder / "recipe.json").read_text())["sha256"]
+    if weights_hash(folder) != expected:
+        raise ValueError(
+            f"the weights in {str(folder)!r} are not those that came with the package; install it again, or set "
+            "pretrained=never to build the organism on this machine"
+        )
+    return folder
+
+
+def weights_hash(folder: Path) -> str:
+    """Return the SHA-256 of a saved model's weights, in hexadecimal digits."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def organism(task: ProceduralTask, recipe: Recipe, name: str, *, shipped: bool = True) -> LanguageModel:
+    """Return the organism of this recipe: the package's own if ``shipped``, else from the cache, else built now."""
+    folder = shipped_folder(task, recipe) if shipped else None
+    if folder is None:
+        build_missing(task, [recipe])
+        folder = organism_folder(task, recipe)
+    return load_folder(folder, name)
 
 
 def build_missing(task: ProceduralTask, recipes: Sequence[Recipe]) -> None:
