@@ -16,7 +16,6 @@ import numpy as np
 from rlaif_lab.audit.judged import on_policy
 from rlaif_lab.audit.measures import reliability
 from rlaif_lab.cli.report import viewed
-from rlaif_lab.config import build
 from rlaif_lab.export.provenance import run_config
 from rlaif_lab.feedback.pairing import Floats, preference_matrices, win_rates
 from rlaif_lab.learners.base import Example, Feedback, Learner
@@ -29,6 +28,7 @@ from rlaif_lab.report.sections.view import figure_of
 from rlaif_lab.report.tables import Estimate
 from rlaif_lab.report.verdict_tables import attribution_records
 from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.strangers import make
 from rlaif_lab.store.tables import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS
 from rlaif_lab.tasks.base import Task
 from rlaif_lab.tracking.run_summary import RESULTS
@@ -240,17 +240,18 @@ class Sweep:
 
 
 class RunFolder:
-    """A run's folder. config: resolved, as it ran. rows: metrics.jsonl, one record per round."""
+    """A run's folder. config: resolved, as it ran. rows: metrics.jsonl, one record per round.
+
+    Task and learner are made from the folder's config if they are the lab's own, or of a package that you trust
+    (``RLAIF_LAB_TRUST=package``)."""
 
     def __init__(self, directory: Path) -> None:
-        from omegaconf import OmegaConf
-
         self.directory = directory
         self.config = run_config(directory)
         self.store = RoundStore(directory)
         self.rows: list[Record] = self.store.rows()
-        self.task: Task = build(OmegaConf.create(self.config["task"]), "task")
-        self.learner: Learner = build(OmegaConf.create(self.config["learner"]), "learner")
+        self.task = make(self.config.get("task"), Task, "task")  # type: ignore[type-abstract]
+        self.learner = make(self.config.get("learner"), Learner, "learner")  # type: ignore[type-abstract]
 
     def round(self, index: int) -> Round:
         """ValueError where the round was not run, or not to its end: the last one is evaluated only."""

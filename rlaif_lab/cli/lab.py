@@ -6,6 +6,8 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Two OpenMP threads collapse when the other core is busy; both defaults can be overridden from outside.
@@ -23,6 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, conclude, resumed, run_job
 from rlaif_lab.config import check, config_dir, did_you_mean, known_keys
+from rlaif_lab.store.files import DISK_ERRORS, DiskError
+from rlaif_lab.store.interrupts import Interrupted, interruptible
+from rlaif_lab.store.outcome import failure, finished_rounds, resume_command, write_failure
 
 
 def run(cfg: DictConfig) -> float:
@@ -33,7 +38,25 @@ def run(cfg: DictConfig) -> float:
     check(cfg)
     from rlaif_lab.loop.run import Loop
 
-    return Loop(cfg, folder).run()
+    with explained(folder):
+        return Loop(cfg, folder).run()
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """A run that ends before it has finished says so in its folder, and how to go on in the terminal."""
+    try:
+        yield
+    except BaseException as error:
+        if finished_rounds(folder) is not None:
+            raise
+        if not isinstance(error, Exception):
+            write_failure(folder, failure(error))
+        if (folder / "metrics.jsonl").exists() or isinstance(error, (Interrupted, DiskError)):
+            error.add_note(f"go on with: {resume_command(folder)}")
+        if isinstance(error, SystemExit) and not error.code:
+            error.code = 1
+        raise
 
 
 def main() -> None:
@@ -42,20 +65,23 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out of Hydra as they are; they are printed here
     code = 0
     try:
-        hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(run)()
+        with interruptible():
+            hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(run)()
     except NoObjectiveError:
         code = 1  # it has been told, and is among those that are listed
     except (ValueError, HydraException, OmegaConfBaseException) as error:
-        print(f"rlaif-lab: {sentence(error)}", file=sys.stderr)
+        print(f"rlaif-lab: {sentence(error)}{how_to_go_on(error)}", file=sys.stderr)
         code = 2
+    except Interrupted as error:
+        if Sweep.current is None:
+            print(f"rlaif-lab: {error}{how_to_go_on(error)}", file=sys.stderr)
+        code = error.code
     except OSError as error:  # the output directory itself, which Hydra makes
-        from rlaif_lab.store.files import DISK_ERRORS
-
-        if error.errno not in DISK_ERRORS:
+        if error.errno not in DISK_ERRORS or not error.filename:
             raise
-        print(f"rlaif-lab: cannot write {error.filename!r}: {error.strerror}", file=sys.stderr)
+        print(f"rlaif-lab: cannot read or write {error.filename!r}: {error.strerror}", file=sys.stderr)
         code = 2
-    except (Exception, KeyboardInterrupt):
+    except Exception:
         if Sweep.current is None:
             raise
         traceback.print_exc()  # of the launcher: what it left undone is listed all the same
@@ -68,7 +94,11 @@ def main() -> None:
 def resume() -> None:
     """``rlaif-resume DIR``: goes on with the run or the sweep in DIR, with the overrides that started it."""
     arguments = sys.argv[1:]
-    overrides = resumed(Path(arguments[0]), arguments[1:]) if arguments else None
+    try:
+        overrides = resumed(Path(arguments[0]), arguments[1:]) if arguments else None
+    except ValueError as error:
+        print(f"rlaif-resume: {error}", file=sys.stderr)
+        sys.exit(2)
     if overrides is None:
         print(
             "usage: rlaif-resume DIR [OVERRIDE ...], where DIR is the folder of a run, of a sweep, or one with sweeps "
@@ -78,6 +108,11 @@ def resume() -> None:
         sys.exit(2)
     sys.argv[1:] = overrides
     main()
+
+
+def how_to_go_on(error: BaseException) -> str:
+    """Return what the run has noted on its error, as the end of a sentence."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def sentence(error: Exception) -> str:

@@ -39,7 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         const="offline",
         help="log the report to W&B as well, as a run of job type report in the runs' group (offline unless said)",
     )
+    parser.add_argument(
+        "--trust",
+        metavar="PACKAGES",
+        help="Python packages (with commas between) whose tasks may be run to grade samples, besides the lab's own; "
+        "also by the environment: RLAIF_LAB_TRUST",
+    )
     options = parser.parse_args(arguments)
+    from rlaif_lab.store.strangers import trust
+
+    trust(options.trust)
     try:
         print(report(options.dir, options.baseline, options.floor, options.wandb, options.delta))
     except ValueError as error:

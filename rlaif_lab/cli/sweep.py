@@ -10,12 +10,12 @@ import ctypes
 import math
 import multiprocessing
 import os
-import shlex
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlaif_lab.config import check
 from rlaif_lab.progress import Terminal
+from rlaif_lab.store.interrupts import Interrupted, interruptible
 from rlaif_lab.store.outcome import (
     Failure,
     alone,
     being_worked_on,
     failure,
+    finished_rounds,
     is_whole,
     now,
     read_failure,
+    resume_command,
     write_failure,
 )
+from rlaif_lab.store.rows import read_metrics
 from rlaif_lab.store.sweep_cache import SHARED
 
 MULTIRUN = "multirun.yaml"  # Hydra's record of a sweep
@@ -61,15 +65,18 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
             print(f"{label}: finished before, {loop.result()}", flush=True)
             return told(loop.objective())
         import_libraries()
-        with alone(folder):
+        with interruptible(), alone(folder):
             code = in_own_process(loop.fit, folder)
+    except Interrupted as error:
+        print(f"{label}: {error}", file=sys.stderr, flush=True)
+        raise
     except Exception as error:
         problem = failure(error)
         write_failure(folder, problem)
         if problem.traceback:
             print(problem.traceback, file=sys.stderr)
     else:
-        if not code:
+        if not code and finished_rounds(folder) is not None:
             Terminal.named = True
             print(f"{label}: finished in {time.perf_counter() - start:.0f} s, {loop.result()}", flush=True)
             return told(loop.objective())
@@ -108,24 +115,39 @@ def in_own_process(work: Callable[[], Any], folder: Path) -> int:
     child.start()
     try:
         child.join()
-    except BaseException:
-        child.kill()
-        child.join()
+    except BaseException as error:
+        end(child)
+        if finished_rounds(folder) is None and read_failure(folder) is None:
+            write_failure(folder, failure(error))
         raise
     assert child.exitcode is not None
     return child.exitcode
 
 
+def end(child: multiprocessing.process.BaseProcess, patience: float = 10.0) -> None:
+    """Let a job say that it was interrupted, for so many seconds; then it is killed."""
+    child.terminate()
+    child.join(patience)
+    if child.is_alive():
+        child.kill()
+        child.join()
+
+
 def _child(work: Callable[[], Any], folder: Path, parent: int) -> None:
     die_with(parent)
+    code = 0
     try:
-        work()
-    except Exception as error:
+        with interruptible():
+            work()
+    except BaseException as error:  # SystemExit too, which some library may raise in place of an error
         problem = failure(error)
-        write_failure(folder, problem)
+        if finished_rounds(folder) is None:
+            code = error.code if isinstance(error, (Interrupted, SystemExit)) and isinstance(error.code, int) else 1
+            code = code or 1
+            write_failure(folder, problem)
         if problem.traceback:
             print(problem.traceback, file=sys.stderr)
-        sys.exit(1)
+    sys.exit(code)
 
 
 def die_with(parent: int) -> None:
@@ -140,27 +162,54 @@ def die_with(parent: int) -> None:
 def killed(code: int) -> Failure:
     """Of a process that could not say itself why it ended."""
     if code >= 0:
-        return Failure("exit", f"its process ended with exit code {code}", now())
+        return Failure("exit", f"its process ended with exit code {code} before the run was finished", now())
     name = signal.Signals(-code).name
     hint = "; if you did not do it, the machine was short of memory" if name == "SIGKILL" else ""
     return Failure(name, f"its process was killed by {name}{hint}", now())
 
 
 # --- the whole sweep --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Planned:
+    """The jobs that a sweep is made of. overrides: of each, where they are known before; count: 0 where unknown."""
+
+    count: int = 0
+    overrides: tuple[tuple[str, ...], ...] = ()
+
+
 class Sweep(Callback):
-    """Hydra's hook: where the sweep that this process runs lies, and since when."""
+    """Hydra's hook: where the sweep that this process runs lies, since when, and what jobs it is made of."""
 
     current: tuple[Path, str] | None = None
+    plan = Planned()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         folder = Path(str(config.hydra.sweep.dir)).absolute()
-        Sweep.current = folder, now()
+        Sweep.current, Sweep.plan = (folder, now()), planned(config)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, folder / MULTIRUN)  # which not every sweeper does
 
 
+def planned(config: DictConfig) -> Planned:
+    """Return the jobs that Hydra's sweeper is going to launch."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    sweeper = config.hydra.sweeper
+    if not str(sweeper._target_).endswith(".BasicSweeper"):
+        return Planned(int(sweeper.get("n_trials") or 0))
+    swept = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    try:
+        parsed = OverridesParser.create().parse_overrides([*swept, *_strings(config.hydra.overrides.task)])
+        batches = BasicSweeper.split_arguments(parsed, None)
+    except Exception:  # a glob over choices, or an interface of another version: then they are not known
+        return Planned()
+    found = tuple(tuple(job) for batch in batches for job in batch)
+    return Planned(len(found), found)
+
+
 def conclude(broken_off: bool) -> int:
-    """Says what became of the jobs of the sweep that this process has run, if it has. Returns the exit code.
+    """Say what became of the jobs of the sweep that this process has run, if it has. Returns the exit code.
 
     broken_off: sweeper or launcher gave up, so that there may be jobs that have not even a folder."""
     if Sweep.current is None:
@@ -171,17 +220,31 @@ def conclude(broken_off: bool) -> int:
     jobs = sorted(run_folders(folder))
     names = job_names(folder, jobs)
     missing = {name: reason for name, job in zip(names, jobs, strict=True) if (reason := why_missing(job, since))}
-    place = shlex.quote(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder))
+    unborn = never_began(Sweep.plan, jobs)
+    missing |= dict.fromkeys(unborn, "never began")
+    total = max(len(jobs) + len(unborn), Sweep.plan.count)
+    command = resume_command(folder)
     if not missing and not broken_off:
         shutil.rmtree(folder / SHARED, ignore_errors=True)
-        print(f"all {len(jobs)} jobs finished; see them with: rlaif-report {place}", flush=True)
+        print(f"all {total} jobs finished; see them with: rlaif-report {command.partition(' ')[2]}", flush=True)
         return 0
     if not missing:
         told = f"the sweep broke off, with {len(jobs)} jobs finished"
     else:
-        told = f"{len(missing)} of {len(jobs)} jobs did not finish ({_grouped(missing)})"
-    print(f"rlaif-lab: {told}; run what is missing with: rlaif-resume {place}", file=sys.stderr, flush=True)
+        finished = len(jobs) + len(unborn) - len(missing)
+        told = f"{total - finished} of {total} jobs did not finish ({_grouped(missing)})"
+    print(f"rlaif-lab: {told}; run what is missing with: {command}", file=sys.stderr, flush=True)
     return 1
+
+
+def never_began(plan: Planned, jobs: list[Path]) -> list[str]:
+    """Return the names of planned jobs that have no folder."""
+    if not plan.overrides:
+        return [f"{plan.count - len(jobs)} more"] * (plan.count > len(jobs))
+    begun = [set(overrides_of(job)) for job in jobs]
+    unborn = [overrides for overrides in plan.overrides if set(overrides) not in begun]
+    common = set.intersection(*map(set, plan.overrides))
+    return [" ".join(o for o in overrides if o not in common) or " ".join(overrides) for overrides in unborn]
 
 
 def _grouped(missing: dict[str, str], shown: int = 5) -> str:
@@ -198,7 +261,8 @@ def _grouped(missing: dict[str, str], shown: int = 5) -> str:
 def job_names(sweep: Path, jobs: list[Path]) -> list[str]:
     """Each by those of its overrides that not all of them have, by its folder where that tells nothing."""
     given = [overrides_of(job) for job in jobs]
-    common = set.intersection(*map(set, given)) if given else set()
+    planned = Sweep.plan.overrides if Sweep.current else ()  # one job of many has something of its own, too
+    common = set.intersection(*map(set, [*given, *planned])) if given else set()
     own = [" ".join(o for o in overrides if o not in common) for overrides in given]
     return [name or str(job.relative_to(sweep)) for name, job in zip(own, jobs, strict=True)]
 
@@ -209,10 +273,20 @@ def why_missing(job: Path, since: str) -> str:
     if failed and failed.time >= since:
         return failed.sentence
     if is_whole(job):
-        return ""
+        return damage(job)
     if being_worked_on(job):
         return "another process is still working on it"
     return failed.sentence if failed else "it was killed before it could say why"
+
+
+def damage(job: Path) -> str:
+    """Return what is wrong with the numbers of a job that has finished; empty for nothing."""
+    try:
+        if not read_metrics(job / "metrics.jsonl"):
+            return f"{str(job / 'metrics.jsonl')!r} is missing or empty"
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
@@ -220,16 +294,21 @@ def resumed(folder: Path, changes: list[str]) -> list[str] | None:
     """The command line that goes on with the run or the sweep in ``folder``, or with the newest sweep in it; None
     where there is none. changes: overrides that come after those it was started with."""
     if (folder / OVERRIDES).is_file():
-        return [*overrides_of(folder), "hydra.mode=RUN", f"hydra.run.dir={_quoted(folder)}", "resume=true", *changes]
+        return [*given_overrides(folder), "hydra.mode=RUN", f"hydra.run.dir={_quoted(folder)}", "resume=true", *changes]
     sweeps = [folder / MULTIRUN] if (folder / MULTIRUN).is_file() else list(folder.glob(f"*/{MULTIRUN}"))
     if not sweeps:
         return None
     newest = max(sweeps, key=lambda file: file.stat().st_mtime)
     if newest.parent != folder:
         print(f"going on with the newest sweep in {folder}: {newest.parent.name}", flush=True)
-    overrides = OmegaConf.to_container(OmegaConf.load(newest).hydra.overrides)
-    assert isinstance(overrides, dict)
-    given = [*_strings(overrides["task"]), *_strings(overrides["hydra"])]
+    try:
+        overrides: Any = OmegaConf.to_container(OmegaConf.load(newest).hydra.overrides)
+        given = [*_strings(overrides["task"]), *_strings(overrides["hydra"])]
+    except Exception as error:  # YAML's and OmegaConf's, of many kinds
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{str(newest)!r} is corrupt ({reason}): start the sweep again, with the same folder"
+        ) from None
     replaced = ["resume=", "hydra.mode=", "hydra.sweep.dir="]
     if any(change.startswith("hydra/launcher=") for change in changes):  # with settings of its own
         replaced += ["hydra/launcher=", "hydra.launcher."]
@@ -238,8 +317,26 @@ def resumed(folder: Path, changes: list[str]) -> list[str] | None:
 
 
 def overrides_of(job: Path) -> list[str]:
+    """Return the overrides that a job was started with; none where the file is missing or broken."""
+    try:
+        return given_overrides(job)
+    except ValueError:
+        return []
+
+
+def given_overrides(job: Path) -> list[str]:
+    """Return the overrides that a job was started with. ValueError where Hydra's record of them is broken."""
     file = job / OVERRIDES
-    return _strings(OmegaConf.to_container(OmegaConf.load(file))) if file.is_file() else []
+    if not file.is_file():
+        return []
+    try:
+        listed = OmegaConf.to_container(OmegaConf.load(file))
+    except Exception as error:  # YAML's and OmegaConf's, of many kinds
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{str(file)!r} is corrupt ({reason}): give the overrides again, with resume=true") from None
+    if not isinstance(listed, list) or not all(isinstance(override, str) for override in listed):
+        raise ValueError(f"{str(file)!r} is corrupt (no list of overrides): give them again, with resume=true")
+    return _strings(listed)
 
 
 def _strings(overrides: Any) -> list[str]:

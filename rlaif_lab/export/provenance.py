@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlaif_lab.export.markdown import escape, table
+from rlaif_lab.store.run_folder import read_json_file
 
 
 def run_config(run_directory: Path) -> dict[str, Any]:
@@ -19,11 +19,7 @@ def run_config(run_directory: Path) -> dict[str, Any]:
         below = sorted(file.parent for file in run_directory.glob("*/config.json"))
         hint = f"; the folders below it do, e.g. {str(below[0])!r}" if below else ""
         raise ValueError(f"{str(run_directory)!r} does not hold a run (no config.json){hint}")
-    try:
-        config: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not valid JSON ({error})") from None
-    return config
+    return read_json_file(path, "restore it from a copy, or run rlaif-resume on the folder, which writes it anew")
 
 
 def starting_point(policy: Mapping[str, Any]) -> Mapping[str, Any]:

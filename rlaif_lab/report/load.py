@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import re
 import shlex
@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlaif_lab.config import FAMILIES
 from rlaif_lab.store.outcome import ending
 from rlaif_lab.store.rows import read_metrics
+from rlaif_lab.store.run_folder import read_json_file
 
 INSIDE_A_RUN = re.compile(r"round_\d+|checkpoints|policy|wandb|\.hydra")
 """Subfolders of a run folder that hold no further runs."""
@@ -77,8 +79,12 @@ class Runs:
 
 
 def load(directory: Path) -> Runs:
-    """All runs below ``directory``, itself included. ValueError, one sentence, where there is nothing to report on
-    or a file of a run cannot be understood."""
+    """Return all runs below ``directory``, itself included. A run whose files cannot be understood, or are not what was
+    written, is among the failed ones, with the reason, and the others are read.
+
+    Raises:
+        ValueError: there is nothing to report on, in one sentence.
+    """
     if not directory.is_dir():
         raise ValueError(
             f"{str(directory)!r} is not a folder" if directory.exists() else f"no folder {str(directory)!r}"
@@ -90,12 +96,20 @@ def load(directory: Path) -> Runs:
         raise ValueError(f"no run in {str(directory)!r}: a run folder holds metrics.jsonl or .hydra/")
     for folder in folders:
         name = str(folder.relative_to(directory))
-        rows = _rows(folder / "metrics.jsonl")
-        if rows:
-            runs.append(_run(folder, name, rows))
-        else:
-            reason = ending(folder) or "failed, or still in its first round"
-            failed.append(Problem(name, f"{reason}: no round was logged"))
+        try:
+            rows = _rows(folder / "metrics.jsonl")
+            if rows:
+                runs.append(_run(folder, name, rows))
+            else:
+                reason = ending(folder) or "failed, or still in its first round"
+                failed.append(Problem(name, f"{reason}: no round was logged"))
+        except ValueError as error:
+            failed.append(Problem(name, f"damaged: {error}"))
+    if not runs and len(failed) == 1 and failed[0].reason.startswith("damaged: "):
+        raise ValueError(failed[0].reason.removeprefix("damaged: "))
+    if not runs and any(problem.reason.startswith("damaged: ") for problem in failed):
+        listed = "; ".join(f"{problem.name}: {problem.reason}" for problem in failed[:3])
+        raise ValueError(f"no run in {str(directory)!r} can be reported on: {listed}{'; ...' * (len(failed) > 3)}")
     if not runs:
         names = ", ".join(problem.name for problem in failed[:3]) + (", ..." if len(failed) > 3 else "")
         raise ValueError(f"no run in {str(directory)!r} has finished a round; {len(failed)} without one: {names}")
@@ -111,52 +125,67 @@ def run_folders(directory: Path) -> Iterator[Path]:
 
 
 def _rows(path: Path) -> dict[int, dict[str, float]]:
-    try:
-        logged = read_metrics(path)
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not one JSON object with a 'round' per line ({error!r})") from None
     rows: dict[int, dict[str, float]] = {}
-    for row in logged:
+    for row in read_metrics(path):
         index = row["round"]
-        if not isinstance(index, int):
-            raise ValueError(f"{path}: 'round' must be an integer; got {index!r}")
+        if not 0 <= index <= MOST_ROUNDS:
+            raise ValueError(f"{path}: 'round' must be 0 to {MOST_ROUNDS}; got {index}")
         for metric, value in row.items():
             if not isinstance(value, (int, float, type(None))):
-                raise ValueError(f"{path}, round {index}: {metric!r} is not a number but {value!r}")
-        rows[index] = {
-            metric: float("nan") if value is None else float(value)
-            for metric, value in row.items()
-            if metric != "round"
-        }
+                raise ValueError(f"{path}, round {index}: {metric!r} is not a number but {str(value)[:80]!r}")
+        try:
+            rows[index] = {
+                metric: float("nan") if value is None else float(value)
+                for metric, value in row.items()
+                if metric != "round"
+            }
+        except OverflowError:
+            raise ValueError(f"{path}, round {index}: a number is too large") from None
     return rows
+
+
+MOST_ROUNDS = 1_000_000
+"""More is damage, and would fill the memory with rounds that are missing."""
 
 
 def _run(folder: Path, name: str, rows: dict[int, dict[str, float]]) -> Run:
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{str(folder)!r} has metrics.jsonl but no config.json") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    if not path.exists():
+        raise ValueError(f"{str(folder)!r} has metrics.jsonl but no config.json")
+    config = read_json_file(path, "restore it from a copy, or run rlaif-resume on the folder, which writes it anew")
     for key, kind in (("arm", str), ("seed", int), ("rounds", int)):
-        value = config.get(key) if isinstance(config, dict) else None
-        if not isinstance(value, kind):
+        value = config.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{path}: {key!r} must be of type {kind.__name__}; got {value!r}")
+    if not 0 <= config["rounds"] <= MOST_ROUNDS:
+        raise ValueError(f"{path}: 'rounds' must be 0 to {MOST_ROUNDS}; got {config['rounds']}")
+    for family in FAMILIES:
+        if not isinstance(config.get(family), (dict, type(None))):
+            raise ValueError(f"{path}: {family!r} must be an object; got {config[family]!r:.80}")
     stopped = _stopped(folder / "stopped.json")
+    for index in rows:
+        _check_changes(folder / f"round_{index:03d}" / "changes.json")
     return Run(name, config["arm"], config["seed"], config["rounds"], config, rows, _overrides(folder), folder, stopped)
 
 
 def _stopped(path: Path) -> int | None:
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        index = json.loads(path.read_bytes())["round"]
-    except (ValueError, KeyError, TypeError):
-        index = None
-    if not isinstance(index, int):
+    index = read_json_file(path, "delete it to have the run go on to its last round").get("round")
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index <= MOST_ROUNDS:
         raise ValueError(f"{path}: not a JSON object with an integer 'round'")
     return index
+
+
+def _check_changes(path: Path) -> None:
+    """A verdict is pooled from these: a run in which they are damaged has none. Raises ValueError."""
+    if not path.exists():
+        return
+    listed = read_json_file(path).get("changes")
+    if not isinstance(listed, list) or not all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in listed
+    ):
+        raise ValueError(f"{path}: not a JSON object with a list of numbers, 'changes'")
 
 
 # --- what was typed ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@
   // One entry per prompt of a round of a run; the same prompt of several arms side by side, later rounds after earlier.
   const entries = data.cells.flatMap((cell) => cell.items.map((item) => ({ ...cell, item,
     wrong: item.verdicts.some((v) => v[7]),
-    searched: [item.prompt, ...item.responses.map((r) => r[1]), ...item.verdicts.map((v) => v[6] || "")].join("\n").toLowerCase() })));
+    searched: [item.prompt, ...(item.shown || []), ...item.responses.map((r) => r[1]), ...item.verdicts.map((v) => v[6] || "")].join("\n").toLowerCase() })));
   const order = new Map();
   for (const e of entries) { const key = `${e.seed} ${e.round} ${e.item.id}`; if (!order.has(key)) order.set(key, order.size); }
   entries.sort((a, b) => a.round - b.round || a.seed - b.seed
@@ -29,12 +29,19 @@
   const fixed = (value) => value === null || value === undefined ? "n/a" : value.toFixed(2);
   const span = (text, name = "") => make("span", name, text);
 
-  function response([alike, text, gold, rate]) {
+  // What a person reads first, and below it, where the two differ, what the policy really wrote.
+  function texts(name, shown, text) {
+    const parts = [make("div", name, shown === "" ? "(empty)" : shown)];
+    if (shown !== text) parts.push(make("div", "raw soft", "as written: ", make("code", "", text)));
+    return parts;
+  }
+
+  function response([alike, text, gold, rate], shown) {
     const kind = gold === null ? "" : gold >= 0.999 ? " right" : gold <= 0.001 ? " wrong" : "";
     const mark = kind === " right" ? "✓ " : kind === " wrong" ? "✗ " : "";
     const facts = make("div", "facts", span(`${alike.length > 1 ? "samples" : "sample"} ${alike.join(", ")}`),
       span(`${mark}gold ${fixed(gold)}`, "gold"));
-    const parts = [facts, make("div", "verbatim", text === "" ? "(empty)" : text)];
+    const parts = [facts, ...texts("verbatim", shown, text)];
     if (rate !== null) {
       const meter = make("div", "meter", make("i"));
       meter.firstChild.style.width = `${rate * 100}%`;
@@ -72,7 +79,11 @@
     const head = make("header", "", make("b", "", data.arms[entry.arm]), span(`seed ${entry.seed}`), span(`round ${entry.round}`));
     if (entry.wrong) head.append(span("✗ the judge disagrees with gold", "flag"));
     if (data.arms.length > 1) head.append(same);
-    const parts = [head, make("div", "asked verbatim", item.prompt), make("div", "responses", ...item.responses.map(response))];
+    const shown = item.shown || [item.prompt, ...item.responses.map((r) => r[1])];
+    const asked = texts("verbatim", shown[0], item.prompt);
+    if (item.right !== undefined) asked.push(make("div", "right", "right answer: ", make("b", "verbatim", item.right)));
+    const parts = [head, make("div", "asked", ...asked),
+      make("div", "responses", ...item.responses.map((given, i) => response(given, shown[i + 1])))];
     if (item.verdicts.length) parts.push(make("ul", "said", ...item.verdicts.map(verdict)));
     else parts.push(make("p", "soft", "No verdicts: all responses are the same, or the judge was not asked."));
     return make("article", "sample", ...parts);

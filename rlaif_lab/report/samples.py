@@ -19,11 +19,15 @@ from typing import Any, TypeVar
 from rlaif_lab.records import Prompt
 from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.load import Run
+from rlaif_lab.report.reading import display, right_answer
 from rlaif_lab.seeding import seed_for
+from rlaif_lab.store.checksums import DamagedError, read_checked
+from rlaif_lab.store.strangers import make
 from rlaif_lab.tasks.base import Task
 
 Json = dict[str, Any]
 T = TypeVar("T")
+MOST_NOTES = 20
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def samples(arms: Sequence[Arm], bounds: Bounds | None = None) -> Samples | None
     cells = []
     for arm, run, index in chosen_cells(arms, bounds):
         assert run.path is not None
-        items = read_cell(run.path / f"round_{index:03d}", gold.task(run), bounds)
+        items = read_cell(run.path / f"round_{index:03d}", gold, run, bounds)
         if items:
             cells.append(Cell(arm, run.seed, index, items))
     if not cells:
@@ -128,8 +132,8 @@ def spread(values: Sequence[T], count: int) -> list[T]:
 
 
 # --- one round ----------------------------------------------------------------------------------------------------
-def read_cell(folder: Path, task: Task | None, bounds: Bounds) -> list[Json]:
-    """The items of a round, the most wanted first; none where a file is missing or broken (`rlaif-resume` says which).
+def read_cell(folder: Path, gold: Gold, run: Run, bounds: Bounds) -> list[Json]:
+    """The items of a round, the most wanted first; none where a file is missing or broken, which is noted.
 
     An item is ``{id, prompt, responses: [[samples, text, gold, win rate]], verdicts: [[first, second, probability that
     first wins, that as shown first, that as shown second, status, words, 1 if gold disagrees]]}``; samples that say the
@@ -140,20 +144,41 @@ def read_cell(folder: Path, task: Task | None, bounds: Bounds) -> list[Json]:
     import pyarrow.parquet as pq
 
     def rows(name: str, columns: Sequence[str], ids: Sequence[str]) -> list[Json]:
-        table = pq.read_table(folder / f"{name}.parquet", columns=list(columns), use_threads=False)
+        table = pq.read_table(held[name], columns=list(columns), use_threads=False)
         listed: list[Json] = table.filter(pc.is_in(table["prompt_id"], pa.array(ids))).to_pylist()
         return listed
 
+    task = gold.task(run)
     try:
-        column = pq.read_table(folder / "generations.parquet", columns=["prompt_id"], use_threads=False)["prompt_id"]
+        held = {
+            name: pa.BufferReader(read_checked(folder / f"{name}.parquet"))
+            for name in ("generations", "judgements")
+            if (folder / f"{name}.parquet").exists()
+        }
+        column = pq.read_table(held["generations"], columns=["prompt_id"], use_threads=False)["prompt_id"]
         ids = sorted(pc.unique(column).to_pylist(), key=lambda name: seed_for("report samples", name))
         ids = ids[: bounds.candidates]
         generated = rows("generations", ("prompt_id", "prompt", "turns", "sample", "response"), ids)
-        judged = rows("judgements", ("prompt_id", *VERDICT), ids) if (folder / "judgements.parquet").is_file() else []
-    except (pa.ArrowException, OSError, KeyError):
-        return []
+        judged = rows("judgements", ("prompt_id", *VERDICT), ids) if "judgements" in held else []
+        return _items(ids, generated, judged, task, gold, bounds)
+    except DamagedError as error:
+        gold.note(f"No samples of {run.name}, round {folder.name[6:]}: {error}")
+    except Exception as error:  # Arrow's, and whatever comes of a table of something else
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        gold.note(f"No samples of {run.name}, round {folder.name[6:]}: {folder.name} is damaged ({reason}).")
+    return []
+
+
+def _items(
+    ids: Sequence[str],
+    generated: Sequence[Json],
+    judged: Sequence[Json],
+    task: Task | None,
+    gold: Gold,
+    bounds: Bounds,
+) -> list[Json]:
     responses, verdicts = _by_prompt(generated), _by_prompt(judged)
-    items = [_item(responses[name], verdicts.get(name, []), task, bounds) for name in ids if name in responses]
+    items = [_item(responses[name], verdicts.get(name, []), task, gold, bounds) for name in ids if name in responses]
     return in_turns(items, [item for item in items if disagrees(item)])[: bounds.prompts]
 
 
@@ -175,12 +200,12 @@ def _by_prompt(rows: Sequence[Json]) -> dict[str, list[Json]]:
     return found
 
 
-def _item(responses: Sequence[Json], verdicts: Sequence[Json], task: Task | None, bounds: Bounds) -> Json:
+def _item(responses: Sequence[Json], verdicts: Sequence[Json], task: Task | None, known: Gold, bounds: Bounds) -> Json:
     first = responses[0]
     turns = tuple((role, said) for role, said in json.loads(first["turns"] or "[]"))
     prompt = Prompt(first["prompt_id"], first["prompt"], turns)
     shown = [row for row in responses if row["sample"] < bounds.samples]
-    gold = {row["sample"]: task.quality(prompt, row["response"]) if task else None for row in shown}
+    gold = {row["sample"]: known.quality(task, prompt, row["response"]) for row in shown}
     wins: dict[int, list[float]] = defaultdict(list)
     listed = []
     for row in verdicts:
@@ -207,7 +232,8 @@ def _item(responses: Sequence[Json], verdicts: Sequence[Json], task: Task | None
         for text, alike in same.items()
     ]
     asked = "\n\n".join(f"[{role}] {text}" for role, text in turns) or prompt.text
-    return {"id": prompt.id, "prompt": _cut(asked, bounds.text), "responses": said, "verdicts": listed}
+    item = {"id": prompt.id, "prompt": _cut(asked, bounds.text), "responses": said, "verdicts": listed}
+    return item | readable(task, prompt, [text for text, _ in same.items()], bounds.text)
 
 
 def _decision(probability: float) -> float:
@@ -270,16 +296,35 @@ def _cut(text: str | None, length: int) -> str | None:
     return f"{text[:length]} … ({len(text) - length} more characters)"
 
 
+def readable(task: Task | None, prompt: Prompt, responses: Sequence[str], length: int) -> Json:
+    """What a person needs beside the text as the policy sees it: ``shown`` (prompt and responses as one reads them) and
+    ``right`` (the right answer), each only where there is one and it differs."""
+    if task is None:
+        return {}
+    shown, right = display(task, prompt, responses), right_answer(task, prompt)
+    found: Json = {}
+    if shown != [prompt.text, *responses]:
+        found["shown"] = [_cut(text, length) for text in shown]
+    if right is not None:
+        found["right"] = _cut(right, length)
+    return found
+
+
 # --- gold -----------------------------------------------------------------------------------------------------------
 class Gold:
-    """The tasks that the runs' configs describe, each built once. notes: tasks that could not be built, and why."""
+    """The tasks that the runs' configs describe, each built once. notes: what is not there, and why."""
 
     def __init__(self) -> None:
         self.built: dict[str, Task | None] = {}
         self.notes: list[str] = []
 
+    def note(self, text: str) -> None:
+        """Once each, and not without end."""
+        if text not in self.notes and len(self.notes) < MOST_NOTES:
+            self.notes.append(text)
+
     def task(self, run: Run) -> Task | None:
-        """None for a task without gold, or one that cannot be built here."""
+        """None for a task that cannot be built here."""
         content = run.config.get("task")
         name = json.dumps(content, sort_keys=True)
         if name not in self.built:
@@ -287,15 +332,20 @@ class Gold:
         return self.built[name]
 
     def _build(self, content: Mapping[str, Any]) -> Task | None:
-        from hydra.errors import HydraException
-        from omegaconf import OmegaConf
-
-        from rlaif_lab.config import build
-
         try:
-            task: Task = build(OmegaConf.create(dict(content)), "task")
-        except (ValueError, OSError, HydraException) as error:  # of another version, or its file is not here
+            return make(content, Task, "task")  # type: ignore[type-abstract]
+        except (ValueError, OSError) as error:  # of another version, a stranger's, or its file is not here
             reason = " ".join(str(error).split())[:300]
-            self.notes.append(f"The task of these runs cannot be built here, so there is no gold: {reason}")
+            self.note(f"The task of these runs cannot be built here, so there is no gold: {reason}")
             return None
-        return task if task.has_gold else None
+
+    def quality(self, task: Task | None, prompt: Prompt, response: str) -> float | None:
+        """None without gold, and for a prompt that the task cannot read."""
+        if task is None or not task.has_gold:
+            return None
+        try:
+            return task.quality(prompt, response)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            self.note(f"The task cannot grade prompt {prompt.text!r:.120}, so it has no gold: {reason}")
+            return None

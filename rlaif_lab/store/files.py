@@ -53,10 +53,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def disk_error(path: Path | str, reason: str) -> DiskError:
-    return DiskError(
-        f"cannot write {str(path)!r}: {reason}; what was computed before is kept, and the run goes on from there with "
-        "resume=true"
-    )
+    return DiskError(f"cannot write {str(path)!r}: {reason}; what was computed before is kept")
 
 
 class DiskError(ValueError):

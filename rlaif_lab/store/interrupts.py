@@ -57,5 +57,9 @@ def interruptible() -> Iterator[None]:
 
 
 def _raise(number: int, _: FrameType | None) -> None:
+    """What comes while the run says how it ended is of no account, but the same signal again ends the process."""
+    for name in ENDING:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(number, signal.SIG_DFL)
     raise Interrupted(signal.Signals(number).name)

@@ -20,6 +20,7 @@ from rlaif_lab.loop.round import RoundData, Rounds
 from rlaif_lab.metrics.round import Metrics, length_amplification
 from rlaif_lab.models.packed import response_logps
 from rlaif_lab.seeding import seed_for
+from rlaif_lab.store.checkpoints import prune
 from rlaif_lab.store.files import write_atomically
 from rlaif_lab.training.batches import Step
 from rlaif_lab.training.settings import TrainerConfig
@@ -189,6 +190,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_atomically(Path(path), buffer.getvalue())
+        prune(Path(path).parent)
 
 
 class RoundEnd(pl.Callback):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from rlaif_lab.cli.sweep import Sweep, conclude, in_own_process, job_names, killed, resumed
+from rlaif_lab.cli.sweep import Planned, Sweep, conclude, in_own_process, job_names, killed, planned, resumed
 from rlaif_lab.config import job_folder
 from rlaif_lab.store.outcome import (
     Failure,
@@ -35,6 +35,7 @@ def job(folder: Path, *overrides: str, rounds: int | None = None, failed: Failur
     OmegaConf.save(list(overrides), folder / ".hydra" / "overrides.yaml")
     if rounds is not None:
         write_finished(folder, rounds)
+        (folder / "metrics.jsonl").write_text(f'{{"round": {rounds}}}\n')
     if failed is not None:
         write_failure(folder, failed)
     return folder
@@ -105,21 +106,26 @@ def test_a_run_of_before_is_whole_by_its_metrics(tmp_path: Path) -> None:
     assert is_whole(tmp_path)
 
 
-@pytest.mark.parametrize(("how", "code"), [("fine", 0), ("raises", 1), ("killed", -9), ("exits", 7)])
+@pytest.mark.parametrize(
+    ("how", "code"), [("fine", 0), ("raises", 1), ("killed", -9), ("exits", 7), ("ends without a word", 1)]
+)
 def test_work_in_a_process_of_its_own(tmp_path: Path, how: str, code: int) -> None:
     def work() -> None:
         if how == "raises":
             raise ValueError("no more")
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        if how == "exits":
-            sys.exit(7)
+        if how in ("exits", "ends without a word"):
+            sys.exit(7 if how == "exits" else 0)
 
     assert in_own_process(work, tmp_path) == code
     found = read_failure(tmp_path)
-    assert (found is None) == (how != "raises")
-    if found is not None:
-        assert found.sentence == "no more"
+    sentences = {
+        "raises": "no more",
+        "exits": "its process ended with exit code 7 before the run was finished",
+        "ends without a word": "its process ended with exit code 0 before the run was finished",
+    }
+    assert (None if found is None else found.sentence) == sentences.get(how)
     if how == "killed":
         assert killed(code).error == "SIGKILL"
         assert "short of memory" in killed(code).sentence
@@ -172,6 +178,46 @@ def test_a_sweep_ends_with_a_line_that_names_what_is_missing(
     )
 
 
+def test_jobs_that_never_began_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = OmegaConf.create(
+        {
+            "hydra": {
+                "sweeper": {"_target_": "hydra._internal.BasicSweeper", "params": {"judge": "a,b"}},
+                "overrides": {"task": ["seed=0,1", "rounds=3"]},
+            }
+        }
+    )
+    plan = planned(config)
+    assert plan.count == 4
+    assert plan.overrides[1] == ("judge=a", "seed=1", "rounds=3")
+    job(tmp_path / "sweep" / "0", *plan.overrides[0], rounds=3)
+    monkeypatch.setattr(Sweep, "current", (tmp_path / "sweep", ""))
+    monkeypatch.setattr(Sweep, "plan", plan)
+    assert conclude(broken_off=True) == 1
+    assert "3 of 4 jobs did not finish (judge=a seed=1, judge=b seed=0, judge=b seed=1: never began)" in (
+        capsys.readouterr().err
+    )
+    monkeypatch.setattr(Sweep, "plan", Planned(5))  # a search: how many, but not which
+    assert conclude(broken_off=True) == 1
+    assert "4 of 5 jobs did not finish (4 more: never began)" in capsys.readouterr().err
+
+
+def test_a_finished_job_whose_numbers_are_damaged_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        job(tmp_path / str(seed), f"seed={seed}", rounds=3)
+        (tmp_path / str(seed) / "finished.json").write_text('{"rounds": 3}')
+    (tmp_path / "1" / "metrics.jsonl").write_bytes(bytes(100) + b"\n")
+    monkeypatch.setattr(Sweep, "current", (tmp_path, ""))
+    assert conclude(broken_off=False) == 1
+    assert "1 of 2 jobs did not finish (seed=1: " in (said := capsys.readouterr().err)
+    assert "metrics.jsonl, line 1" in said
+
+
 def test_no_sweep_no_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(Sweep, "current", None)
     assert conclude(broken_off=True) == 0
@@ -204,6 +250,18 @@ def test_the_newest_sweep_of_a_folder(tmp_path: Path) -> None:
     assert found is not None and "seed=0" in found
     assert f"hydra.sweep.dir='{tmp_path}/new'" in found
     assert resumed(tmp_path / "nowhere", []) is None
+
+
+@pytest.mark.parametrize("content", ["- a\n b: {", "{}", "- 3", ""])
+def test_a_broken_record_of_the_overrides_is_one_sentence(tmp_path: Path, content: str) -> None:
+    run = job(tmp_path / "run", "seed=1")
+    (run / ".hydra" / "overrides.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"overrides\.yaml' is corrupt"):
+        resumed(run, [])
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "multirun.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"multirun\.yaml' is corrupt"):
+        resumed(tmp_path / "sweep", [])
 
 
 def test_a_run_goes_on_by_itself(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_more_are_shown_on_demand(opened: Browser) -> None:
 
 
 def test_typing_filters_and_the_same_prompt_of_every_arm(opened: Browser) -> None:
-    prompt = opened.evaluate("document.querySelector('#samples .asked').textContent")
+    prompt = opened.evaluate("document.querySelector('#samples .asked .verbatim').textContent")
     opened.type("#samples [name=text]", prompt)
     assert counted(opened) == 1
     opened.evaluate("document.querySelector('#samples [name=text]').value = ''")

@@ -339,35 +339,91 @@ def test_only_failed_runs(tmp_path: Path, refused: Refused) -> None:
     assert "has finished a round; 1 without one: a" in refused(tmp_path)
 
 
-def test_corrupt_metrics_line(sweep: Path, refused: Refused) -> None:
-    path = sweep / "judge=self,seed=1" / "metrics.jsonl"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0], lines[1][:-9], lines[2], ""]))
-    message = refused(sweep)
-    assert "judge=self,seed=1/metrics.jsonl" in message
-    assert "line 2" in message
+# --- one damaged run of many -----------------------------------------------------------------------------------------
+def damaged(run: Path, how: str) -> None:
+    metrics, config = run / "metrics.jsonl", run / "config.json"
+    lines = metrics.read_text().splitlines()
+    known = json.loads(config.read_text())
+    if how == "a line cut off":
+        metrics.write_text("\n".join([lines[0], lines[1][:-9], lines[2], ""]))
+    elif how == "a block of NUL":
+        metrics.write_bytes(lines[0].encode() + b"\n" + bytes(4096) + b"\n")
+    elif how == "no text":
+        metrics.write_bytes(b"\xff\xfe\x00\x01\n\n")
+    elif how == "a folder for a file":
+        metrics.unlink()
+        metrics.mkdir()
+    elif how == "a metric that is text":
+        metrics.write_text('{"round": 0, "quality/sampled": "good"}\n')
+    elif how == "a round that is text":
+        metrics.write_text('{"round": "0"}\n')
+    elif how == "no round":
+        metrics.write_text('{"quality/sampled": 0.5}\n')
+    elif how == "nested without end":
+        metrics.write_text("[" * 100_000 + "\n")
+    elif how == "a round of the far future":
+        metrics.write_text('{"round": 100000000000}\n')
+    elif how == "no config":
+        config.unlink()
+    elif how == "a broken stop":
+        (run / "stopped.json").write_text('{"round": "two"}')
+    elif how == "broken changes":
+        (run / "round_001").mkdir()
+        (run / "round_001" / "changes.json").write_text('{"changes": 3}')
+    else:
+        config.write_text(
+            {
+                "config: half": "{",
+                "config: empty": "",
+                "config: a list": "[]",
+                "config: of another type": json.dumps(known | {"arm": 3}),
+                "config: a key is missing": json.dumps({k: v for k, v in known.items() if k != "rounds"}),
+                "config: rounds without end": json.dumps(known | {"rounds": 10**12}),
+                "config: a family that is text": json.dumps(known | {"detector": "none"}),
+            }[how]
+        )
 
 
-@pytest.mark.parametrize("line", ['{"quality/sampled": 0.5}', "[1, 2]", '{"round": 0, "quality/sampled": "good"}'])
-def test_metrics_of_another_shape(sweep: Path, line: str, refused: Refused) -> None:
-    (sweep / "judge=self,seed=1" / "metrics.jsonl").write_text(line + "\n")
-    assert "judge=self,seed=1/metrics.jsonl" in refused(sweep)
+DAMAGES = (
+    *("a line cut off", "a block of NUL", "no text", "a folder for a file", "a metric that is text"),
+    *("a round that is text", "no round", "nested without end", "a round of the far future", "no config"),
+    *("a broken stop", "broken changes", "config: half", "config: empty", "config: a list"),
+    *("config: of another type", "config: a key is missing", "config: rounds without end"),
+    "config: a family that is text",
+)
 
 
-def test_metrics_that_are_no_text(sweep: Path, refused: Refused) -> None:
-    (sweep / "judge=self,seed=1" / "metrics.jsonl").write_bytes(b"\xff\xfe\x00\x01\n\n")
-    assert "judge=self,seed=1/metrics.jsonl" in refused(sweep)
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_run_is_named_with_the_reason_and_the_others_are_read(sweep: Path, how: str) -> None:
+    """By everybody who reads several runs, since all read them so; and a damage is no traceback."""
+    (sweep / "judge=self,seed=1" / "run.json").write_text("{}")  # a run, whatever else is there
+    damaged(sweep / "judge=self,seed=1", how)
+    found = load(sweep)
+    (problem,) = [problem for problem in found.failed if problem.name == "judge=self,seed=1"]
+    assert problem.reason.startswith("damaged: ")
+    assert str(sweep / "judge=self,seed=1") in problem.reason
+    assert "judge=self,seed=1" not in [run.name for run in found.runs]
+    assert {"judge=self,seed=0", "judge=oracle,seed=0"} <= {run.name for run in found.runs}
+    assert study(found, "sweep").arms
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"arm": "self", "seed": 0}', '{"arm": 3, "seed": 0, "rounds": 2}'])
-def test_unreadable_config(sweep: Path, content: str, refused: Refused) -> None:
-    (sweep / "judge=self,seed=1" / "config.json").write_text(content)
-    assert "judge=self,seed=1/config.json" in refused(sweep)
+def test_the_report_names_what_is_damaged(sweep: Path) -> None:
+    damaged(sweep / "judge=self,seed=1", "config: half")
+    done = command(sweep)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    assert "! judge=self,seed=1: damaged: " in said
+    assert "config.json" in said
+    assert table(sweep)["self"]["seeds"] == "2"
+    assert "damaged" in (sweep / "report" / "report.html").read_text()
 
 
-def test_missing_config(sweep: Path, refused: Refused) -> None:
-    (sweep / "judge=self,seed=1" / "config.json").unlink()
-    assert "no config.json" in refused(sweep)
+def test_a_folder_of_damaged_runs_only_is_refused_with_the_reason(
+    tmp_path: Path, write_run: WriteRun, refused: Refused
+) -> None:
+    write_run("self", 0, [0.5, 0.6])
+    damaged(tmp_path / "sweep" / "judge=self,seed=0", "config: half")
+    assert "config.json" in refused(tmp_path / "sweep")
 
 
 def test_line_cut_short_by_a_crash_is_an_incomplete_run(sweep: Path) -> None:

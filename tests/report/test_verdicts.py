@@ -185,13 +185,6 @@ def test_a_single_run_as_it_ends(sweep: Path) -> None:
     assert run_verdict({"arm": "self", "seed": 0, "rounds": 3}, []).state == "undecided"
 
 
-def test_changes_that_cannot_be_read_are_named(sweep: Path) -> None:
-    path = sweep / "judge=self,seed=0" / "round_003" / "changes.json"
-    path.write_text('{"changes": 3}')
-    with pytest.raises(ValueError, match=r"round_003/changes.json: not a JSON object with a list of numbers"):
-        verdicts(sweep)
-
-
 # --- several tasks ------------------------------------------------------------------------------------------------
 def test_arms_over_several_tasks(tmp_path: Path, write_run: WriteRun) -> None:
     """Two tasks, final qualities .6 and .8 in every seed; seed 2 ran on one of them only."""

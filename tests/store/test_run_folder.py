@@ -409,7 +409,7 @@ def test_a_full_disk_is_one_clear_sentence_and_the_run_can_go_on(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(DiskError, match=r"No space left on device.*resume=true") as caught:
+        with pytest.raises(DiskError, match=r"No space left on device.*is kept") as caught:
             WRITES[what](store)
     assert isinstance(caught.value, ValueError)
     assert str(store.directory) in str(caught.value)

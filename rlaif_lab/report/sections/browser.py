@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from rlaif_lab.report.reading import BACKWARDS
 from rlaif_lab.report.sections.view import View, count
 
 
@@ -25,6 +26,8 @@ def browser(view: View) -> str:
         "every arm of a seed, and beside them some on which the judge prefers what gold calls worse "
         f"({found.disagreeing} of them): the share of those is no estimate of anything. Every round asks fresh prompts."
     )
+    if any("shown" in item for cell in cells for item in cell["items"]):
+        about += f" {BACKWARDS}"
     notes = "".join(f'<p class="notice">{escape(note)}</p>' for note in found.notes)
     return f"""<section id="samples"><h2>What do the samples look like?</h2><p>{about}</p>{notes}
 <noscript><p class="notice">The sample browser needs JavaScript, which is off here; everything else on this page works

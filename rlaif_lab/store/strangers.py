@@ -1,0 +1,108 @@
+"""Building what a run's folder names, without running what a stranger may have written there.
+
+To read a run one needs its task (for gold) and at times its learner. The folder says which by a class path and
+arguments, and a class path can be anything that Python can import: ``os.system`` among them. So only classes of the lab
+itself are made, of the kind that is wanted, with plain values as arguments; and classes of packages that whoever reads
+has named (``RLAIF_LAB_TRUST=package,other`` or ``--trust package``). Everything else is refused in one sentence.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from rlaif_lab.config import current_path
+
+T = TypeVar("T")
+TRUST = "RLAIF_LAB_TRUST"
+OWN = "rlaif_lab"
+HYDRAS = ("_args_", "_partial_", "_recursive_", "_convert_", "_mode_")
+"""Keys by which Hydra's own ``instantiate`` would do more than call a class."""
+
+
+class UntrustedError(ValueError):
+    """A folder names code that is not the lab's own, and nobody has said that it may run."""
+
+
+def trusted() -> tuple[str, ...]:
+    """Return the packages whose classes may be made: the lab, and those that the environment names."""
+    return (OWN, *(name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip()))
+
+
+def trust(packages: str | None) -> None:
+    """Add packages (a list with commas) for this process, as a command's ``--trust`` says."""
+    if packages:
+        os.environ[TRUST] = ",".join(filter(None, (os.environ.get(TRUST), packages)))
+
+
+def is_trusted(target: str) -> bool:
+    """Tell whether a class path lies in a trusted package. Nothing is imported."""
+    return current_path(target).partition(".")[0] in trusted()
+
+
+def make(content: Any, kind: type[T], path: str) -> T:
+    """Make the object that a stored config describes.
+
+    Args:
+        content: the node, plain containers with a ``_target_``.
+        kind: what it has to be, such as Task.
+        path: its key in the config, for messages.
+
+    Raises:
+        UntrustedError: it names something else than a class of a trusted package, of that kind.
+        ValueError: the class does not take these values.
+    """
+    found = _make(content, kind, path)
+    assert isinstance(found, kind)
+    return found
+
+
+def _make(content: Any, kind: type, path: str) -> Any:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} must be a mapping with a _target_; got {content!r:.80}")
+    target = content.get("_target_")
+    if not isinstance(target, str):
+        raise ValueError(f"{path}._target_ must be the path of a class; got {target!r:.80}")
+    for key in HYDRAS:
+        if key in content:
+            raise UntrustedError(f"{path}.{key}: a stored config may not have it")
+    made = _class(target, kind, path)
+    arguments = {str(k): _value(v, f"{path}.{k}") for k, v in content.items() if k != "_target_"}
+    try:
+        return made(**arguments)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a class makes of values that it was never given before
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: {made.__name__} does not take these values ({reason})") from None
+
+
+def _value(content: Any, path: str) -> Any:
+    """A plain value; a node within it is made too, of any of the lab's kinds that are arguments of others."""
+    if isinstance(content, Mapping):
+        if "_target_" in content:
+            return _make(content, object, path)
+        return {str(key): _value(child, f"{path}.{key}") for key, child in content.items()}
+    return [_value(child, path) for child in content] if isinstance(content, list) else content
+
+
+def _class(target: str, kind: type, path: str) -> type:
+    module, _, name = current_path(target).rpartition(".")
+    if not is_trusted(target):
+        raise UntrustedError(
+            f"{path}._target_ is {target!r}, which is not the lab's own: it is not run. If you trust it, say so with "
+            f"{TRUST}={target.partition('.')[0]}"
+        )
+    try:
+        found = inspect.getattr_static(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        raise ValueError(f"{path}._target_ is {target!r}, which this version does not have") from None
+    # A class that a module merely imports (pathlib.Path, say) is not the lab's own either.
+    if not inspect.isclass(found) or found.__module__.partition(".")[0] not in trusted():
+        raise UntrustedError(f"{path}._target_ is {target!r}, which is no class of a trusted package: it is not run")
+    if not issubclass(found, kind):
+        raise UntrustedError(f"{path}._target_ is {target!r}, which is no {kind.__name__}: it is not run")
+    return found
