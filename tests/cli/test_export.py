@@ -53,7 +53,7 @@ def test_wrong_folders_are_told_in_one_sentence(tmp_path: Path, capsys: pytest.C
     assert f"e.g. {str(tmp_path / 'b')!r}" in said(capsys, str(tmp_path))
     assert "no round with generations yet" in said(capsys, str(tmp_path / "b"))
     (tmp_path / "b" / "config.json").write_text("{")
-    assert "not valid JSON" in said(capsys, str(tmp_path / "b"))
+    assert "config.json' is corrupt" in said(capsys, str(tmp_path / "b"))
 
 
 def test_damaged_files_are_named(odd_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
