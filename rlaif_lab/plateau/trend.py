@@ -21,9 +21,10 @@ The proof is for independent Gaussian gains. Real ones are neither, so the sprea
 - half the variance (`EARLIER`) that the seeds showed within the rounds so far, for swings that are rare and large;
 - what the evaluation's own error makes of a gain, where it is known, and never below `LEAST_SPREAD`.
 
-A window must also hold `LEAST_ROUNDS` rounds, and its later half must lie on the same side of delta. All of this only
-takes alarms away. `experiments/statements/trend.py` counts false alarms under swings of many kinds. The seeds have to
-be independent: with ten seeds that share half of their variance from round to round the bound does not hold.
+A window must also hold `LEAST_ROUNDS` rounds; its later half, and its last rounds, must lie on the same side of delta.
+All of this only takes alarms away. `experiments/statements/trend.py` counts false alarms under swings of many kinds.
+The seeds have to be independent: with ten seeds that share half of their variance from round to round the bound does
+not hold.
 
 Mirrors of the test bet against "gains at most delta" (improving) and against "does not lose" (degrading).
 """
@@ -148,14 +149,18 @@ def gains(levels: Floats) -> Floats:
 # --- windows ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Window:
-    """The rounds j + 1, ..., r of all seeds; arrays have the shape of the batch. count: units. mean: their mean gain.
-    later: that of the later half of the rounds. variance: of one unit, the largest of the module's list."""
+    """The rounds start + 1, ..., end of all seeds; arrays have the shape of the batch.
+
+    count: units. mean: their mean gain; later: that of the later half of the rounds; latest: of the last LEAST_ROUNDS.
+    variance: of one unit, the largest of the module's list.
+    """
 
     start: int
     end: int
     count: Floats
     mean: Floats
     later: Floats
+    latest: Floats
     variance: Floats
 
 
@@ -215,7 +220,10 @@ class Sums:
         middle = (start + end) // 2
         later_count = np.maximum((self.count[..., end] - self.count[..., middle]).sum(-1), 1.0)
         later = (self.total[..., end] - self.total[..., middle]).sum(-1) / later_count
-        return Window(start, end, count, mean, later, worst)
+        newest = max(0, end - LEAST_ROUNDS)
+        newest_count = np.maximum((self.count[..., end] - self.count[..., newest]).sum(-1), 1.0)
+        latest = (self.total[..., end] - self.total[..., newest]).sum(-1) / newest_count
+        return Window(start, end, count, mean, later, latest, worst)
 
     def _widening(self, start: int, end: int, mean: Floats, variance: Floats) -> Floats:
         """Return by how much correlated rounds widen the variance of a mean; at least 1. Pairs of neighbours lie within
@@ -246,14 +254,15 @@ def evaluation_variance(stderr: Floats) -> Floats:
 
 
 def sides(window: Window, state: State, delta: float) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Return the test's cosine, below 0 where the window speaks for ``state``, and whether its later half does too."""
+    """Return the test's cosine, below 0 where the window speaks for ``state``, and whether its
+    later half and its last rounds do too."""
     if state == "plateaued":
-        excess, later = window.mean - delta, window.later < delta
+        excess, agree = window.mean - delta, (window.later < delta) & (window.latest < delta)
     elif state == "improving":
-        excess, later = delta - window.mean, window.later > delta
+        excess, agree = delta - window.mean, (window.later > delta) & (window.latest > delta)
     else:
-        excess, later = window.mean, window.later < 0.0
-    return excess / np.sqrt(excess**2 + window.variance), later
+        excess, agree = window.mean, (window.later < 0.0) & (window.latest < 0.0)
+    return excess / np.sqrt(excess**2 + window.variance), agree
 
 
 def raised(found: Floats, settings: Detector, state: State, floor: Floats | None = None) -> npt.NDArray[np.bool_]:
@@ -351,7 +360,7 @@ def trend(found: Floats, settings: Detector, *, stderr: Floats | None = None, me
     last = found.shape[-1]
     floor = None if stderr is None else evaluation_variance(np.atleast_2d(stderr)[:, : settings.horizon])
     sums = Sums(found, floor)
-    processes = {state: _process(sums, settings, state) for state in STATES}
+    processes = _processes(sums, settings)
     state: TrendState = "undecided"
     first = since = improved = None
     for index in range(1, last + 1):
@@ -376,25 +385,28 @@ def trend(found: Floats, settings: Detector, *, stderr: Floats | None = None, me
     return Trend(state, first, since, gain, reason, processes, forecast, sums.seeds, last, settings.delta, measure)
 
 
-def _process(sums: Sums, settings: Detector, state: State) -> Process:
-    threshold = settings.threshold(state)
-    evidence, since, alarms = [], [], []
+def _processes(sums: Sums, settings: Detector) -> dict[State, Process]:
+    evidence: dict[State, list[float]] = {state: [] for state in STATES}
+    since: dict[State, list[int]] = {state: [] for state in STATES}
     for end in range(1, sums.rounds + 1):
-        best, begins = -math.inf, end
         windows = [sums.window(start, end) for start in range(end - LEAST_ROUNDS + 1)]
-        looked = [(window, *sides(window, state, settings.delta)) for window in windows if window.count >= 2]
-        if looked:
-            logs = log_ratio(
-                np.array([float(w.count) for w, _, _ in looked]), np.array([float(c) for _, c, _ in looked])
-            )
-            for log, (window, _, later) in zip(logs.tolist(), looked, strict=True):
-                if later and log > best:
-                    best, begins = log, window.start
-        evidence.append(best)
-        since.append(begins)
-        if best >= math.log(threshold):
-            alarms.append(end)
-    return Process(tuple(evidence), tuple(since), tuple(alarms), threshold)
+        windows = [window for window in windows if window.count >= 2]
+        for state in STATES:
+            best, begins = -math.inf, end
+            looked = [(window, *sides(window, state, settings.delta)) for window in windows]
+            looked = [(window, cosine, later) for window, cosine, later in looked if later and cosine < 0.0]
+            if looked:
+                counts = np.array([float(window.count) for window, _, _ in looked])
+                logs = log_ratio(counts, np.array([float(cosine) for _, cosine, _ in looked]))
+                best, begins = float(logs.max()), looked[int(logs.argmax())][0].start
+            evidence[state].append(best)
+            since[state].append(begins)
+    found = {}
+    for state in STATES:
+        threshold = settings.threshold(state)
+        alarms = tuple(i for i, log in enumerate(evidence[state], start=1) if log >= math.log(threshold))
+        found[state] = Process(tuple(evidence[state]), tuple(since[state]), alarms, threshold)
+    return found
 
 
 def _forecast(sums: Sums, window: Window, settings: Detector) -> Forecast | None:
@@ -444,9 +456,14 @@ def _reason(
     return f"{what} after round {since} ({gain:+.3f}; alarm in round {first})"
 
 
+def untested(reason: str, measure: TrendMeasure = "gold") -> Trend:
+    """Return the verdict on an arm that there is nothing to test of."""
+    return Trend("undecided", None, None, math.nan, reason, {}, None, 0, 0, math.nan, measure)
+
+
 def outlook(given: Trend) -> str:
     """Return what would decide an undecided arm, as a clause; "" for one that is decided."""
-    if given.state != "undecided":
+    if given.state != "undecided" or not given.processes:
         return ""
     ahead = given.forecast
     if ahead is None:
@@ -467,6 +484,8 @@ NAMES: dict[State, str] = {"plateaued": "plateau", "improving": "improving", "de
 
 def trend_metrics(given: Trend) -> dict[str, float]:
     """Return ``trend/*`` of a run's row: each test's evidence, whether it is an alarm, and where that begins."""
+    if not given.processes:
+        return {}
     found = {}
     for state, process in given.processes.items():
         log = process.evidence[-1] if process.evidence else -math.inf

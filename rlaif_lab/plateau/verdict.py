@@ -1,14 +1,14 @@
-"""The verdict on an arm: improving, plateaued at round r, degrading or undecided.
+"""What the e-detector says about an arm: which of its rounds gained less than delta, more than delta, or lost.
 
-It is that of the online detector (detector.py) over all seeds of the arm. Where every prompt's change is at hand
-(round_*/changes.json) the seeds are pooled by one bet on all their prompts (`pooled`), which tests the gain averaged
-over the seeds. Where only the logged evidence is, the evidence of the seeds is averaged before it is compared with the
-threshold (`averaged`): an average of Shiryaev-Roberts processes is one again, so the bound on false alarms holds as it
-does for a run, but it takes longer to speak. For a single run the latter is the run's own detector.
+It is about single rounds, and is called no more than that: whether the loop has stopped is the trend's question
+(trend.py). It is that of the online detector (detector.py) over all seeds of the arm. Where every prompt's change is at
+hand (round_*/changes.json) the seeds are pooled by one bet on all their prompts (`pooled`), which tests the gain
+averaged over the seeds. Where only the logged evidence is, the evidence of the seeds is averaged before it is compared
+with the threshold (`averaged`): an average of Shiryaev-Roberts processes is one again, so the bound on false alarms
+holds as it does for a run, but it takes longer to speak. For a single run the latter is the run's own detector.
 
 The state is that of the most recent alarm of the three processes. That an arm improved once says nothing about now, so
-"improving" needs an alarm within the last max(2, T / 4) rounds; else, and without any alarm, the arm is undecided. Of
-several seeds that were pooled, the seeds must bear it out (`confirmed`).
+"improving" needs an alarm within the last max(2, T / 4) rounds; else, and without any alarm, the arm is undecided.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import numpy.typing as npt
 
 from rlaif_lab.plateau import detector
 from rlaif_lab.plateau.detector import STATES, Detector
-from rlaif_lab.statistics.intervals import t_interval
 
 Floats = npt.NDArray[np.float64]
 State = Literal["improving", "plateaued", "degrading", "undecided"]
@@ -60,7 +59,6 @@ class Verdict:
     round: of the alarm it rests on; for a plateau the first since the last alarm of another kind. None if undecided.
     since: the round after which the evidence for it begins: the most likely round of the change itself.
     reason: one clause. traces: one per process, empty without a detector.
-    votes: what the detectors of the single runs say, each for itself -> number of runs.
     """
 
     state: State
@@ -68,26 +66,24 @@ class Verdict:
     since: int | None
     reason: str
     traces: Traces
-    votes: dict[State, int]
 
 
-def verdict(traces: Traces, last_round: int, votes: Mapping[State, int] | None = None) -> Verdict:
+def verdict(traces: Traces, last_round: int) -> Verdict:
     """From the processes of an arm (or run) that reached ``last_round``."""
-    told = dict(votes or {})
     if not traces:
-        return Verdict("undecided", None, None, NO_DETECTOR, {}, told)
+        return Verdict("undecided", None, None, NO_DETECTOR, {})
     alarms = sorted(
         (index, STATES.index(state), since)
         for state, trace in traces.items()
         for index, since in zip(trace.alarms, trace.since, strict=True)
     )
     if not alarms:
-        return Verdict("undecided", None, None, "no alarm in any round", traces, told)
+        return Verdict("undecided", None, None, "no alarm in any round", traces)
     state = STATES[alarms[-1][1]]
     window = recent(last_round)
     if state == "improving" and alarms[-1][0] <= last_round - window:
         reason = f"it improved until round {alarms[-1][0]}; nothing is shown of the rounds since"
-        return Verdict("undecided", None, None, reason, traces, told)
+        return Verdict("undecided", None, None, reason, traces)
     unbroken = list(alarms)
     if state == "plateaued":
         others = [position for position, alarm in enumerate(alarms) if STATES[alarm[1]] != state]
@@ -98,56 +94,13 @@ def verdict(traces: Traces, last_round: int, votes: Mapping[State, int] | None =
         index, _, since = alarms[-1]
         rising = "the gain per round is above delta"
         reason = f"{rising if state == 'improving' else 'quality falls'} after round {since}"
-    return Verdict(state, index, since, f"{reason} (alarm in round {index})", traces, told)
+    return Verdict(state, index, since, f"{reason} (alarm in round {index})", traces)
 
 
 def recent(last_round: int) -> int:
     """How many rounds back an alarm may lie to say something about now; also what "the first" and "the last rounds" of
     a run are in this package."""
     return max(2, math.ceil(last_round / 4))
-
-
-def confirmed(said: Verdict, changes: Sequence[Mapping[int, Floats]], delta: float) -> Verdict:
-    """The verdict of pooled seeds, as far as the seeds bear it out; else undecided.
-
-    The detector's hypothesis is about what each round's training *did*, and training swings: a bad round of a few
-    seeds is a gain below delta, and is shown to be one by thousands of prompts. That the arm has stopped is a claim
-    about further seeds too. So the mean gain per round since the change must lie below delta (below 0: degrading; above
-    delta: improving) by a one-sided t-test over the seeds at level .05. The change is where the evidence of the first
-    alarm after the last "improving" begins. It can only take verdicts away, so it adds no false alarm.
-
-    changes: as in ``pooled``.
-    """
-    if said.since is None or len(changes) < 2:
-        return said
-    alarms = sorted(
-        (index, since, state)
-        for state, trace in said.traces.items()
-        for index, since in zip(trace.alarms, trace.since, strict=True)
-    )
-    improved = max((index for index, _, state in alarms if state == "improving"), default=0)
-    stopped = [alarm for alarm in alarms if alarm[0] > improved]
-    since = said.since if said.state == "improving" else min(since for _, since, _ in stopped)
-    gains = [
-        float(np.mean([seed[index].mean() for index in seed if index > since]))
-        for seed in changes
-        if max(seed, default=0) > since
-    ]
-    interval = t_interval(gains, 0.90)
-    bound = interval.low if said.state == "improving" else interval.high
-    end = "least" if said.state == "improving" else "most"
-    over = f"{interval.mean:+.3f} a round since, over seeds at {end} {bound:+.3f}"
-    state: State = said.state
-    if said.state != "improving":
-        falls = bound < 0.0 and any(kind == "degrading" for _, _, kind in stopped)
-        state = "degrading" if falls else "plateaued"
-    if not (bound > delta if state == "improving" else bound < delta):
-        reason = f"an alarm ({said.state}) in round {said.round} that the seeds do not bear out: {over}"
-        return Verdict("undecided", None, None, reason, said.traces, said.votes)
-    first = said.round if state == "improving" else next((i for i, _, kind in stopped if kind == state), said.round)
-    what = {"improving": "above delta", "plateaued": "below delta", "degrading": "below 0"}[state]
-    reason = f"the gain per round is {what} after round {since} (alarm in round {first}); {over}"
-    return Verdict(state, first, since, reason, said.traces, said.votes)
 
 
 # --- pooling the seeds ------------------------------------------------------------------------------------------------

@@ -38,12 +38,17 @@ def write_verdict_tables(
 
 def verdict_record(given: ArmVerdict) -> dict[str, object]:
     """The whole verdict on an arm, but for families and attribution in numbers."""
-    said, fitted, pgr = given.verdict, given.saturation, given.pgr
+    said, fitted, pgr = given.trend, given.saturation, given.pgr
     record: dict[str, object] = {"arm": given.label, "seeds": given.seeds, "verdict": said.state}
     record |= {name: "" if value is None else value for name, value in (("round", said.round), ("since", said.since))}
-    record["reason"] = said.reason
+    record |= {"reason": said.reason, "measure": said.measure, "gain_since": blank(said.gain)}
+    ahead = said.forecast
+    record |= {"spread_seen": ahead.spread if ahead else ""}
+    record["more_rounds_would_decide"] = "" if ahead is None or ahead.rounds is None else ahead.rounds
+    record["seeds_would_decide"] = "" if ahead is None or ahead.seeds is None else ahead.seeds
     for state in ("improving", "plateaued", "degrading", "undecided"):
-        record[f"runs_{state}"] = said.votes.get(state, 0) if said.traces else ""
+        record[f"runs_{state}"] = given.votes.get(state, 0) if given.votes else ""
+    record |= {"single_rounds": given.verdict.state, "single_rounds_reason": given.verdict.reason}
     record |= {"ceiling_identified": int(fitted.identified), "ceiling_not_identified_because": fitted.reason}
     record |= interval_columns("ceiling", fitted.ceiling) | interval_columns("fitted_gain", fitted.gain)
     record |= interval_columns("tau_rounds", fitted.tau) | interval_columns("t_90_rounds", fitted.t_90)

@@ -28,13 +28,16 @@ from rlaif_lab.plateau.comparisons import (
 from rlaif_lab.plateau.detector import STATES, Detector
 from rlaif_lab.plateau.families import Families, Seen, compare
 from rlaif_lab.plateau.saturation import Curve, Saturation, saturation
-from rlaif_lab.plateau.verdict import Logged, Verdict, averaged, confirmed, pooled, verdict
+from rlaif_lab.plateau.trend import Trend, TrendMeasure, measured, outlook, trend, untested
+from rlaif_lab.plateau.verdict import NO_DETECTOR, Logged, Verdict, averaged, pooled, verdict
 from rlaif_lab.report.arms import Arm, Study, baseline_for
 from rlaif_lab.report.load import Run
 from rlaif_lab.statistics.intervals import Interval, paired_difference
 
 Floats = npt.NDArray[np.float64]
 QUALITY, GREEDY, KL = "quality/sampled", "quality/greedy", "kl/per_sequence"
+MEASURED: dict[TrendMeasure, str] = {"heldout_judge": "held-out judge's win rate", "people": "people's win rate"}
+"""What a trend rests on where there is no gold quality."""
 CEILING = "oracle"
 """Name of the arm that stands for PGR = 1."""
 PROCESS_NAMES: dict[detector.State, str] = {"plateaued": "plateau", "improving": "improving", "degrading": "degrading"}
@@ -46,13 +49,17 @@ class ArmVerdict:
     """One arm, over its whole runs.
 
     label: the arm's. seeds: runs that are whole (to their last round, or stopped on a plateau).
-    verdict: state, round, detector traces. saturation: the ceiling, or why there is none.
+    trend: whether it still gains delta a round; state, round and headline are its. votes: what the trend of each run by
+    itself comes to -> number of runs. verdict: what the e-detector says about single rounds, with its traces.
+    saturation: the ceiling, or why there is none.
     families: None below 2 seeds. attribution: None without gold. pgr: None for floor and ceiling themselves, and where
     either is missing. quality: seed -> final sampled quality, gold.
     """
 
     label: str
     seeds: int
+    trend: Trend
+    votes: Mapping[str, int]
     verdict: Verdict
     saturation: Saturation
     families: Families | None
@@ -61,20 +68,22 @@ class ArmVerdict:
 
     @property
     def state(self) -> str:
-        return self.verdict.state
+        return self.trend.state
 
     @property
     def round(self) -> int | None:
-        return self.verdict.round
+        return self.trend.round
 
     @property
     def headline(self) -> str:
         """Such as ``plateaued at round 12, ceiling 0.615 (0.600 to 0.630)``."""
-        text = f"{self.state} ({self.verdict.reason})"
+        text = f"{self.state} ({self.trend.reason})"
         if self.state == "plateaued":
             text = f"plateaued at round {self.round}"
         elif self.round is not None:
             text = f"{self.state} (alarm in round {self.round})"
+        if self.trend.measure != "gold":
+            text += f", by the {MEASURED[self.trend.measure]}"
         if self.saturation.identified:
             text += f", ceiling {limits(self.saturation.ceiling)}"
         return text
@@ -86,6 +95,12 @@ class ArmVerdict:
 
     @property
     def outlook(self) -> str:
+        """What would decide an undecided arm, what more rounds would bring, or why that is not known: clauses."""
+        undecided = outlook(self.trend)
+        return "; ".join(filter(None, (undecided, self.prospect)))
+
+    @property
+    def prospect(self) -> str:
         """What more rounds would bring, or why that is not known: a clause or two."""
         fitted = self.saturation
         if not fitted.identified:
@@ -144,22 +159,24 @@ def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None = None)
     settings = detector_settings(arm.runs[0])
     if settings is not None and delta is not None:
         settings = replace(settings, delta=delta)
-    said = arm_detection(arm, settings)
+    found, votes = arm_trend(arm, settings)
     curves = {run.seed: curve for run in arm.complete if (curve := quality_curve(run))}
     families = compare({run.seed: seen for run in arm.complete if (seen := _seen(run))})
     threshold = (settings or Detector()).delta
     return ArmVerdict(
         label=arm.label,
         seeds=len(arm.complete),
-        verdict=said,
-        saturation=saturation(curves, threshold, _doubt(said, families)),
+        trend=found,
+        votes=votes,
+        verdict=arm_detection(arm, settings),
+        saturation=saturation(curves, threshold, _doubt(found, families)),
         families=families,
-        attribution=attribution({run.seed: _factors(run) for run in arm.complete}, threshold, said.state),
+        attribution=attribution({run.seed: _factors(run) for run in arm.complete}, threshold, found.state),
         pgr=pgr,
     )
 
 
-def _doubt(said: Verdict, families: Families | None) -> str:
+def _doubt(said: Trend, families: Families | None) -> str:
     """What speaks against a ceiling although an exponential can be fitted."""
     if said.state == "degrading":
         return "quality is falling"
@@ -196,6 +213,30 @@ def final(arm: Arm, metric: str) -> dict[int, float]:
     return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
 
+# --- the trend ------------------------------------------------------------------------------------------------------
+def arm_trend(arm: Arm, settings: Detector | None) -> tuple[Trend, dict[str, int]]:
+    """Return the verdict on all whole runs together, and how often each by itself comes to which.
+
+    It is of what ``detector.measure`` names; where no run has that, of the held-out judge's win rate, else of people's.
+    """
+    runs = arm.complete
+    if settings is None:
+        return untested(NO_DETECTOR), {}
+    if not runs:
+        return untested("no whole run"), {}
+    rows = [run.rows for run in runs]
+    measures: tuple[TrendMeasure, ...] = (settings.measure, "gold", "heldout_judge", "people")
+    for measure in dict.fromkeys(measures):
+        found, stderr = measured(rows, measure, changes=measure == settings.measure)
+        if np.isfinite(found).any():
+            votes: dict[str, int] = defaultdict(int)
+            for index in range(len(runs)):
+                alone = trend(found[[index]], settings, stderr=stderr[[index]], measure=measure)
+                votes[alone.state] += 1
+            return trend(found, settings, stderr=stderr, measure=measure), dict(votes)
+    return untested("no quality and no win rate in two rounds"), {}
+
+
 # --- the detector -----------------------------------------------------------------------------------------------------
 def detector_settings(run: Run) -> Detector | None:
     """As configured; None for a run without a detector, or from before there was one."""
@@ -207,19 +248,15 @@ def detector_settings(run: Run) -> Detector | None:
 
 
 def arm_detection(arm: Arm, settings: Detector | None) -> Verdict:
-    """Of all whole runs together: from their prompts' changes where every run has them, else from what they logged."""
+    """Return what the e-detector says of all whole runs together: from their prompts' changes where every run has
+    them, else from what they logged."""
     runs = arm.complete
     logs = [logged(run) for run in runs]
     if settings is None or not runs or not all(logs):
         return verdict({}, 0)
-    votes: dict[Any, int] = defaultdict(int)
-    for run, log in zip(runs, logs, strict=True):
-        votes[verdict(averaged([log]), run.last_round).state] += 1
     last = max(run.last_round for run in runs)
     changed = [seed for run in runs if (seed := changes(run))]
-    if len(changed) < len(runs):
-        return verdict(averaged(logs), last, votes)
-    return confirmed(verdict(pooled(settings, changed), last, votes), changed, settings.delta)
+    return verdict(averaged(logs) if len(changed) < len(runs) else pooled(settings, changed), last)
 
 
 def logged(run: Run) -> dict[detector.State, Logged]:

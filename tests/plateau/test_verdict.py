@@ -15,7 +15,6 @@ from rlaif_lab.plateau.verdict import (
     Traces,
     Verdict,
     averaged,
-    confirmed,
     factors,
     pooled,
     verdict,
@@ -38,48 +37,6 @@ def said(last_round: int, **alarms: list[int]) -> Verdict:
 def logged(evidence: list[float], threshold: float, alarms: list[int] | None = None) -> dict[State, Logged]:
     raised = tuple(index + 1 in (alarms or []) for index in range(len(evidence)))
     return {state: Logged(tuple(evidence), raised, threshold) for state in STATES}
-
-
-# --- whether the seeds bear it out ----------------------------------------------------------------------------------
-def gains(*seeds: list[float]) -> list[dict[int, Floats]]:
-    """Per seed, rounds 1, 2, ... with one mean change each."""
-    return [{index: np.full(3, gain) for index, gain in enumerate(seed, start=1)} for seed in seeds]
-
-
-def test_one_bad_round_of_a_few_seeds_is_no_plateau() -> None:
-    """The detector is sure of round 4; over the seeds it is a swing, from .03 down and up."""
-    shown = said(4, improving=[2], plateaued=[4])
-    swung = [[0.1, 0.1, 0.02, g] for g in (-0.05, 0.03, 0.0)]
-    found = confirmed(shown, gains(*swung), delta=0.02)
-    assert (found.state, found.round) == ("undecided", None)
-    assert "do not bear out" in found.reason
-    still = [[0.1, 0.1, 0.002, g] for g in (0.001, -0.002, 0.003)]
-    found = confirmed(shown, gains(*still), delta=0.02)
-    assert (found.state, found.round, found.since) == ("plateaued", 4, 2)
-    assert "+0.001 a round since, over seeds at most +0.003" in found.reason
-
-
-def test_the_stretch_that_the_seeds_are_asked_about_begins_with_the_first_alarm_since_improving() -> None:
-    shown = said(12, improving=[3], plateaued=[6, 9], degrading=[12])
-    falling = [[0.1] * 4 + [g] * 8 for g in (-0.02, -0.03, -0.01)]
-    found = confirmed(shown, gains(*falling), delta=0.02)
-    assert (found.state, found.round, found.since) == ("degrading", 12, 4)
-    level = [[0.1] * 4 + [g] * 8 for g in (0.002, -0.003, 0.001)]
-    found = confirmed(shown, gains(*level), delta=0.02)
-    assert (found.state, found.round, found.since) == ("plateaued", 6, 4), "an alarm of falling, not borne out"
-
-
-def test_improving_must_be_by_more_than_delta_over_the_seeds() -> None:
-    shown = said(4, improving=[4])
-    assert confirmed(shown, gains(*[[0.0, 0.0, g, g] for g in (0.05, 0.06, 0.07)]), 0.02).state == "improving"
-    assert confirmed(shown, gains(*[[0.0, 0.0, g, g] for g in (0.0, 0.06, 0.07)]), 0.02).state == "undecided"
-
-
-def test_a_single_run_and_no_verdict_are_left_as_they_are() -> None:
-    shown = said(4, plateaued=[4])
-    assert confirmed(shown, gains([0.1] * 4), 0.02) is shown
-    nothing = said(4)
-    assert confirmed(nothing, gains([0.1] * 4, [0.1] * 4), 0.02) is nothing
 
 
 # --- the state ----------------------------------------------------------------------------------------------------

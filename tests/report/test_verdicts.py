@@ -32,7 +32,7 @@ def loop(write_run: WriteRun) -> Callable[..., Path]:
     """Writes a run as the loop leaves it: quality that rises to ``ceiling`` with ``tau``, the detector's metrics from
     each prompt's changes, the changes themselves, and D, gap and eps that fit."""
 
-    def write(arm: str, seed: int, ceiling: float, tau: float, prompts: int = 400, **given: Any) -> Path:
+    def write(arm: str, seed: int, ceiling: float, tau: float, prompts: int = 4000, **given: Any) -> Path:
         rng = rng_for("loop", arm, seed)
         left = (ceiling - 0.4) * np.exp(-np.arange(ROUNDS + 1) / tau)
         quality = ceiling - left
@@ -44,6 +44,8 @@ def loop(write_run: WriteRun) -> Callable[..., Path]:
             gain = quality[index] - quality[index - 1]
             changes.append(rng.choice([-1.0, 0.0, 1.0], prompts, p=[(0.2 - gain) / 2, 0.8, (0.2 + gain) / 2]))
             evidence = step(DETECTOR, evidence, [changes[-1]], index)
+            logged["quality/change"][index] = float(changes[-1].mean())
+            logged["quality/change_stderr"][index] = float(changes[-1].std() / math.sqrt(prompts))
             for name, value in metrics(DETECTOR, evidence).items():
                 logged[name][index] = value
         for index in range(ROUNDS):
@@ -67,7 +69,7 @@ def sweep(tmp_path: Path, loop: Callable[..., Path]) -> Path:
     """self stops at .6 (tau 2), middle at .7 (tau 3), oracle gains .033 to .020 a round and is at .813; 4 seeds."""
     for seed in range(4):
         loop("self", seed, 0.6, 2.0)
-        loop("oracle", seed, 1.4, 30.0, prompts=2000)
+        loop("oracle", seed, 1.4, 30.0)
         loop("middle", seed, 0.7, 3.0)
     return tmp_path / "sweep"
 
@@ -98,8 +100,8 @@ def test_an_arm_that_stopped_and_one_that_goes_on(sweep: Path) -> None:
     said = verdicts(sweep)
     own, oracle = said["self"], said["oracle"]
     assert own.state == "plateaued"
-    assert own.verdict.since is not None
-    assert 2 <= own.verdict.since < own.round  # the gain falls below .01 in round 6
+    assert own.trend.since is not None
+    assert 2 <= own.trend.since < own.round  # the gain falls below .01 in round 6
     assert own.saturation.identified
     assert own.saturation.ceiling.low < 0.6 < own.saturation.ceiling.high
     assert own.saturation.delta == 0.01
@@ -111,7 +113,7 @@ def test_an_arm_that_stopped_and_one_that_goes_on(sweep: Path) -> None:
     assert own.attribution.cause == "sharpened out"
     assert own.families is not None
     assert own.families.errors[0].error.mean < 0.02
-    assert sum(own.verdict.votes.values()) == 4
+    assert sum(own.votes.values()) == 4
     assert oracle.state == "improving"
     assert not oracle.saturation.identified
     assert "ceiling" not in oracle.headline
