@@ -21,7 +21,7 @@ from rlaif_lab.tasks.base import Task
 Row = Mapping[str, Any]
 QUALITY = "quality/sampled"
 PASS_AT_K = re.compile(r"coverage/pass_at_(\d+)")
-RESULTS = ("verdict", "plateau_round", "ceiling", "final_quality", "gain", "why")
+RESULTS = ("verdict", "plateau_round", "ceiling", "final_quality", "gain", "why", "outlook")
 """Every name that a result's ``values`` can have."""
 
 
@@ -55,8 +55,12 @@ def run_result(directory: Path, task: Task) -> RunResult:
 
 
 def result_values(config: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, float | str]:
-    """verdict: improving, plateaued at round r, degrading or undecided. plateau_round: that r. ceiling: Q_inf, where
-    identified. final_quality: true quality in the last round; gain: minus round 0's. why: a sentence."""
+    """Return what the run came to.
+
+    verdict: the trend's (plateau/trend.py): improving, plateaued at round r, degrading or undecided. plateau_round:
+    that r. ceiling: Q_inf, where identified. final_quality: true quality in the last round; gain: minus round 0's.
+    why: a sentence. outlook: what would decide an undecided run, and what more rounds would bring.
+    """
     from rlaif_lab.report.verdicts import run_verdict
 
     said = run_verdict(config, rows)
@@ -69,6 +73,7 @@ def result_values(config: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, f
         "final_quality": quality[-1],
         "gain": quality[-1] - quality[0],
         "why": said.why,
+        "outlook": said.outlook,
     }
     return {k: v for k, v in found.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
 

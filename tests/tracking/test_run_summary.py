@@ -27,12 +27,17 @@ def rows(qualities: list[float | None], plateau: int | None = None) -> list[dict
 
 
 def test_a_plateau_is_in_the_summary_with_its_round() -> None:
-    found = result_values(CONFIG, rows([0.5, 0.6, 0.6, 0.6, 0.6], plateau=3))
-    assert found["verdict"] == "plateaued at round 3"
-    assert found["plateau_round"] == 3
+    """A single run whose rounds after the first gain exactly nothing: the trend's verdict, whatever the e-detector
+    says of its single rounds."""
+    found = result_values(CONFIG, rows([0.5] + [0.6] * 20, plateau=3))
+    assert found["verdict"] == f"plateaued at round {found['plateau_round']}"
+    assert 3 < int(found["plateau_round"]) <= 20
     assert found["final_quality"] == 0.6
     assert found["gain"] == pytest.approx(0.1)
     assert set(found) <= set(RESULTS)
+    early = result_values(CONFIG, rows([0.5, 0.6, 0.6, 0.6, 0.6], plateau=3))
+    assert early["verdict"] == "undecided"
+    assert "would decide" in str(early["outlook"])
 
 
 def test_without_a_verdict_there_is_no_plateau_round_and_without_gold_no_quality() -> None:
