@@ -30,6 +30,9 @@ _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 """Files of a model folder that can decide what it says."""
 _TRIED_PROMPTS = 8
+_NO_UNITS = (
+    "model {path!r} is held in float32: this processor has no units for bfloat16, which would be some ten times slower"
+)
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class HFModel(ModelSource):
         else:
             content = hash_files([Path(repo) / gguf_file] if gguf_file else model_files(Path(repo)))
         told = f" {self.system!r} {dict(self.chat_options)!r}" if self.system is not None or self.chat_options else ""
-        return f"hf {content} {self.dtype} {self.attn} chat={self.chat}{told}"
+        return f"hf {content} {self.loaded_dtype()} {self.attn} chat={self.chat}{told}"
 
     def _file(self, name: str) -> Path:
         """A file of the folder or of the hub's repository, which is downloaded if it is not in the cache."""
@@ -161,16 +164,25 @@ class HFModel(ModelSource):
         return _tokenizer(*self.place(), self.revision)
 
     def load(self, task: Task) -> LanguageModel:
+        import torch
         from transformers import AutoModelForCausalLM, GgufConfig
         from transformers.utils import logging
 
+        from rlaif_lab.models.precision import bfloat16_is_slow_here
+        from rlaif_lab.progress import say
+
         logging.disable_progress_bar()
+        if self.loaded_dtype() != self.dtype:
+            say(self.name, _NO_UNITS.format(path=self.path))
         repo, gguf_file = self.place()
         unpacked = {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)} if gguf_file else {}
         with _one_sentence(self.path):
             network = AutoModelForCausalLM.from_pretrained(
-                repo, revision=self.revision, dtype=self.dtype, attn_implementation=self.attn, **unpacked
+                repo, revision=self.revision, dtype=self.loaded_dtype(), attn_implementation=self.attn, **unpacked
             )
+        if network.dtype == torch.bfloat16 and bfloat16_is_slow_here():  # dtype=auto, and stored so
+            network = network.float()
+            say(self.name, _NO_UNITS.format(path=self.path))
         return self._model(network.eval(), self.load_tokenizer(task))
 
     def load_trainable(self, task: Task, seed: int) -> tuple[LanguageModel, LanguageModel]:
@@ -194,6 +206,12 @@ class HFModel(ModelSource):
         if self.gradient_checkpointing:
             policy.network.activation_checkpointing_enable()
         return policy, base
+
+    def loaded_dtype(self) -> Dtype:
+        """What the weights are held in: ``dtype``, but float32 where bfloat16 would be slower than that."""
+        from rlaif_lab.models.precision import bfloat16_is_slow_here
+
+        return "float32" if self.dtype == "bfloat16" and bfloat16_is_slow_here() else self.dtype
 
     def _model(self, network: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
         from rlaif_lab.models.language_model import LanguageModel

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlaif_lab.models.precision import inference as inference
 from rlaif_lab.records import Prompt
 from rlaif_lab.store.checksums import CHECKSUMS, seal
 from rlaif_lab.store.files import open_to_umask
@@ -166,21 +166,6 @@ def _turns(prompt: str | Prompt) -> list[dict[str, str]]:
 
 def _text(prompt: str | Prompt) -> str:
     return prompt if isinstance(prompt, str) else prompt.text
-
-
-@contextmanager
-def inference(network: torch.nn.Module) -> Iterator[None]:
-    """Eval mode without gradients, and the mode it was in afterwards. (``inference_mode`` would make tensors that
-    cannot be trained on.)"""
-    was_training = network.training
-    if was_training:
-        network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if was_training:
-            network.train()
 
 
 def hash_weights(network: torch.nn.Module) -> str:

@@ -71,8 +71,9 @@ def forward(
     mask: Tensor,
     kept: int,
     past: KeyValues | None = None,
+    headless: bool = False,
 ) -> Tensor:
-    """Logits of the last ``kept`` positions: (B, kept, V).
+    """Logits of the last ``kept`` positions: (B, kept, V); ``headless``: the states they are made from, (B, kept, H).
 
     ids, positions: (B, T). mask: additive, broadcast against (B, heads, T, S) with S = T and what ``past`` holds; it is
     extended by this call's keys and values.
@@ -85,7 +86,7 @@ def forward(
         keep = kept if index == len(layers) - 1 else width
         x = _layer(layer, config, index, x, cos, sin, mask, (rows, width, keep), past)
     x = rms_normed(x, network.model.norm.weight, config.rms_norm_eps)
-    return F.linear(x, network.lm_head.weight).view(rows, kept, -1)
+    return (x if headless else F.linear(x, network.lm_head.weight)).view(rows, kept, -1)
 
 
 def _layer(

@@ -5,24 +5,33 @@ sees the prompt and itself, never its siblings::
 
     [ pad | prompt | response 1 | pad | response 2 | pad | ... ]
 
-With short answers to a shared prompt this more than halves the arithmetic of judging and training.
+With short answers to a shared prompt this more than halves the arithmetic of judging and training. Models for which it
+is wrong get a row for each response (models/passes.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
-from rlaif_lab.models.llama import forward, is_small_llama
+from rlaif_lab.models.llama import WIDEST, forward, is_small_llama
+from rlaif_lab.models.passes import Way, passes
+from rlaif_lab.models.plain import body_of as body_of
+from rlaif_lab.models.plain import head, row_logits, row_states, states
+from rlaif_lab.models.precision import computed_dtype, computing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TokenIds = Sequence[int]
+LOGITS_AT_ONCE = 2**25
+"""How many logits are held at a time: an eighth of a GB in float32, 1024 positions of a vocabulary of 32768."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +82,21 @@ def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
     """Next-token logits before each response token and after the last: (B, n, R + 1, V).
 
     Entry ``[b, i, t]`` predicts response token t of response i; entry t = R (or t = the response's length, if
-    shorter) is what the model would say after it.
+    shorter) is what the model would say after it. For what needs no more than a number per position there is
+    ``by_position``, which never holds all of them.
     """
-    inputs, kept = model_inputs(network, batch), _kept(batch)
-    if is_small_llama(network):
-        logits = forward(network, inputs["input_ids"], inputs["position_ids"], inputs["attention_mask"], kept)
-    else:
-        logits = network(**inputs, logits_to_keep=kept).logits
-    return _by_response(logits, batch)
+    with computing(network):
+        if is_small_llama(network):
+            return _by_response(_small_llama(network, batch), batch)
+        found = passes(network, _width(batch))
+        if found.head:
+            hidden = _response_states(network, batch, found.way)
+            return head(network, hidden.flatten(0, 2)).unflatten(0, hidden.shape[:3])
+        rows = _rows(batch)
+        longest = max(map(len, rows))
+        rows = [[*row, *[row[0]] * (longest - len(row))] for row in rows]
+        logits = row_logits(network, rows, rows[0][0], found.way != "alone", longest)
+        return _behind_prompts(logits, batch)
 
 
 def response_hidden(network: PreTrainedModel, batch: Packed) -> Tensor:
@@ -90,17 +106,55 @@ def response_hidden(network: PreTrainedModel, batch: Packed) -> Tensor:
     length is the state at its last token. ``network``: a causal LM, a sequence classifier, or the body of one.
     Raises ValueError for a model whose body gives no hidden states.
     """
-    output = body_of(network)(**model_inputs(network, batch))
-    hidden = getattr(output, "last_hidden_state", None)
-    if hidden is None:
-        raise ValueError(f"{type(network).__name__} has no body that gives hidden states, which this needs")
-    return _by_response(hidden[:, -_kept(batch) :], batch)
+    with computing(network):
+        return _response_states(network, batch, passes(network, _width(batch)).way)
 
 
-def body_of(network: PreTrainedModel) -> PreTrainedModel:
-    """The model without its head. Of a model with adapters: the body with the adapters in it."""
-    plain = network.get_base_model() if hasattr(network, "get_base_model") else network
-    return plain.base_model
+def packed_states(network: PreTrainedModel, batch: Packed) -> Tensor:
+    """The same from one row per prompt, whether or not that is right for this model (see passes.py)."""
+    return _by_response(states(network, **model_inputs(network, batch))[:, -_kept(batch) :], batch)
+
+
+def _response_states(network: PreTrainedModel, batch: Packed, way: Way) -> Tensor:
+    # One response needs no mask if it is padded at its end, and without a mask grouped-query attention stays grouped.
+    # (To a narrow model that is worth nothing.)
+    alone = batch.response_ids.shape[1] == 1 and network.config.get_text_config().hidden_size > WIDEST
+    if way == "packed" and not alone:
+        return packed_states(network, batch)
+    rows = _rows(batch)
+    return _behind_prompts(row_states(network, rows, rows[0][0], way != "alone"), batch)
+
+
+def _small_llama(network: PreTrainedModel, batch: Packed, headless: bool = False) -> Tensor:
+    inputs = model_inputs(network, batch)
+    given = inputs["input_ids"], inputs["position_ids"], inputs["attention_mask"]
+    return forward(network, *given, kept=_kept(batch), headless=headless)
+
+
+def _rows(batch: Packed) -> list[list[int]]:
+    """Token ids of every response behind its prompt, B n of them."""
+    prompts = [ids[mask].tolist() for ids, mask in zip(batch.prompt_ids, batch.prompt_mask, strict=True)]
+    responses = batch.response_ids.tolist()
+    lengths = batch.response_mask.sum(-1).tolist()
+    return [
+        [*prompt, *ids[:length]]
+        for prompt, group, sizes in zip(prompts, responses, lengths, strict=True)
+        for ids, length in zip(group, sizes, strict=True)
+    ]
+
+
+def _behind_prompts(values: Tensor, batch: Packed) -> Tensor:
+    """From the prompt's last position on, of rows that are padded at their end: (B n, T, D) -> (B, n, R + 1, D)."""
+    rows, n, length = batch.response_ids.shape
+    first = batch.prompt_mask.sum(1).repeat_interleave(n)[:, None] - 1
+    index = (first + torch.arange(length + 1, device=values.device)).clamp(max=values.shape[1] - 1)
+    picked = values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+    return picked.unflatten(0, (rows, n))
+
+
+def _width(batch: Packed) -> int:
+    _, n, length = batch.response_ids.shape
+    return batch.prompt_ids.shape[1] + n * length
 
 
 def model_inputs(network: PreTrainedModel, batch: Packed) -> dict[str, Any]:
@@ -111,7 +165,6 @@ def model_inputs(network: PreTrainedModel, batch: Packed) -> dict[str, Any]:
     rows, width = batch.prompt_ids.shape
     _, n, length = batch.response_ids.shape
     total = width + n * length
-    _refuse_narrow_window(network, width + length)
     ids = torch.cat([batch.prompt_ids, batch.response_ids.reshape(rows, n * length)], dim=1)
     prompt_lengths = batch.prompt_mask.sum(1, keepdim=True)
     prompt_positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
@@ -127,7 +180,7 @@ def model_inputs(network: PreTrainedModel, batch: Packed) -> dict[str, Any]:
     index = torch.arange(total, device=ids.device)
     allowed = (segment[None, :] == segment[:, None]) | (segment[None, :] == 0)
     allowed &= index[None, :] <= index[:, None]
-    dtype = _compute_dtype(network, ids.device)
+    dtype = computed_dtype(network)  # under autocast a float32 minimum, rounded to bfloat16, would be -inf
     mask = torch.zeros(1, 1, total, total, dtype=dtype, device=ids.device)
     mask.masked_fill_(~allowed, torch.finfo(dtype).min)
     if not bool(batch.prompt_mask.all()):  # hide the left padding; responses' right padding is never attended to
@@ -156,24 +209,6 @@ def _by_response(kept: Tensor, batch: Packed) -> Tensor:
     return torch.cat([first, rest], dim=2)
 
 
-def _compute_dtype(network: PreTrainedModel, device: torch.device) -> torch.dtype:
-    """What attention computes in. Under autocast that is not the weights' dtype, and a float32 minimum, rounded to
-    bfloat16, would be minus infinity."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.get_autocast_dtype(device.type)
-    return next(network.parameters()).dtype
-
-
-def _refuse_narrow_window(network: PreTrainedModel, length: int) -> None:
-    """The mask written here is for full attention; a sliding window must be wide enough to be the same."""
-    window = getattr(network.config.get_text_config(), "sliding_window", None)
-    if window is not None and length > window:
-        raise ValueError(
-            f"a prompt with its response is {length} tokens long, but this model attends to the last {window} only "
-            "(sliding_window); shorten prompts or sampler.max_new_tokens"
-        )
-
-
 def token_logps(logits: Tensor, batch: Packed) -> Tensor:
     """Log-probabilities (nats) of the response tokens, 0 on padding: (B, n, R or R + 1, V) -> (B, n, R)."""
     logps = torch.log_softmax(logits[:, :, : batch.response_ids.shape[2]].float(), dim=-1)
@@ -183,6 +218,100 @@ def token_logps(logits: Tensor, batch: Packed) -> Tensor:
 
 def response_logps(network: PreTrainedModel, batch: Packed) -> Tensor:
     """Log-probability (nats) of every response token given its prompt, 0 on padding: (B, n, R)."""
-    # Nobody asks what comes after a response, so its last token need not go through the network.
-    shorter = replace(batch, response_ids=batch.response_ids[:, :, :-1], response_mask=batch.response_mask[:, :, :-1])
-    return token_logps(response_logits(network, shorter), batch)
+    if fits_at_once(network, batch):
+        # Nobody asks what comes after a response, so its last token need not go through the network.
+        return token_logps(response_logits(network, without_last(batch)), batch)
+    [logps] = by_position(
+        [network], batch, lambda ids, logits: (-cross_entropy(logits.float(), ids, reduction="none"),)
+    )
+    return logps
+
+
+# --- one number per position, without holding the logits of all of them --------------------------------------------
+Reading = Callable[..., tuple[Tensor, ...]]
+"""Token ids (M,) and each network's logits (M, V) -> numbers of these positions, (M,) each."""
+
+
+def by_position(networks: Sequence[PreTrainedModel], batch: Packed, read: Reading) -> list[Tensor]:
+    """What ``read`` says of every position from which a response token is predicted, 0 on padding: (B, n, R) each.
+
+    Logits exist for a few positions at a time, and again in the backward pass: memory does not grow with the number of
+    positions times the vocabulary.
+    """
+    shorter, real = without_last(batch), batch.response_mask
+    ids = batch.response_ids[real]
+    hidden = [_states_to_read(network, shorter) for network in networks]
+    if any(one is None for one in hidden):
+        return _by_row(networks, batch, read)
+    picked = [one[real] for one in hidden if one is not None]
+    step = max(1, LOGITS_AT_ONCE // max(vocabulary(network) for network in networks))
+
+    def some(at: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        logits = []
+        for network, one in zip(networks, states, strict=True):
+            with computing(network):
+                logits.append(head(network, one))
+        return read(at, *logits)
+
+    starts = range(0, max(1, len(ids)), step)
+    found = [_recomputed(some, ids[i : i + step], *(one[i : i + step] for one in picked)) for i in starts]
+    return [_placed(torch.cat(values), real) for values in zip(*found, strict=True)]
+
+
+def _states_to_read(network: PreTrainedModel, batch: Packed) -> Tensor | None:
+    """Last hidden states, (B, n, R + 1, H); None where the logits are not a function of them."""
+    with computing(network):
+        if is_small_llama(network):
+            return _by_response(_small_llama(network, batch, headless=True), batch)
+        found = passes(network, _width(batch))
+        return _response_states(network, batch, found.way) if found.head else None
+
+
+def _by_row(networks: Sequence[PreTrainedModel], batch: Packed, read: Reading) -> list[Tensor]:
+    """The same for heads that cannot be had by themselves: the logits of one response at a time."""
+    n = batch.response_ids.shape[1]
+    rows = []
+    for number in range(batch.response_ids.shape[0] * n):
+        b, i = divmod(number, n)
+        one = Packed(
+            batch.prompt_ids[b : b + 1],
+            batch.prompt_mask[b : b + 1],
+            batch.response_ids[b : b + 1, i : i + 1],
+            batch.response_mask[b : b + 1, i : i + 1],
+        )
+
+        def whole(ids: Tensor, mask: Tensor, one: Packed = one) -> tuple[Tensor, ...]:
+            logits = [response_logits(network, without_last(one))[:, :, : ids.shape[-1]][mask] for network in networks]
+            return tuple(_placed(values, mask) for values in read(ids[mask], *logits))
+
+        rows.append(_recomputed(whole, one.response_ids, one.response_mask))
+    return [torch.cat(values).unflatten(0, (-1, n)).squeeze(2) for values in zip(*rows, strict=True)]
+
+
+def _recomputed(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The function's value; in the backward pass it is computed once more rather than kept."""
+    if not torch.is_grad_enabled():
+        return function(*tensors)
+    return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
+
+
+def _placed(values: Tensor, real: Tensor) -> Tensor:
+    return torch.zeros(real.shape, dtype=values.dtype, device=values.device).masked_scatter(real, values)
+
+
+def without_last(batch: Packed) -> Packed:
+    """The batch without the last column of its responses."""
+    ids, mask = batch.response_ids[:, :, :-1], batch.response_mask[:, :, :-1]
+    return replace(batch, response_ids=ids, response_mask=mask)
+
+
+def vocabulary(network: PreTrainedModel) -> int:
+    """How many logits a position has."""
+    embeddings = network.get_output_embeddings()
+    weight = getattr(embeddings, "weight", None)
+    return int(network.config.get_text_config().vocab_size if weight is None else weight.shape[0])
+
+
+def fits_at_once(network: PreTrainedModel, batch: Packed) -> bool:
+    """Whether the logits of all positions are few enough to be held."""
+    return batch.response_ids.numel() * vocabulary(network) <= LOGITS_AT_ONCE

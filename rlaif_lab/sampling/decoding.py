@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rlaif_lab.models.llama import KeyValues, forward, is_small_llama
+from rlaif_lab.models.passes import established, holds, longest_trial, passes, relative_error, trial_rows
+from rlaif_lab.models.plain import head, row_logits, row_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,30 +30,46 @@ class Decoder(Protocol):
         """Appends one token to each row, (rows,), and computes ``logits`` anew."""
 
 
-def decoder(network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int) -> Decoder:
-    """ids: (B, P), padded left. mask: (B, P), 1 on real tokens."""
-    made = SmallLlamaDecoder if is_small_llama(network) else CachedDecoder
-    return made(network, ids, mask, k)
+def decoder(network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int, steps: int = 0) -> Decoder:
+    """ids: (B, P), padded left. mask: (B, P), 1 on real tokens. steps: how many tokens are appended at most.
+
+    The fastest decoder that has been tried on this model, at this width, and found right (see models/passes.py).
+    """
+    if is_small_llama(network):
+        return SmallLlamaDecoder(network, ids, mask, k)
+    return fastest(network, ids.shape[1] + steps)(network, ids, mask, k)
+
+
+def fastest(network: PreTrainedModel, width: int) -> type[CachedDecoder | GroupedDecoder | RecomputingDecoder]:
+    """The first of the decoders whose logits are those of plain passes, for sequences up to this width."""
+    return established(network, "decoder", width, lambda widest: _try_decoders(network, widest))
 
 
 class CachedDecoder:
-    """Any causal LM, with the cache of transformers: the prompt is computed once, and its keys copied for each row."""
+    """Any causal LM with attention throughout, with the cache of transformers: the prompt is computed once, and its
+    keys copied for each row."""
 
     def __init__(self, network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int) -> None:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        output = network(ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
-        self.network, self.cache = network, output.past_key_values
+        self.network = network
+        # Without a mask, attention of grouped queries need not repeat the keys for each.
+        self.mask = None if bool(mask.all()) else mask
+        output = network(ids, attention_mask=self.mask, position_ids=positions, use_cache=True, logits_to_keep=1)
+        self.cache = output.past_key_values
         self.cache.batch_repeat_interleave(k)
         self.logits = output.logits[:, -1].repeat_interleave(k, dim=0)
-        self.mask = mask.repeat_interleave(k, dim=0)
-        self.next_position = self.mask.sum(1)
+        if self.mask is not None:
+            self.mask = self.mask.repeat_interleave(k, dim=0)
+        self.next_position = mask.sum(1).repeat_interleave(k, dim=0)
 
     def keep(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
-        self.mask, self.next_position = self.mask[rows], self.next_position[rows]
+        self.mask = None if self.mask is None else self.mask[rows]
+        self.next_position = self.next_position[rows]
 
     def advance(self, tokens: Tensor) -> None:
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
+        if self.mask is not None:
+            self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
         output = self.network(
             tokens[:, None],
             attention_mask=self.mask,
@@ -60,6 +80,119 @@ class CachedDecoder:
         )
         self.next_position = self.next_position + 1
         self.logits = output.logits[:, -1]
+
+
+class GroupedDecoder:
+    """For caches that can neither be padded nor rearranged, as those of recurrent layers: prompts of equal length go
+    together, each row computes its own, and rows that leave are computed on and not looked at."""
+
+    def __init__(self, network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int) -> None:
+        self.network = network
+        lengths = mask.sum(1)
+        self.groups: list[_Group] = []
+        for length in lengths.unique().tolist():
+            prompts = (lengths == length).nonzero().squeeze(1)
+            rows = ids[prompts, -length:].repeat_interleave(k, dim=0)
+            output = network(rows, use_cache=True)
+            places = (prompts[:, None] * k + torch.arange(k, device=ids.device)).flatten()
+            alive = torch.arange(len(rows), device=ids.device)
+            self.groups.append(_Group(output.past_key_values, output.logits[:, -1], places, alive, rows[:, -1]))
+        self._gather()
+
+    def _gather(self) -> None:
+        """Logits of the rows that are left, by their places."""
+        places = torch.cat([group.places for group in self.groups])
+        self.logits = torch.cat([group.logits[group.alive] for group in self.groups])[places.argsort()]
+
+    def keep(self, rows: Tensor) -> None:
+        new = torch.full((int(rows.max()) + 1,), -1, device=rows.device)
+        new[rows] = torch.arange(len(rows), device=rows.device)
+        for group in self.groups:
+            inside = group.places < len(new)
+            place = torch.where(inside, new[group.places.clamp(max=len(new) - 1)], -1)
+            group.places, group.alive = place[place >= 0], group.alive[place >= 0]
+        self.groups = [group for group in self.groups if len(group.places)]
+        self._gather()
+
+    def advance(self, tokens: Tensor) -> None:
+        for group in self.groups:
+            group.last = group.last.clone()
+            group.last[group.alive] = tokens[group.places]
+            output = self.network(group.last[:, None], past_key_values=group.cache, use_cache=True)
+            group.cache, group.logits = output.past_key_values, output.logits[:, -1]
+        self._gather()
+
+
+@dataclass
+class _Group:
+    """Rows of one cache. logits: (rows, V). places: where those that are left stand among all that are left. alive:
+    which of the cache's rows they are. last: the token that each row read last."""
+
+    cache: Any
+    logits: Tensor
+    places: Tensor
+    alive: Tensor
+    last: Tensor
+
+
+class RecomputingDecoder:
+    """Any causal LM, without a cache: every token costs a pass over the whole sequence."""
+
+    def __init__(self, network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int) -> None:
+        self.network, self.device = network, ids.device
+        prompts = [row[real.bool()].tolist() for row, real in zip(ids, mask, strict=True)]
+        self.rows: list[list[int]] = [list(prompt) for prompt in prompts for _ in range(k)]
+        self.logits = next_logits(network, prompts, 1)[:, 0].repeat_interleave(k, dim=0)
+
+    def keep(self, rows: Tensor) -> None:
+        self.rows = [self.rows[i] for i in rows.tolist()]
+        self.logits = self.logits[rows]
+
+    def advance(self, tokens: Tensor) -> None:
+        for row, token in zip(self.rows, tokens.tolist(), strict=True):
+            row.append(token)
+        self.logits = next_logits(self.network, self.rows, 1)[:, 0]
+
+
+def next_logits(network: PreTrainedModel, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
+    """Logits after the last ``keep`` tokens of every row, without a cache: (N, keep, V)."""
+    found = passes(network, max(map(len, rows)))
+    if not found.head:
+        return row_logits(network, rows, rows[0][0], found.way != "alone", keep)
+    hidden = row_states(network, rows, rows[0][0], found.way != "alone")
+    last = torch.stack([one[len(row) - keep : len(row)] for one, row in zip(hidden, rows, strict=True)])
+    return head(network, last.flatten(0, 1)).unflatten(0, last.shape[:2])
+
+
+def _try_decoders(network: PreTrainedModel, widest: int) -> type[CachedDecoder | GroupedDecoder | RecomputingDecoder]:
+    """Two prompts of different lengths, two rows each, of which one leaves half-way."""
+    longest = longest_trial(network, widest)
+    steps = min(6, longest // 2)
+    tolerance = passes(network, widest).tolerance
+    device = next(network.parameters()).device
+    rows = trial_rows(network, 4, longest)
+    width, short = longest - steps, max(1, (longest - steps) // 3)
+    prompts = [rows[0][:width], rows[1][:short]]
+    ids = torch.tensor([prompts[0], [0] * (width - short) + prompts[1]], device=device)
+    mask = torch.tensor([[1] * width, [0] * (width - short) + [1] * short], device=device)
+    said = [row[-steps:] for row in rows]
+    whole = [[*prompts[i // 2], *said[i]] for i in range(4)]
+    right = row_logits(network, whole, 0, together=False, keep=steps + 1)
+
+    def error(made: type[CachedDecoder | GroupedDecoder]) -> float:
+        ahead, left, worst = made(network, ids, mask, 2), [0, 1, 2, 3], 0.0
+        for step in range(steps):
+            worst = max(worst, relative_error(ahead.logits, right[left, step]))
+            if step == steps // 2:
+                left = [0, 2, 3]
+                ahead.keep(torch.tensor(left, device=device))
+            ahead.advance(torch.tensor([said[i][step] for i in left], device=device))
+        return max(worst, relative_error(ahead.logits, right[left, steps]))
+
+    for made in (CachedDecoder, GroupedDecoder):
+        if holds(lambda made=made: error(made), tolerance):  # type: ignore[misc]
+            return made
+    return RecomputingDecoder
 
 
 class SmallLlamaDecoder:

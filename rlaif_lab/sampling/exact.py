@@ -46,7 +46,7 @@ def _sample_batch(
 ) -> list[Generation]:
     network, device, k = model.network, model.device, config.k
     batch = pack(model.encode_prompts(prompts), [[()] for _ in prompts], model.pad_id)
-    ahead = decoder(network, batch.prompt_ids.to(device), batch.prompt_mask.long().to(device), k)
+    ahead = decoder(network, batch.prompt_ids.to(device), batch.prompt_mask.long().to(device), k, limit)
 
     prompt_seeds = np.array([seed_for("sample", *identity, p.id) for p in prompts], dtype=np.uint64)
     streams = splitmix64(np.arange(k, dtype=np.uint64))
@@ -92,6 +92,11 @@ def choose(logits: Tensor, draws: Tensor, config: SamplingConfig) -> tuple[Tenso
     Shapes: logits (N, V), draws (N,) uniform in [0, 1) -> tokens (N,), logps (N,) in nats.
     """
     logps = torch.log_softmax(logits, dim=-1)
+    if not bool(torch.isfinite(logps.amax(-1)).all()):
+        raise ValueError(
+            "the model's next-token logits are not finite (nan or infinite), so nothing can be sampled from it; its "
+            "weights are broken, or training has diverged: lower trainer.learning_rate"
+        )
     if config.temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:

@@ -244,14 +244,14 @@ def test_smollm2_judges_itself_for_two_rounds(cache: Path, tmp_path: Path) -> No
         cache,
         *COMMON,
         f"policy.path={file}",
-        "policy.dtype=bfloat16",
+        "policy.dtype=float32",  # bfloat16 takes ten times as long on a processor without units for it
         "policy.lora.r=8",
         "judge=self",
         "judge.batch_size=8",
         "sampler.k=2",
-        "task.max_response_tokens=32",
-        "prompts_per_round=16",
-        "evaluation.prompts=8",
+        "task.max_response_tokens=16",
+        "prompts_per_round=8",
+        "evaluation.prompts=4",
         "trainer.batch_size=4",
         "trainer.warmup_steps=2",
         f"hydra.run.dir={run}",
@@ -262,7 +262,7 @@ def test_smollm2_judges_itself_for_two_rounds(cache: Path, tmp_path: Path) -> No
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = now.ru_utime + now.ru_stime - spent.ru_utime - spent.ru_stime
     print(f"{seconds:.0f} s of one core")
-    assert seconds < 600
-    base = load(file, dtype="bfloat16")
-    check_run(run, base, "bfloat16")
+    assert seconds < 300
+    base = load(file)
+    check_run(run, base, "float32")
     check_base(run, base)

@@ -13,15 +13,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlaif_lab.models.language_model import LanguageModel, inference
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from rlaif_lab.models.passes import established, holds, longest_trial, passes, relative_error, trial_rows
+from rlaif_lab.models.plain import row_logits
+from rlaif_lab.sampling.decoding import next_logits
 
 TokenIds = Sequence[int]
 Path = tuple[Hashable, ...]
@@ -52,8 +52,8 @@ def read_next(
 
     keep: read the next token after this many tokens at the end of each sequence, not only after the last.
     batch_size: sequences computed at once; on a CPU more than these few is slower, since its caches overflow.
-    share: False computes every sequence by itself, padded; so are those of a model that cannot look back over the whole
-        length (sliding window).
+    share: False computes every sequence by itself, padded at its end; so are those of a model for which sharing was
+        tried and is wrong (recurrent layers, sliding windows, ...).
     """
     columns_at = torch.tensor(list(columns))
     logps = torch.empty(len(sequences), keep, len(columns))
@@ -63,8 +63,8 @@ def read_next(
     batches = _batches(sequences, paths, batch_size)
     shared = _common(sequences, keep) if share else 0
     trees = [_levels([sequences[i] for i in rows], [paths[i] for i in rows], keep, shared) for rows in batches]
-    share = shared > 0 and all(_sees_everything(model.network, shared, levels) for levels in trees)
     with inference(model.network):
+        share = shared > 0 and all(_shares(model, shared + _padded_width(levels)) for levels in trees)
         root = _Root.of(model, sequences[0][:shared]) if share else None
         tokens = shared if share else 0
         for rows, levels in zip(batches, trees, strict=True):
@@ -141,6 +141,10 @@ def _levels(sequences: Sequence[TokenIds], paths: Sequence[Path], keep: int, roo
     return levels
 
 
+def _padded_width(levels: Sequence[_Level]) -> int:
+    return sum(max(map(len, level.segments)) for level in levels)
+
+
 def _common(sequences: Sequence[TokenIds], keep: int) -> int:
     """How many tokens all of them begin with, ``keep`` tokens of each left over."""
     low, high = min(map(list, sequences)), max(map(list, sequences))
@@ -186,13 +190,7 @@ def _walk(model: LanguageModel, root: _Root, levels: Sequence[_Level], keep: int
 
 def _plain(model: LanguageModel, sequences: Sequence[TokenIds], keep: int) -> tuple[Tensor, int]:
     """The same without sharing."""
-    ids, real = _left_padded(sequences, model.pad_id)
-    ids, real = ids.to(model.device), real.to(model.device)
-    positions = (real.cumsum(1) - 1).clamp(min=0)
-    output = model.network(
-        input_ids=ids, attention_mask=real, position_ids=positions, use_cache=False, logits_to_keep=keep
-    )
-    return output.logits[:, -keep:], int(real.sum())
+    return next_logits(model.network, sequences, keep), sum(map(len, sequences))
 
 
 def _left_padded(rows: Sequence[TokenIds], pad_id: int) -> tuple[Tensor, Tensor]:
@@ -203,7 +201,22 @@ def _left_padded(rows: Sequence[TokenIds], pad_id: int) -> tuple[Tensor, Tensor]
     return torch.tensor(ids), torch.tensor(real)
 
 
-def _sees_everything(network: PreTrainedModel, root: int, levels: Sequence[_Level]) -> bool:
-    """Padding amid a sequence would shift a sliding window; one that is never reached does not matter."""
-    window = getattr(network.config.get_text_config(), "sliding_window", None)
-    return window is None or root + sum(max(map(len, level.segments)) for level in levels) <= window
+def _shares(model: LanguageModel, width: int) -> bool:
+    """Whether the tree's logits are those of plain passes for this model, up to this width (see models/passes.py)."""
+    return established(model.network, "shared prefixes", width, lambda widest: _try_sharing(model, widest))
+
+
+def _try_sharing(model: LanguageModel, widest: int) -> bool:
+    """Four sequences of different lengths: two branches of two leaves, padding between all of them."""
+    network, longest = model.network, longest_trial(model.network, widest)
+    rows = trial_rows(network, 7, longest)
+    third = max(1, longest // 3)
+    root, branches = rows[0][:third], [rows[1][:third], rows[2][: max(1, third // 2)]]
+    leaves = [row[: max(1, length)] for row, length in zip(rows[3:], (third, third // 2, third - 1, 2), strict=True)]
+    sequences = [[*root, *branches[i // 2], *leaf] for i, leaf in enumerate(leaves)]
+    levels = [_Level([*branches], [0, 0]), _Level([*leaves], [0, 0, 1, 1])]
+    right = row_logits(network, sequences, 0, together=False, keep=1)
+    return holds(
+        lambda: relative_error(_walk(model, _Root.of(model, root), levels, 1)[0], right),
+        passes(network, widest).tolerance,
+    )
