@@ -179,7 +179,7 @@ def test_a_body_without_hidden_states_is_refused(untrained: LanguageModel) -> No
         def base_model(self) -> Any:
             return lambda **_: object()
 
-    with pytest.raises(ValueError, match="Headless (has no body that gives hidden states|cannot be read)"):
+    with pytest.raises(ValueError, match=r"Headless (has no body that gives hidden states|cannot be read)"):
         response_hidden(Headless(), pack([[1, 8]], [[[9, 2]]], 0))
 
 
