@@ -29,8 +29,8 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Every name in `metrics.jsonl` and in W&B, one row each. **Bold** names are headlines, which are charted first.",
-        "Placeholders stand for a family of names:",
+        "Every name in `metrics.jsonl` and in W&B, one row each. **Bold** names are headlines, which are charted",
+        "first. Placeholders stand for a family of names:",
         "",
         *(f"- `{{{name}}}`: {words}" for name, (_, words) in FAMILIES.items()),
     ]
