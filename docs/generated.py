@@ -57,8 +57,8 @@ def configuration_page() -> str:
     lines = [
         "# Configuration",
         "",
-        "`rlaif-lab --cfg job` prints the configuration of a run. Choose a group with `judge=stronger`, set a value with",
-        "`judge.batch_size=64`, sweep over values with `-m seed=0,1,2`. This is `conf/config.yaml`:",
+        "`rlaif-lab --cfg job` prints the configuration of a run. Choose from a group with `judge=stronger`, set a",
+        "value with `judge.batch_size=64`, sweep over values with `-m seed=0,1,2`. This is `conf/config.yaml`:",
         "",
         "```yaml",
         (CONF / "config.yaml").read_text().rstrip(),
