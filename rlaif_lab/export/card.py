@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from rlaif_lab.export.markdown import escape, fenced, front_matter, number, table
+from rlaif_lab.export.markdown import code, escape, fenced, front_matter, number, table
 from rlaif_lab.export.provenance import how_it_was_made, run_config, starting_point
 from rlaif_lab.store.files import write_atomically
 from rlaif_lab.store.rows import read_metrics
@@ -72,7 +72,7 @@ def model_card(config: dict[str, Any], rows: Sequence[Row], example: Any) -> str
             head,
             f"# {escape(name)}",
             f"A language model trained on AI feedback with rlaif_lab: it wrote answers, the judge "
-            f"`{config['judge']['name']}` compared them, and `{config['learner']['name']}` trained it on those "
+            f"{code(config['judge']['name'])} compared them, and {code(config['learner']['name'])} trained it on those "
             f"preferences, {config['rounds']} rounds long. {headline(rows)}",
             "## The curve",
             "![True quality and the judge's win rate by round](curve.png)",
@@ -132,7 +132,9 @@ def final_metrics(rows: Sequence[Row]) -> str:
     if not rows:
         return "n/a"
     shown = {k: v for k, v in rows[-1].items() if k != "round" and not k.startswith(("time/", "tokens/"))}
-    return table(["metric", f"round {rows[-1]['round']}"], [[f"`{k}`", number(v)] for k, v in shown.items()])
+    return table(
+        ["metric", f"round {rows[-1]['round']}"], [[code(k).replace("|", "\\|"), number(v)] for k, v in shown.items()]
+    )
 
 
 def limits(config: dict[str, Any], rows: Sequence[Row]) -> list[str]:

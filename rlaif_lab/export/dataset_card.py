@@ -10,13 +10,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from rlaif_lab.export.markdown import escape, fenced, front_matter, table
+from rlaif_lab.export.markdown import code, escape, fenced, front_matter, table
 from rlaif_lab.export.provenance import how_it_was_made, run_config
 from rlaif_lab.store.files import write_atomically
 
 DATA_SETS = {
     "preferences": "The pairs drawn from the verdicts: what a learner that reads pairs was trained on.",
     "reward_data": "Every preference the judge gave, also those no pair was made of; with what it said in each order.",
+    "unpaired": "The responses of the training pairs one by one, labelled true (chosen) or false (rejected), for KTO.",
     "generations": "Every response, with its tokens, their log-probabilities and its score.",
     "revisions": "Responses that their author rewrote (chosen), against the originals (rejected).",
     "demonstrations": "The judge's own answers to the prompts.",
@@ -29,6 +30,7 @@ COLUMNS = {
     "prompt, chosen, rejected": "text, or in a conversational export lists of `{role, content}`",
     "prob_chosen_wins": "the judge's probability that chosen is the better one, both orders averaged; at least 0.5",
     "prob_chosen_wins_shown_first, _shown_second": "the same as judged with chosen in slot one, in slot two",
+    "chosen_finished, rejected_finished, finished": "false: the length limit cut the response off (see below)",
     "run, arm, judge, seed, round, prompt_id": "where a row comes from",
     "sample_chosen, sample_rejected, sample": "which of the prompt's responses of that round it is",
     "status": "`ok`: the judge preferred one of the two; `revised`: the policy rewrote rejected into chosen, unjudged",
@@ -74,9 +76,9 @@ def dataset_card(config: dict[str, Any], rounds: Mapping[str, Mapping[int, int]]
         [
             head,
             f"# AI preferences: {escape(config['judge']['name'])} on {escape(config['policy']['name'])}",
-            f"The judge `{config['judge']['name']}` compared what the policy `{config['policy']['name']}` wrote, round "
-            "by round, while the policy was trained on those preferences (rlaif_lab). The labels are that judge's, "
-            "who may be wrong.",
+            f"The judge {code(config['judge']['name'])} compared what the policy {code(config['policy']['name'])} "
+            "wrote, round by round, while the policy was trained on those preferences (rlaif_lab). The labels are that "
+            "judge's, who may be wrong.",
             table(["data set", "what it holds"], what),
             "## Rows",
             table(["round", *rounds], [*by_round, total]),
@@ -86,17 +88,28 @@ def dataset_card(config: dict[str, Any], rounds: Mapping[str, Mapping[int, int]]
             how_it_was_made(config),
             "## How to load it",
             fenced(LOADING, "python"),
+            "A response that was cut off has no end, and the lab teaches none. A trainer that reads texts puts an end "
+            "behind every one of them, so leave cut-off responses out, as above, or the model learns to stop there. "
+            "`unpaired` (KTO) and `demonstrations` (SFT) have the column `finished` for that, `reward_data` the same "
+            "two.",
             "",
         ]
     )
 
 
 LOADING = """\
+import torch
 from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
 
 pairs = load_dataset("export", "preferences", split="train")  # this folder, or its name on the Hub
-# trl.DPOTrainer(model, args, train_dataset=pairs, processing_class=tokenizer)
-# trl.RewardTrainer(model, args, train_dataset=load_dataset("export", "reward_data", split="train"), ...)"""
+pairs = pairs.filter(lambda row: row["chosen_finished"] and row["rejected_finished"])
+tokenizer = AutoTokenizer.from_pretrained("policy")  # or any other model
+model = AutoModelForCausalLM.from_pretrained("policy")
+args = DPOConfig(output_dir="dpo", bf16=torch.cuda.is_available())
+trainer = DPOTrainer(model, args=args, train_dataset=pairs, processing_class=tokenizer)
+trainer.train()"""
 
 
 def has(folder: Path, name: str) -> bool:

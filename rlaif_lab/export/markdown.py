@@ -24,9 +24,22 @@ def number(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+def printable(text: str) -> str:
+    """Text on one line without characters that are not shown: control codes, and those that turn a line's direction."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(str(text).split()))
+
+
 def escape(text: str) -> str:
     """Text of a config, as text in a table's cell."""
-    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\|`*_<>\[\]&~$])", r"\\\1", printable(text))
+
+
+def code(text: str) -> str:
+    """Text in the type of code, whatever backticks it holds."""
+    shown = printable(text)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    space = " " if "`" in shown or not shown.strip() else ""
+    return f"{fence}{space}{shown}{space}{fence}"
 
 
 def fenced(text: str, language: str) -> str:

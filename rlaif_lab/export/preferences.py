@@ -3,12 +3,15 @@
     <run>/export/
       preferences.{parquet,jsonl}   the training pairs: prompt, chosen, rejected, scores, provenance
       reward_data.{parquet,jsonl}   every preference the judge gave, those that were not trained on as well
+      unpaired.parquet              the responses of those pairs, each with a label: chosen or rejected (for KTO)
       generations.parquet           every response of every round, with the reward it got
       ties.jsonl, failures.jsonl    verdicts that prefer nothing: never a label, kept with the judge's words
       revisions.parquet             rewritten responses (chosen) against the originals (rejected), where a run has them
       demonstrations.parquet        the judge's own answers as prompt and completion, where a run has them
 
-``datasets.load_dataset`` and TRL's DPOTrainer and RewardTrainer read the first two as they are.
+``datasets.load_dataset`` and TRL's trainers read them as they are. A response that the length limit cut off is marked
+(``finished``, ``chosen_finished``, ...): the lab teaches no end behind it, and whoever trains on the sets can do the
+same.
 """
 
 from __future__ import annotations
@@ -52,7 +55,17 @@ PAIR = {
     **PROVENANCE,
     "sample_chosen": pa.int32(),
     "sample_rejected": pa.int32(),
+    "chosen_finished": pa.bool_(),
+    "rejected_finished": pa.bool_(),
     "status": pa.string(),
+}
+UNPAIRED = {
+    "prompt": MESSAGES,
+    "completion": MESSAGES,
+    "label": pa.bool_(),
+    **PROVENANCE,
+    "sample": pa.int32(),
+    "finished": pa.bool_(),
 }
 BOTH_ORDERS = {"prob_chosen_wins_shown_first": pa.float64(), "prob_chosen_wins_shown_second": pa.float64()}
 VERDICT = {
@@ -66,6 +79,8 @@ VERDICT = {
     **PROVENANCE,
     "sample_first": pa.int32(),
     "sample_second": pa.int32(),
+    "first_finished": pa.bool_(),
+    "second_finished": pa.bool_(),
 }
 GENERATION = {
     "prompt": MESSAGES,
@@ -83,8 +98,10 @@ REVISION = {
     "rejected": MESSAGES,
     "steps": pa.list_(pa.struct([("principle", pa.string()), ("critique", pa.string()), ("revision", pa.string())])),
     **PROVENANCE,
+    "chosen_finished": pa.bool_(),
+    "rejected_finished": pa.bool_(),
 }
-DEMONSTRATION = {"prompt": MESSAGES, "completion": MESSAGES, **PROVENANCE}
+DEMONSTRATION = {"prompt": MESSAGES, "completion": MESSAGES, **PROVENANCE, "finished": pa.bool_()}
 
 
 @dataclass(frozen=True)
@@ -103,7 +120,8 @@ class StoredRound:
     that the run has not, or not yet, are empty.
 
     scores: of every response, by (prompt id, sample): the judge's direct score if the run asked for it, else its win
-    rate within the group of responses. None where the judge gave no verdict.
+    rate within the group of responses. None where the judge gave no verdict. finished: likewise, whether the policy
+    ended it; else the length limit cut it off.
     """
 
     index: int
@@ -113,6 +131,7 @@ class StoredRound:
     revisions: Sequence[Revision]
     demonstrations: Sequence[Generation]
     scores: Mapping[tuple[str, int], float | None]
+    finished: Mapping[tuple[str, int], bool]
 
 
 def export_preferences(run_directory: Path) -> Path:
@@ -141,6 +160,7 @@ def export_preferences(run_directory: Path) -> Path:
 
     save("preferences", writer.preferences, PAIR, "parquet jsonl")
     save("reward_data", writer.reward_data, PAIR | BOTH_ORDERS, "parquet jsonl")
+    save("unpaired", writer.unpaired, UNPAIRED, "parquet")
     save("generations", writer.generations, GENERATION, "parquet")
     save("ties", writer.ties, VERDICT, "jsonl")
     save("failures", writer.failures, VERDICT, "jsonl")
@@ -175,6 +195,7 @@ def stored_round(index: int, generations: list[Generation], stored: Callable[[St
         revisions=stored(REVISIONS),
         demonstrations=stored(DEMONSTRATIONS),
         scores=scores_of(generations, judgements, stored(SCORES)),
+        finished={(g.prompt.id, i): said.finished for g in generations for i, said in enumerate(g.responses)},
     )
 
 
@@ -257,6 +278,24 @@ class RowWriter:
                 in_slot_one, in_slot_two = 1.0 - j.prob_first_wins_shown_second, 1.0 - j.prob_first_wins_shown_first
             yield row | {"prob_chosen_wins_shown_first": in_slot_one, "prob_chosen_wins_shown_second": in_slot_two}
 
+    def unpaired(self, r: StoredRound) -> Iterator[Row]:
+        """The responses of the training pairs, each once for every label that it has."""
+        seen: set[tuple[Any, ...]] = set()
+        for row in self.preferences(r):
+            for side, label in (("chosen", True), ("rejected", False)):
+                found = {
+                    "prompt": row["prompt"],
+                    "completion": row[side],
+                    "label": label,
+                    **{name: row[name] for name in PROVENANCE},
+                    "sample": row[f"sample_{side}"],
+                    "finished": row[f"{side}_finished"],
+                }
+                key = (row["prompt_id"], str(row[side]), found["sample"], label)
+                if key not in seen:
+                    seen.add(key)
+                    yield found
+
     def ties(self, r: StoredRound) -> Iterator[Row]:
         return self._verdicts(r, ("tie",))
 
@@ -278,6 +317,8 @@ class RowWriter:
                     **self._provenance(r, j.comparison.prompt),
                     "sample_first": j.sample_first,
                     "sample_second": j.sample_second,
+                    "first_finished": r.finished[j.comparison.prompt.id, j.sample_first],
+                    "second_finished": r.finished[j.comparison.prompt.id, j.sample_second],
                 }
 
     def generations(self, r: StoredRound) -> Iterator[Row]:
@@ -302,6 +343,8 @@ class RowWriter:
                 "rejected": self._response(revision.original.text),
                 "steps": [{"principle": p, "critique": c, "revision": t} for p, c, t in revision.steps],
                 **self._provenance(r, revision.prompt),
+                "chosen_finished": revision.revised.finished,
+                "rejected_finished": revision.original.finished,
             }
 
     def demonstrations(self, r: StoredRound) -> Iterator[Row]:
@@ -311,6 +354,7 @@ class RowWriter:
                     "prompt": self._prompt(g.prompt),
                     "completion": self._response(response.text),
                     **self._provenance(r, g.prompt),
+                    "finished": response.finished,
                 }
 
     def schema(self, columns: Columns) -> pa.Schema:
@@ -333,6 +377,8 @@ class RowWriter:
             **self._provenance(r, prompt),
             "sample_chosen": chosen[0],
             "sample_rejected": rejected[0],
+            "chosen_finished": r.finished[prompt.id, chosen[0]],
+            "rejected_finished": r.finished[prompt.id, rejected[0]],
             "status": "ok",  # what is tied or failed becomes no pair
         }
 

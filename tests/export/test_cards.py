@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -19,7 +20,7 @@ from PIL import Image
 from export.conftest import CONFIG, METRICS
 from rlaif_lab.export import export_run
 from rlaif_lab.export.card import curve_png, model_card, shortest_prompt
-from rlaif_lab.export.markdown import escape, table
+from rlaif_lab.export.markdown import code, escape, table
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import FAILURES
 from rlaif_lab.store.run_folder import RoundStore
@@ -93,7 +94,7 @@ def test_metadata_is_read_by_the_hub(addition_run: Path, chat_run: Path, chat_mo
     assert organism.tags == ["rlaif", "rlaif-lab", "dpo"]
     assert (organism.base_model, hub.base_model) == (None, "org/some-lm")
     data = DatasetCard.load(addition_run / "export" / "README.md").data.to_dict()
-    assert [c["config_name"] for c in data["configs"]] == ["preferences", "reward_data", "generations"]
+    assert [c["config_name"] for c in data["configs"]] == ["preferences", "reward_data", "unpaired", "generations"]
 
 
 @pytest.mark.slow
@@ -147,11 +148,23 @@ def test_names_cannot_break_the_card() -> None:
     compile(code_block(card), "card", "exec")
 
 
-@pytest.mark.parametrize("text", ["a|b", "\\|", "`x`", "_a_ *b*", "[x](http://y)", "<b>"])
+@pytest.mark.parametrize(
+    "text", ["a|b", "\\|", "`x`", "&lt;", "&#42;", "~~x~~", "$x$", "_a_ *b*", "[x](http://y)", "<b>"]
+)
 def test_escaped_text_is_shown_as_it_is(text: str) -> None:
     rendered = MarkdownIt("commonmark").enable("table").render(table(["h"], [[escape(text)]]))
     cell = re.findall(r"<td>(.*?)</td>", rendered)[0]
-    assert cell.replace("&lt;", "<").replace("&gt;", ">") == text
+    assert html.unescape(cell) == text
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\x00b", "a\u202eb", "two\nlines\r| x |", "`", "``a`", "|"])
+def test_text_of_strangers_is_inert(text: str) -> None:
+    """Neither escape sequences, nor a new line, nor a mark that turns the direction, nor an open code span."""
+    for shown in (escape(text), code(text), code(text).replace("|", "\\|")):
+        assert shown.isprintable()
+        rendered = MarkdownIt("commonmark").enable("table").render(table(["h"], [[shown]]))
+        assert rendered.count("<td>") == 1
+    assert MarkdownIt("commonmark").render(code(text)).count("<code>") == 1
 
 
 # --- the data sets' card ----------------------------------------------------------------------------------------------
@@ -166,6 +179,13 @@ def test_the_data_set_card_counts_what_is_there(addition_run: Path) -> None:
         expected = {
             "preferences": len(store.read_stage(index, PAIRS)),
             "reward_data": judged.count("ok"),
+            "unpaired": len(
+                {
+                    (p.prompt.id, s, label)
+                    for p in store.read_stage(index, PAIRS)
+                    for s, label in ((p.sample_chosen, True), (p.sample_rejected, False))
+                }
+            ),
             "generations": sum(len(g.responses) for g in store.read_stage(index, GENERATIONS)),
             "ties": judged.count("tie"),
             "failures": sum(status in FAILURES for status in judged),
@@ -177,7 +197,7 @@ def test_the_data_set_card_counts_what_is_there(addition_run: Path) -> None:
 
 def test_the_data_set_card_makes_the_folder_load_as_a_whole(addition_run: Path, tmp_path: Path) -> None:
     folder = export_run(addition_run)
-    for name in ("preferences", "reward_data", "generations"):
+    for name in ("preferences", "reward_data", "unpaired", "generations"):
         data = load_dataset(str(folder), name, split="train", cache_dir=str(tmp_path / "cache"))
         assert len(data) == len(pq.read_table(folder / f"{name}.parquet"))
     default = load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
@@ -191,3 +211,29 @@ def test_every_column_is_explained(addition_run: Path) -> None:
     known |= {"prob_chosen_wins_shown_second"}  # written as _shown_second after its sibling
     for name in ("preferences", "reward_data"):
         assert set(pq.read_table(folder / f"{name}.parquet").column_names) <= known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["addition_run", "chat_run"])
+def test_the_code_in_the_data_set_card_trains(
+    run: str,
+    request: pytest.FixtureRequest,
+    organism: LanguageModel,
+    chat_model: LanguageModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it stands, line by line, with the pinned TRL; without the pairs of which a response was cut off."""
+    pytest.importorskip("trl", reason="TRL IS NOT INSTALLED: that the card's code runs WAS NOT TESTED")
+    import datasets
+
+    directory: Path = request.getfixturevalue(run)
+    (organism if run == "addition_run" else chat_model).save(directory / "policy")
+    export_run(directory)
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    held: dict[str, Any] = {}
+    exec(code_block((directory / "export" / "README.md").read_text()), held)
+    assert held["trainer"].state.global_step > 0
+    rows = pq.read_table(directory / "export" / "preferences.parquet").to_pylist()
+    assert len(held["pairs"]) == sum(row["chosen_finished"] and row["rejected_finished"] for row in rows)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_dataset
+from helpers import judgement, response
 
 from export.conftest import CHAT, ODD_TEXTS, PLAIN, put, write_odd_round
 from rlaif_lab.export import export_run
 from rlaif_lab.export.preferences import export_preferences
 from rlaif_lab.feedback.pairing import preference_matrices, win_rates
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.records import Generation, Response, Revision, Score
+from rlaif_lab.records import Comparison, Generation, PreferencePair, Response, Revision, Score
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.tables import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, SCORES
 
@@ -60,9 +62,37 @@ def test_every_training_pair_is_there_with_its_texts_scores_and_provenance(addit
             "prompt_id": pair.prompt.id,
             "sample_chosen": pair.sample_chosen,
             "sample_rejected": pair.sample_rejected,
+            "chosen_finished": said[pair.sample_chosen].finished,
+            "rejected_finished": said[pair.sample_rejected].finished,
             "status": "ok",
         }
         assert row["score_chosen"] > row["score_rejected"]
+
+
+def test_what_was_cut_off_is_marked_in_every_set_that_is_trained_on(odd_run: Path) -> None:
+    cut = replace(response("cut"), finished=False)
+    texts = ("whole", "cut")
+    put(odd_run, 1, GENERATIONS, [Generation(PLAIN, (response("whole"), cut))])
+    put(odd_run, 1, JUDGEMENTS, [judgement(Comparison(PLAIN, *texts), 0, 1, 0.25)])
+    put(odd_run, 1, PAIRS, [PreferencePair(PLAIN, 1, 0, 0.75)])
+    put(odd_run, 1, DEMONSTRATIONS, [Generation(PLAIN, (cut,))])
+    put(odd_run, 1, REVISIONS, [Revision(PLAIN, cut, (("p", "c", "whole"),), response("whole"))])
+    folder = export_preferences(odd_run)
+
+    def last(name: str) -> dict[str, Any]:
+        return pq.read_table(folder / f"{name}.parquet").to_pylist()[-1]
+
+    for name in ("preferences", "reward_data"):
+        row = last(name)
+        assert (row["chosen"], row["chosen_finished"]) == ("cut", False)
+        assert (row["rejected"], row["rejected_finished"]) == ("whole", True)
+    rows = [row for row in pq.read_table(folder / "unpaired.parquet").to_pylist() if row["round"] == 1]
+    assert [(row["completion"], row["label"], row["finished"]) for row in rows] == [
+        ("cut", True, False),
+        ("whole", False, True),
+    ]
+    assert last("demonstrations")["finished"] is False
+    assert (last("revisions")["chosen_finished"], last("revisions")["rejected_finished"]) == (True, False)
 
 
 def test_what_the_judge_likes_is_what_is_called_chosen(addition_run: Path) -> None:
@@ -262,13 +292,13 @@ def test_trl_trains_on_it(
         data = loaded(folder / "preferences.parquet", tmp_path / "cache")
         network = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="float32")
         training = trl.DPOTrainer(
-            network, None, trl.DPOConfig(**settings), train_dataset=data, processing_class=model.tokenizer
+            network, args=trl.DPOConfig(**settings), train_dataset=data, processing_class=model.tokenizer
         )
     else:
         data = loaded(folder / "reward_data.jsonl", tmp_path / "cache")
         network = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", num_labels=1, dtype="float32")
         training = trl.RewardTrainer(
-            network, trl.RewardConfig(**settings), train_dataset=data, processing_class=model.tokenizer
+            network, args=trl.RewardConfig(**settings), train_dataset=data, processing_class=model.tokenizer
         )
     assert len(training.train_dataset) == len(data)  # no row was filtered away
     before = [p.detach().clone() for p in network.parameters()]
