@@ -15,8 +15,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-
 Status = Literal["ok", "tie", "refused", "invalid", "timed_out", "over_budget"]
 """What became of a verdict. ``ok``: a preference; ``tie``: judged equal; ``refused``: the judge declined;
 ``invalid``: it failed or could not be read; ``timed_out``: no answer in time; ``over_budget``: never asked, since the
@@ -28,6 +26,24 @@ FAILURES: tuple[Status, ...] = ("invalid", "refused", "timed_out", "over_budget"
 
 Details = Mapping[str, Any]
 """What a judge has to say of a verdict beyond its probability, as JSON: a principle drawn, votes, a panel's members."""
+
+
+Floats = npt.NDArray[np.float64]
+
+Metrics = dict[str, float]
+"""Values by name, as in a row of metrics.jsonl."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands: which round, and which segment of it, each from 0. A round that samples anew while it trains
+    has several segments, every other just one.
+
+    Example: ``Position(3)``, the fourth round; ``Position(3, 1)``, what it samples for the second time.
+    """
+
+    index: int
+    segment: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,12 @@ from rlaif_lab.audit.judged import on_policy
 from rlaif_lab.audit.measures import reliability
 from rlaif_lab.cli.report import viewed
 from rlaif_lab.export.provenance import run_config
-from rlaif_lab.feedback.pairing import Floats, preference_matrices, win_rates
-from rlaif_lab.learners.base import Example, Feedback, Learner
-from rlaif_lab.loop.evaluation import gold_qualities
+from rlaif_lab.feedback.base import Example, Feedback
+from rlaif_lab.feedback.matrices import preference_matrices, win_rates
+from rlaif_lab.learners.base import Learner
+from rlaif_lab.metrics.quality import gold_qualities
 from rlaif_lab.metrics.round import gap_metrics
-from rlaif_lab.records import Generation, Judgement, PreferencePair, Revision
+from rlaif_lab.records import Floats, Generation, Judgement, PreferencePair, Revision
 from rlaif_lab.report.arms import study
 from rlaif_lab.report.load import Runs, load, run_folders
 from rlaif_lab.report.sections.view import figure_of
@@ -281,10 +282,9 @@ class RunFolder:
             return []
         revisions: list[Revision] = self.store.read_stage(index, REVISIONS)
         demonstrations: list[Generation] = self.store.read_stage(index, DEMONSTRATIONS)
-        revised = self.learner.needs_pairs and self.config["pairing"]["source"] == "revisions"
-        return self.learner.examples(
-            Feedback(index, generations, prob_beats, pairs, None, revisions, demonstrations, revised)
-        )
+        collected = {"pairs": pairs, "revisions": revisions, "demonstrations": demonstrations}
+        revised = "pairs" in self.learner.needs and self.config["pairing"]["source"] == "revisions"
+        return self.learner.examples(Feedback(index, generations, prob_beats, collected, revised))
 
     def curve(self, *metrics: str) -> list[Record]:
         """One record per round with these metrics."""

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from rlaif_lab.cli.report import report
 from rlaif_lab.config import check, config_dir
-from rlaif_lab.loop.run import Loop
+from rlaif_lab.loop.run import Run
 from rlaif_lab.results import read_run, read_sweep
 
 FIXTURE = Path(__file__).with_name("fixtures") / "old_run"
@@ -51,7 +51,7 @@ def resumed(run: Path) -> float:
     with initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = compose("config", overrides=[*overrides, "resume=true"])
     check(cfg)
-    return Loop(cfg, run).run()
+    return Run(cfg, run).run()
 
 
 def test_it_is_read_round_by_round(old_run: Path) -> None:

@@ -13,14 +13,14 @@ import argparse
 
 import numpy as np
 
-from rlaif_lab.feedback.pairing import Floats, preference_matrices
+from rlaif_lab.feedback.matrices import preference_matrices
 from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.judges.oracle import NoisyOracleJudge
-from rlaif_lab.loop.evaluation import gold_qualities
 from rlaif_lab.metrics.gap import pairwise_gap
+from rlaif_lab.metrics.quality import gold_qualities
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.sources import Organism
-from rlaif_lab.records import Generation
+from rlaif_lab.records import Floats, Generation
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.exact import sample
 from rlaif_lab.tasks.arithmetic import Addition

@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from rlaif_lab.config import build
-from rlaif_lab.loop.evaluation import gold_qualities
+from rlaif_lab.metrics.quality import gold_qualities
 from rlaif_lab.report.load import Run, load
 from rlaif_lab.statistics.intervals import t_interval
 from rlaif_lab.store.run_folder import RoundStore

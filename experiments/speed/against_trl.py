@@ -44,10 +44,11 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from datasets import Dataset
@@ -57,14 +58,15 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
 from rlaif_lab.config import build, config_dir
-from rlaif_lab.feedback.pairing import preference_matrices, win_rates
+from rlaif_lab.feedback.matrices import preference_matrices, win_rates
 from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.judges.base import Judge
-from rlaif_lab.loop.round import Rounds
-from rlaif_lab.loop.run import Loop
+from rlaif_lab.loop import evaluation, stages
+from rlaif_lab.loop.run import Run
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Generation, Prompt, Response
+from rlaif_lab.store.checkpoints import newest_checkpoint
 from rlaif_lab.store.tables import GENERATIONS
 from rlaif_lab.tasks.base import Task
 
@@ -292,14 +294,13 @@ def lab(
                 *overrides,
             ],
         )
-    loop = Loop(cfg, Path(folder) / "run")
-    clock = Clock(loop)
+    run, clock = Run(cfg, Path(folder) / "run"), Clock()
     settle()
-    with contextlib.redirect_stdout(sys.stderr):
-        loop.fit()
-    rows, moments = loop.store.rows()[:-1], clock.moments
+    with contextlib.redirect_stdout(sys.stderr), clock.running():
+        run.fit()
+    rows, moments = run.store.rows()[:-1], clock.moments
     wall, cpu = medians(moments[setting.warmup - 1 if every == 1 else setting.warmup // every :], every)
-    generations = [g for r in range(len(rows)) for s in range(len(moments) // len(rows)) for g in stored(loop, r, s)]
+    generations = [g for r in range(len(rows)) for s in range(len(moments) // len(rows)) for g in stored(run, r, s)]
     responses = [r for g in generations for r in g.responses]
     return Trace(
         wall,
@@ -308,31 +309,29 @@ def lab(
         len(responses) / steps,
         sum(len(r.token_ids) for r in responses) / steps,
         sum(row["pairs/examples"] for row in rows) / steps * (2 if learner == "dpo" else work.k),
-        loop_updates(loop),
+        updates_of(run),
         sum(row["train/loss"] for row in rows) / len(rows),
     )
 
 
 class Clock:
-    """Notes when a loop begins to sample. It stands still while the loop evaluates."""
+    """Notes when a run begins to sample. It stands still while the run evaluates."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self) -> None:
         self.moments: list[Moment] = []
         self.stood_still = (0.0, 0.0)
-        make = loop.rounds
 
-        def rounds() -> Rounds:
-            made = make()
-            made.generate = functools.partial(self.note, made.generate)  # type: ignore[method-assign]
-            made.evaluate = functools.partial(self.leave_out, made.evaluate)  # type: ignore[method-assign]
-            return made
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        note = functools.partial(self.note, stages.generate)
+        leave_out = functools.partial(self.leave_out, evaluation.evaluate)
+        with patch.object(stages, "generate", note), patch.object(evaluation, "evaluate", leave_out):
+            yield
 
-        loop.rounds = rounds  # type: ignore[method-assign]
-
-    def note(self, generate: Callable[..., Any], *arguments: Any) -> Any:
+    def note(self, generate: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         wall, cpu = now()
         self.moments.append((wall - self.stood_still[0], cpu - self.stood_still[1]))
-        return generate(*arguments)
+        return generate(*arguments, **named)
 
     def leave_out(self, evaluate: Callable[..., Any], *arguments: Any) -> Any:
         begun = now()
@@ -345,13 +344,13 @@ class Clock:
         return found
 
 
-def stored(loop: Loop, index: int, segment: int) -> list[Generation]:
-    return loop.store.read_stage(index, GENERATIONS, segment)
+def stored(run: Run, index: int, segment: int) -> list[Generation]:
+    return run.store.read_stage(index, GENERATIONS, segment)
 
 
-def loop_updates(loop: Loop) -> int:
+def updates_of(run: Run) -> int:
     """Optimiser updates, as the last checkpoint counts them."""
-    path = loop.last_checkpoint()
+    path = newest_checkpoint(run.directory / "checkpoints")
     assert path is not None
     state = torch.load(path, map_location="cpu", weights_only=False)["optimizer_states"][0]["state"]
     return int(next(iter(state.values()))["step"])

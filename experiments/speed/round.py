@@ -28,7 +28,7 @@ from hydra import compose, initialize_config_dir
 
 from rlaif_lab.config import config_dir
 from rlaif_lab.judges.asking import judge_generations
-from rlaif_lab.loop.run import Loop
+from rlaif_lab.loop.run import Run
 from rlaif_lab.models.packed import pack, response_logps
 from rlaif_lab.sampling.exact import sample
 
@@ -45,8 +45,8 @@ def median_seconds(work: Callable[[], object], repeats: int = 5) -> float:
     return sorted(times)[repeats // 2]
 
 
-def stage_shares(loop: Loop, wall: float) -> None:
-    rows = [json.loads(line) for line in loop.store.metrics_file.read_text().splitlines()]
+def stage_shares(run: Run, wall: float) -> None:
+    rows = [json.loads(line) for line in run.store.metrics_file.read_text().splitlines()]
     seconds = {stage: sum(row.get(f"time/{stage}_s") or 0.0 for row in rows) for stage in COMPUTING}
     rounds = sum(row.get("time/round_s") or 0.0 for row in rows)
     rest = rounds - sum(seconds.values())
@@ -58,10 +58,10 @@ def stage_shares(loop: Loop, wall: float) -> None:
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
-def against_plain_transformers(loop: Loop) -> None:
-    rounds = loop.rounds()
-    model, prompts = rounds.policy, loop.task.prompts("rounds", 0, 512, 0)
-    limit, k = loop.task.max_response_tokens, loop.sampling.k
+def against_plain_transformers(run: Run) -> None:
+    model, task, sampling = run.round().parts.policy, run.chosen.task, run.chosen.sampling
+    prompts = task.prompts("rounds", 0, 512, 0)
+    limit, k = task.max_response_tokens, sampling.k
     encoded = model.tokenizer([p.text for p in prompts], return_tensors="pt", padding=True)
     network = model.network.eval()
 
@@ -77,7 +77,7 @@ def against_plain_transformers(loop: Loop) -> None:
                     top_k=0,
                 )
 
-    generations = sample(model, prompts, loop.sampling, limit, 0)
+    generations = sample(model, prompts, sampling, limit, 0)
     ids = model.encode_prompts([p.text for p in prompts])
     packed = pack(ids[:128], [[r.token_ids for r in g.responses] for g in generations[:128]], model.pad_id)
     rows, n, length = packed.response_ids.shape
@@ -102,10 +102,14 @@ def against_plain_transformers(loop: Loop) -> None:
 
     for parameter in network.parameters():
         parameter.requires_grad_(True)
+    judge = run.chosen.judge
     pairs = {
-        "sampling (vs generate)": (plain_sampling, lambda: sample(model, prompts, loop.sampling, limit, 0)),
+        "sampling (vs generate)": (plain_sampling, lambda: sample(model, prompts, sampling, limit, 0)),
         "training step (vs one full sequence per response)": (plain_step, packed_step),
-        "judging (vs one response at a time)": (plain_judging, lambda: judge_generations(loop.judge, generations)),
+        "judging (vs one response at a time)": (
+            plain_judging,
+            lambda: judge_generations(judge, generations),
+        ),
     }
     print(f"\n{'stage':<52}{'times faster':>14}")
     for name, (plain, ours) in pairs.items():
@@ -119,10 +123,10 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = compose("config", overrides=[f"rounds={arguments.rounds}", "judge=self"])
-        loop = Loop(cfg, Path(folder))
-        loop.fit()
-        stage_shares(loop, time.perf_counter() - started)
-        against_plain_transformers(loop)
+        run = Run(cfg, Path(folder))
+        run.fit()
+        stage_shares(run, time.perf_counter() - started)
+        against_plain_transformers(run)
 
 
 if __name__ == "__main__":

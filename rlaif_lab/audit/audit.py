@@ -18,12 +18,11 @@ from rlaif_lab.audit.measures import Measure, Section
 from rlaif_lab.audit.own import own_answer_pairs
 from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.audit.plan import Plan
-from rlaif_lab.feedback.pairing import Floats
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.metrics.position import SlotChoices, slot_choices
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.records import FAILURES, Judgement, Status
+from rlaif_lab.records import FAILURES, Floats, Judgement, Status
 from rlaif_lab.seeding import rng_for, seed_for
 from rlaif_lab.statistics.calibration import ReliabilityBin
 from rlaif_lab.tasks.base import Task

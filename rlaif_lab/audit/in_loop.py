@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from rlaif_lab.audit.judged import Judged, on_bank, on_policy
 from rlaif_lab.audit.measures import accuracy, bias, by_group, calibration, failures, length, position
 from rlaif_lab.audit.pairs import LabelledPair
-from rlaif_lab.feedback.pairing import Floats
 from rlaif_lab.metrics.position import stability
-from rlaif_lab.records import Generation, Judgement
+from rlaif_lab.records import Floats, Generation, Judgement
 
 LEFT_OUT = ("accuracy_better_first", "accuracy_better_second")
 

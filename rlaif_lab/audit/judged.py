@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif_lab.audit.pairs import LabelledPair
-from rlaif_lab.feedback.pairing import Floats
 from rlaif_lab.judges.asking import both_orders, debias
 from rlaif_lab.judges.base import Judge
-from rlaif_lab.records import Comparison, Generation, Judgement, Status
+from rlaif_lab.records import Comparison, Floats, Generation, Judgement, Status
 
 
 @dataclass(frozen=True)

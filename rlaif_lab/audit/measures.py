@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif_lab.audit.judged import Judged
-from rlaif_lab.feedback.pairing import Floats
 from rlaif_lab.metrics.agreement import Rate, kappa_with_gold, picks_right, rate
 from rlaif_lab.metrics.bias import Coefficient, bias_model, length_bias, self_preference
 from rlaif_lab.metrics.position import same_slot, slot_choices, slot_one_probability, stability
-from rlaif_lab.records import FAILURES, Judgement
+from rlaif_lab.records import FAILURES, Floats, Judgement
 from rlaif_lab.statistics.calibration import ReliabilityBin, brier, ece, ece_if_calibrated, reliability_bins
 from rlaif_lab.statistics.intervals import Interval
 

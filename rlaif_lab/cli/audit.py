@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> float:
     directory = Path(HydraConfig.get().runtime.output_dir)
     auditor = auditor_of(cfg, directory)
     from rlaif_lab.audit.write import terminal, write_all
-    from rlaif_lab.loop.run import git_commit, versions
+    from rlaif_lab.loop.versions import git_commit, versions
 
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)

@@ -36,10 +36,10 @@ def run(cfg: DictConfig) -> float:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(cfg, folder)
     check(cfg)
-    from rlaif_lab.loop.run import Loop
+    from rlaif_lab.loop.run import Run
 
     with explained(folder):
-        return Loop(cfg, folder).run()
+        return Run(cfg, folder).run()
 
 
 @contextmanager

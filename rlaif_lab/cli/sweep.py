@@ -58,9 +58,9 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
     cfg.resume = cfg.resume or not swept_through()  # a trial that is asked for twice is answered by the first
     try:
         check(cfg)
-        from rlaif_lab.loop.run import Loop
+        from rlaif_lab.loop.run import Run
 
-        loop = Loop(cfg, folder, Path(str(HydraConfig.get().sweep.dir)).absolute() / SHARED)
+        loop = Run(cfg, folder, Path(str(HydraConfig.get().sweep.dir)).absolute() / SHARED)
         if loop.finished():
             print(f"{label}: finished before, {loop.result()}", flush=True)
             return told(loop.objective())
@@ -90,7 +90,7 @@ def import_libraries() -> None:
     """What every job needs and takes seconds to import: once for all jobs of this process."""
     from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
 
-    import rlaif_lab.training.module  # noqa: F401
+    import rlaif_lab.loop.fit  # noqa: F401
 
 
 def swept_through() -> bool:

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif_lab.export.provenance import run_config, starting_point
-from rlaif_lab.feedback.pairing import preference_matrices, win_rates
+from rlaif_lab.feedback.matrices import preference_matrices, win_rates
 from rlaif_lab.records import FAILURES, Generation, Judgement, PreferencePair, Prompt, Revision, Score
 from rlaif_lab.store.files import write_atomically
 from rlaif_lab.store.run_folder import RoundStore

@@ -1,7 +1,4 @@
-"""Judgements -> preference pairs, and -> win rates.
-
-Both read one array: ``prob_beats[p, i, j]`` = probability that sample i of prompt p is better than its sample j.
-"""
+"""Win rates -> preference pairs: which responses of a prompt are set against each other, and how many."""
 
 from __future__ import annotations
 
@@ -10,15 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from rlaif_lab.feedback.matrices import win_rates
 from rlaif_lab.judges.asking import comparisons_of
-from rlaif_lab.records import Generation, Judgement, PreferencePair
+from rlaif_lab.records import Floats, Generation, PreferencePair
 from rlaif_lab.seeding import seed_for
 
 Strategy = Literal["best_vs_worst", "best_vs_random", "best_vs_all", "all_pairs"]
 Source = Literal["judge", "revisions"]
-Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
 
 
@@ -33,7 +29,7 @@ class Pairing:
     budget: pairs (or groups, for a learner that reads those) per round at most, None: no limit. All arms then train
         on equally many; which ones are kept is decided by the prompt's identity, not by the judge.
     source: ``judge`` (pairs are what it prefers) or ``revisions`` (the policy's rewritten answer is chosen against its
-        original, Bai et al. 2212.08073; the rest is then of no account).
+        original, Bai et al. 2212.08073; the other settings are then ignored).
     """
 
     strategy: Strategy = "best_vs_worst"
@@ -55,40 +51,6 @@ class Pairing:
             )
         if self.budget is not None and self.budget < 1:
             raise ValueError(f"pairing.budget must be at least 1 or null; got {self.budget}")
-
-
-def preference_matrices(generations: Sequence[Generation], judgements: Sequence[Judgement]) -> Floats:
-    """``prob_beats`` of all prompts, (N, k, k). Equal texts: 0.5. Never judged, or without verdict: nan."""
-    known: dict[tuple[str, str, str], float] = {}
-    for judgement in judgements:
-        if judgement.prob_first_wins is not None:
-            c = judgement.comparison
-            known[c.prompt.id, c.first, c.second] = judgement.prob_first_wins
-            known[c.prompt.id, c.second, c.first] = 1.0 - judgement.prob_first_wins
-    rows = []
-    for g in generations:
-        name, texts = g.prompt.id, [response.text for response in g.responses]
-        rows.append([[0.5 if a == b else known.get((name, a, b), np.nan) for b in texts] for a in texts])
-    return np.array(rows)
-
-
-def win_rates(prob_beats: Floats, hard: bool = False) -> Floats:
-    """Mean probability of beating each *other* sample, (..., k, k) -> (..., k); nan for one without any verdict.
-
-    hard: count a win, a tie or a loss (1, 0.5, 0) instead of the probability, which leaves of a judge its
-    ordering and drops its calibration.
-    """
-    probabilities = np.where(np.eye(prob_beats.shape[-1], dtype=bool), np.nan, prob_beats)
-    if hard:
-        probabilities = decisions(probabilities)
-    counts = (~np.isnan(probabilities)).sum(axis=-1)
-    totals = np.nansum(probabilities, axis=-1)
-    return np.divide(totals, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
-
-
-def decisions(probabilities: Floats) -> Floats:
-    """What a judge with these probabilities picks: 1, 0.5 (tie) or 0; nan stays nan. Any shape."""
-    return 0.5 + 0.5 * np.sign(probabilities - 0.5)
 
 
 def make_pairs(

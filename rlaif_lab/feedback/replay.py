@@ -1,13 +1,16 @@
-"""Which rounds' feedback a round trains on."""
+"""Which rounds' feedback a round trains on, and how much of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rlaif_lab.feedback.base import Example, Feedback, FeedbackKind, Samples, Source
+from rlaif_lab.feedback.matrices import preference_matrices
 from rlaif_lab.feedback.pairing import within_budget
-from rlaif_lab.learners.base import Example
+from rlaif_lab.records import Position
 from rlaif_lab.seeding import seed_for
+from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,44 @@ class Replay:
             lambda item: seed_for("replay", *identity, item[1].round_index, item[1].prompt.id, item[0]),
         )
         return [*latest, *(example for _, example in kept)]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """What a segment trains on: its own examples within the budget, and those of earlier rounds.
+
+    budget: examples at most, for learners that read whole groups; None for those on pairs, which keep to it already.
+    """
+
+    replay: Replay
+    budget: int | None
+    kinds: Sequence[FeedbackKind]
+    source: Source
+    pairs_are_revisions: bool = False
+
+    def examples(
+        self, at: Position, feedback: Feedback, examples_of: Callable[[Feedback], list[Example]]
+    ) -> list[Example]:
+        """The learner's examples of the latest feedback, mixed with those in the replay window. Which ones the budget
+        leaves is decided by the prompt."""
+        seed = self.source.settings.seed
+        latest = within_budget(
+            examples_of(feedback), self.budget, lambda example: seed_for("budget", seed, at.index, example.prompt.id)
+        )
+        older = [
+            example
+            for index in self.replay.rounds_before(at.index)
+            for segment in range(self.source.segments)
+            for example in examples_of(self.stored_feedback(Position(index, segment)))
+        ]
+        return self.replay.mix(latest, older, seed, at.index, at.segment)
+
+    def stored_feedback(self, at: Position) -> Feedback:
+        """What an earlier segment was trained on, from the store."""
+        store = self.source.store
+        generations = store.read_stage(at.index, GENERATIONS, at.segment)
+        judgements = store.read_stage(at.index, JUDGEMENTS, at.segment)
+        beats = preference_matrices(generations, judgements)
+        samples = Samples([g.prompt for g in generations], generations, judgements, beats)
+        collected = {kind.name: kind.stored(at, samples, self.source) for kind in self.kinds}
+        return Feedback(at.index, generations, beats, collected, self.pairs_are_revisions)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.instructions.constitution import Constitution
 from rlaif_lab.records import Generation, Prompt, Response, Revision
@@ -20,6 +20,7 @@ from rlaif_lab.sampling.config import SamplingConfig
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.sampling.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,13 @@ class RevisionConfig:
 
 
 def critique_and_revise(
-    model: LanguageModel, generations: Sequence[Generation], config: RevisionConfig, seed: int, round_index: int
+    model: LanguageModel,
+    generations: Sequence[Generation],
+    config: RevisionConfig,
+    *,
+    seed: int,
+    round_index: int,
+    engine: Engine,
 ) -> list[Revision]:
     """One revision of the first sample of every prompt, in their order.
 
@@ -74,12 +81,12 @@ def critique_and_revise(
             for g, answer, principle in zip(generations, answers, principles, strict=True)
         ]
         identity = (seed, round_index, number)
-        critiques = _replies(model, asked, config, config.critique_tokens, "critique", *identity)
+        critiques = _replies(engine, model, asked, config, config.critique_tokens, "critique", *identity)
         asked = [
             _asked(prompt, critique, f"{principle.revise} {config.revision_form}")
             for prompt, critique, principle in zip(asked, critiques, principles, strict=True)
         ]
-        rewritten = _replies(model, asked, config, config.revision_tokens, "revision", *identity)
+        rewritten = _replies(engine, model, asked, config, config.revision_tokens, "revision", *identity)
         for step, principle, critique, new in zip(steps, principles, critiques, rewritten, strict=True):
             step.append((principle.id, critique.text, new.text))
         answers = [
@@ -98,8 +105,6 @@ def _asked(prompt: Prompt, answer: Response, request: str) -> Prompt:
 
 
 def _replies(
-    model: LanguageModel, asked: Sequence[Prompt], config: RevisionConfig, tokens: int, *identity: int | str
+    engine: Engine, model: LanguageModel, asked: Sequence[Prompt], config: RevisionConfig, tokens: int, *identity: Any
 ) -> list[Response]:
-    from rlaif_lab.sampling.exact import sample
-
-    return [g.responses[0] for g in sample(model, asked, config.sampling(), tokens, *identity)]
+    return [g.responses[0] for g in engine.generate(model, asked, config.sampling(), tokens, identity)]

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.records import (
     FAILURES,
     Comparison,
     Details,
+    Floats,
     Generation,
     Judgement,
     Score,
     Status,
     Verdict,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def comparisons_of(generation: Generation) -> list[tuple[int, int]]:
@@ -94,3 +93,8 @@ def _merged(shown_first: Details | None, shown_second: Details | None) -> Detail
     if shown_first == shown_second:
         return shown_first
     return {"shown_first": dict(shown_first or {}), "shown_second": dict(shown_second or {})}
+
+
+def decisions(probabilities: Floats) -> Floats:
+    """What a judge with these probabilities picks: 1, 0.5 (tie) or 0; nan stays nan. Any shape."""
+    return 0.5 + 0.5 * np.sign(probabilities - 0.5)

@@ -73,7 +73,7 @@ class Judge(ABC):
 
     def parameters(self) -> int | None:
         """Of the model that the tokens of its verdicts go through; None where that is not known or not one model."""
-        from rlaif_lab.metrics.cost import parameter_count
+        from rlaif_lab.models.access import parameter_count
 
         return parameter_count(self.language_model().network)[0] if self.writes else None
 

@@ -63,7 +63,7 @@ class RewardModelJudge(Judge):
         return list(self.folders)
 
     def parameters(self) -> int | None:
-        from rlaif_lab.metrics.cost import parameter_count
+        from rlaif_lab.models.access import parameter_count
 
         sizes = {parameter_count(member.network)[0] for member in self.members}
         return sizes.pop() if len(sizes) == 1 else None

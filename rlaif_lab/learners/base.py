@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from rlaif_lab.feedback.pairing import Floats
+from rlaif_lab.feedback.base import Example, Feedback
 from rlaif_lab.models.packed import Packed
-from rlaif_lab.records import Generation, PreferencePair, Prompt, Response, Revision
 
 Reference = Literal["initial", "previous_round"]
 """The policy the loss is anchored to: the one the run started from, or the one this round started from."""
@@ -21,47 +20,14 @@ RewardSource = Literal["win_rate", "score", "reward_model"]
 """What a learner takes as reward: the win rate within the group of k responses, the judge's direct score of each, or
 the reward model's."""
 
+REWARDED_BY = {"score": ("scores",), "reward_model": ("rewards",)}
+"""The kind of feedback that holds a reward's numbers; win rates are in the judgements themselves."""
+
 Labels = Literal["hard", "soft"]
 """How a judge's probabilities are read: by whom they favour, or as they are."""
 
 Restart = Literal["never", "base"]
 """Which weights a round's training starts from: those the last one ended with, or those the run started from."""
-
-
-@dataclass(frozen=True)
-class Feedback:
-    """All that is known of a round's samples: N prompts with k responses each.
-
-    prob_beats: (N, k, k), as in pairing.py. scores: (N, k), the judge's direct score or the reward model's, as the
-    learner's ``reward`` asks; None when it asks for neither, nan where there is none. revisions, demonstrations: empty
-    unless the learner needs them. pairs_are_revisions: pairs are revisions against originals, not what the judge chose.
-    """
-
-    round_index: int
-    generations: Sequence[Generation]
-    prob_beats: Floats
-    pairs: Sequence[PreferencePair]
-    scores: Floats | None = None
-    revisions: Sequence[Revision] = ()
-    demonstrations: Sequence[Generation] = ()
-    pairs_are_revisions: bool = False
-
-
-@dataclass(frozen=True)
-class Example:
-    """One prompt with n responses to learn from (n is the same for all examples of a round).
-
-    signal: one number per response; its meaning is the learner's (chosen probability, reward, weight, ...).
-    round_index: the round it comes from; with replay that may be an earlier one.
-    sampled: the policy of that round wrote these responses to this prompt, so that their ``logps`` are its
-        log-probabilities. False for revisions, demonstrations and other people's answers.
-    """
-
-    prompt: Prompt
-    responses: tuple[Response, ...]
-    signal: tuple[float, ...]
-    round_index: int
-    sampled: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,22 +64,22 @@ class Learner(ABC):
     minimum_k: int = 2
     reward: RewardSource | None = None
     restart: Restart = "never"
+    needs: tuple[str, ...] = ("judgements",)
+    """The kinds of feedback it trains on, by name (feedback/kinds.py). Without ``judgements`` the judge's verdicts are
+    measured and not trained on. What ``reward`` asks for need not be named."""
     needs_reference: bool = True
     """False for a loss without a reference policy: no log-probabilities are computed for it."""
-    needs_pairs: bool = False
-    """It trains on ``feedback.pairs``."""
-    needs_judgements: bool = True
-    """False for a learner that trains on none of the judge's verdicts (they are still measured)."""
     needs_values: bool = False
     """A critic is trained beside the policy (PPO)."""
-    needs_revisions: bool = False
-    needs_demonstrations: bool = False
-    """The judge's own answers to the round's prompts."""
 
     def __init__(self, reference: Reference = "previous_round") -> None:
         if reference not in get_args(Reference):
             raise ValueError(f"learner.reference must be one of {', '.join(get_args(Reference))}; got {reference!r}")
         self.reference = reference
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return the names of all feedback it trains on, that of its reward included."""
+        return (*self.needs, *REWARDED_BY.get(self.reward or "", ()))
 
     @abstractmethod
     def examples(self, feedback: Feedback) -> list[Example]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlaif_lab.learners.base import Example, Feedback
+from rlaif_lab.feedback.base import Example, Feedback
 from rlaif_lab.learners.sft import SFT
 
 
@@ -15,8 +15,7 @@ class Distil(SFT):
 
     name: str = "distil"
 
-    needs_judgements = False
-    needs_demonstrations = True
+    needs = ("demonstrations",)
 
     def examples(self, feedback: Feedback) -> list[Example]:
         return [

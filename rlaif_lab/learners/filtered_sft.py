@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlaif_lab.learners.base import Example, Feedback, Labels, RewardSource, one_of
+from rlaif_lab.feedback.base import Example, Feedback
+from rlaif_lab.learners.base import Labels, RewardSource, one_of
 from rlaif_lab.learners.policy_gradient import rewards_of
 from rlaif_lab.learners.sft import SFT
 

@@ -6,8 +6,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from rlaif_lab.feedback.pairing import win_rates
-from rlaif_lab.learners.base import Batch, Example, Feedback, Learner, Reference, mean_of, one_of, sequence_logps
+from rlaif_lab.feedback.base import Example, Feedback
+from rlaif_lab.feedback.matrices import win_rates
+from rlaif_lab.learners.base import Batch, Learner, Reference, mean_of, one_of, sequence_logps
 from rlaif_lab.learners.losses import kto, kto_reference_point
 from rlaif_lab.learners.preference import check_not_negative, check_positive, per_token
 
@@ -58,7 +59,7 @@ class KTO(Learner):
             raise ValueError("learner.desirable_weight and learner.undesirable_weight cannot both be 0")
         self.beta, self.labels_from, self.nll_weight, self.name = beta, labels_from, nll_weight, name
         self.desirable_weight, self.undesirable_weight = desirable_weight, undesirable_weight
-        self.needs_pairs = labels_from == "pairs"
+        self.needs = ("judgements", "pairs") if labels_from == "pairs" else ("judgements",)
 
     def examples(self, feedback: Feedback) -> list[Example]:
         return _from_pairs(feedback) if self.labels_from == "pairs" else _from_win_rates(feedback)

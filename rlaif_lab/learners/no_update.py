@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rlaif_lab.learners.base import Batch, Example, Feedback, Learner
+from rlaif_lab.feedback.base import Example, Feedback
+from rlaif_lab.learners.base import Batch, Learner
 
 
 class NoUpdate(Learner):
@@ -12,7 +13,7 @@ class NoUpdate(Learner):
 
     minimum_k = 1
     needs_reference = False
-    needs_judgements = False
+    needs = ()
 
     def __init__(self, name: str = "no_update") -> None:
         super().__init__()

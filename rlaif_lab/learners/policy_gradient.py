@@ -11,20 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlaif_lab.feedback.pairing import Floats, win_rates
-from rlaif_lab.learners.base import (
-    Batch,
-    Example,
-    Feedback,
-    Labels,
-    Learner,
-    Reference,
-    RewardSource,
-    mean_of,
-    one_of,
-    sequence_logps,
-)
+from rlaif_lab.feedback.base import Example, Feedback
+from rlaif_lab.feedback.matrices import win_rates
+from rlaif_lab.learners.base import Batch, Labels, Learner, Reference, RewardSource, mean_of, one_of, sequence_logps
 from rlaif_lab.learners.kl import adapted_weight, k3
+from rlaif_lab.records import Floats
 
 KLPlace = Literal["loss", "reward"]
 

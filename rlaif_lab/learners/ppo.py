@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlaif_lab.feedback.pairing import Floats
 from rlaif_lab.learners.advantages import gae, terminal_rewards, whitened
 from rlaif_lab.learners.base import Batch, Reference, mean_of, one_of
 from rlaif_lab.learners.kl import k1
 from rlaif_lab.learners.policy_gradient import PolicyGradient
 from rlaif_lab.learners.shares import Normalise, shared_mean, token_shares
+from rlaif_lab.records import Floats
 
 
 def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float | None) -> Tensor:

@@ -7,10 +7,9 @@ from abc import abstractmethod
 
 from torch import Tensor
 
+from rlaif_lab.feedback.base import Example, Feedback
 from rlaif_lab.learners.base import (
     Batch,
-    Example,
-    Feedback,
     Learner,
     Reference,
     mean_of,
@@ -31,7 +30,7 @@ class PairLearner(Learner):
     the loss reads it) and reward_accuracy (how often that margin is positive).
     """
 
-    needs_pairs = True
+    needs = ("judgements", "pairs")
 
     def __init__(self, nll_weight: float, reference: Reference, name: str) -> None:
         super().__init__(reference)

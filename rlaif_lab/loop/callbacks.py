@@ -1,40 +1,53 @@
-"""The detector inside Lightning: one step per round, its state in the checkpoint, and the end of the run if wanted."""
+"""What happens around a round's training: the evidence for a plateau, and the one hook that closes a round.
+
+``RoundEnd`` calls all that has to happen at the end of a round, in one visible order, so that the order of Trainer's
+list of callbacks does not matter.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
+from rlaif_lab.loop.data import RoundLoader
+from rlaif_lab.loop.stages import bar
+from rlaif_lab.metrics.round import length_amplification
+from rlaif_lab.metrics.samples import SampleRow, sample_rows
 from rlaif_lab.plateau.detector import Detector, Evidence, metrics, nothing_yet, step
+from rlaif_lab.records import Floats, Metrics
 from rlaif_lab.store.files import write_atomically
 from rlaif_lab.store.run_folder import STOPPED
-from rlaif_lab.training.module import RoundLoader
+from rlaif_lab.training.module import RoundModule
+
+LogRow = Callable[[Metrics, list[SampleRow]], None]
 
 
 class PlateauDetector(pl.Callback):
-    """Weighs the evidence after each round. Comes before ``RoundEnd``, which logs ``metrics_of`` the round."""
+    """Weighs the evidence after each round. It is a callback for its state, which checkpoints keep."""
 
-    def __init__(self, detector: Detector, loader: RoundLoader) -> None:
-        self.detector, self.loader = detector, loader
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
         self.held: list[Evidence] = []  # the last two rounds': the one that is to be logged, and the newest
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert self.loader.data is not None
-        index, rounds = self.loader.data.index + 1, self.loader.rounds
-        rounds.evaluate(index)
-        changes = rounds.changes_into(index)
+    def weigh(self, index: int, changes: Floats | None) -> Evidence | None:
+        """Add what the training before round ``index`` changed, per prompt. Return the evidence by now, None where
+        nothing was measured."""
         if changes is None or len(changes) == 0:
-            return
+            return None
         newest = step(self.detector, self.held[-1] if self.held else nothing_yet(), [changes], index)
         self.held = [*self.held[-1:], newest]
-        if self.detector.stop_on_plateau and "plateaued" in newest.alarms:
-            content = {"round": index, "reason": "plateau", "since": newest.since["plateaued"]}
-            write_atomically(rounds.store.directory / STOPPED, json.dumps(content).encode())
-            trainer.should_stop = True
+        return newest
 
-    def metrics_of(self, round_index: int) -> dict[str, float]:
+    def ends_the_run(self, evidence: Evidence | None) -> bool:
+        return evidence is not None and self.detector.stop_on_plateau and "plateaued" in evidence.alarms
+
+    def metrics_of(self, round_index: int) -> Metrics:
         """``detector/*`` of this round; nothing where no change was measured."""
         found = [evidence for evidence in self.held if evidence.round_index == round_index]
         return metrics(self.detector, found[0]) if found else {}
@@ -44,3 +57,65 @@ class PlateauDetector(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.held = [Evidence.from_json(content) for content in state_dict["held"]]
+
+
+class RoundEnd(pl.Callback):
+    """Closes a round: evaluates the policy it made, weighs the evidence, and hands the round's row to ``log_row``."""
+
+    def __init__(self, loader: RoundLoader, log_row: LogRow, detection: PlateauDetector | None = None) -> None:
+        self.loader, self.log_row, self.detection = loader, log_row, detection
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert self.loader.data is not None
+        self.bar = bar(self.loader.data.index, "training", len(self.loader.data.ready))
+        self.training_started = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.bar.update(1)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, RoundModule) and self.loader.data is not None
+        data, round_ = self.loader.data, self.loader.round
+        training = time.perf_counter() - self.training_started
+        self.bar.close()
+        after, changes = round_.after(data.index)
+        self.weigh(trainer, data.index + 1, changes)
+        metrics = round_.row(data.before, data.segments)
+        row = {
+            "round": data.index,
+            **metrics,
+            **pl_module.take_statistics(),
+            "train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            **self.detected(data.index),
+            "gap/update_loss_eps": metrics["gap/best_of_2"] - (after["quality/sampled"] - metrics["quality/sampled"]),
+            "audit/length_amplification": length_amplification(metrics),
+            "time/training_s": training,
+            "time/round_s": time.perf_counter() - self.loader.started,
+        }
+        round_.parts.learner.observe(row)
+        shown = data.segments[0].feedback
+        self.log_row(row, sample_rows(data.index, shown.generations, shown.prob_beats, round_.parts.task))
+        if data.index + 1 == trainer.max_epochs or trainer.should_stop:
+            last = {
+                "round": data.index + 1,
+                **after,
+                **round_.coverage(data.index + 1),
+                **self.detected(data.index + 1),
+            }
+            self.log_row(last | {"audit/length_amplification": length_amplification(after)}, [])
+        finite = {k: v for k, v in after.items() if not math.isnan(v)}
+        pl_module.log_dict({"round": float(data.index), **finite}, batch_size=1)
+
+    def weigh(self, trainer: pl.Trainer, index: int, changes: Floats | None) -> None:
+        """Tell the detector what training changed; the run ends, and its folder says why, where it has seen enough."""
+        if self.detection is None:
+            return
+        evidence = self.detection.weigh(index, changes)
+        if evidence is not None and self.detection.ends_the_run(evidence):
+            content = {"round": index, "reason": "plateau", "since": evidence.since["plateaued"]}
+            folder: Path = self.loader.round.services.store.directory
+            write_atomically(folder / STOPPED, json.dumps(content).encode())
+            trainer.should_stop = True
+
+    def detected(self, index: int) -> Metrics:
+        return self.detection.metrics_of(index) if self.detection else {}

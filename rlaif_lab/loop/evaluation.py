@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlaif_lab.feedback.pairing import Floats
+from rlaif_lab.audit.in_loop import frozen_bank_metrics
+from rlaif_lab.audit.judged import judge_pairs
 from rlaif_lab.judges.asking import both_orders
 from rlaif_lab.judges.base import Judge
+from rlaif_lab.loop.stages import bar
 from rlaif_lab.metrics.bias import length_drift
-from rlaif_lab.metrics.divergence import kl_and_entropy
+from rlaif_lab.metrics.divergence import divergence_metrics
 from rlaif_lab.metrics.judge import policy_preference, win_rate
-from rlaif_lab.metrics.quality import majority_quality, mean_pass_at_k
-from rlaif_lab.models.language_model import LanguageModel, inference
-from rlaif_lab.models.packed import pack, response_logits, response_logps
-from rlaif_lab.records import Comparison, Generation, Prompt
+from rlaif_lab.metrics.quality import (
+    coverage_metrics,
+    gold_differences,
+    gold_nll,
+    gold_win_rate,
+    quality_changes,
+    quality_metrics,
+)
+from rlaif_lab.records import Comparison, Floats, Generation, Metrics, Position, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.exact import sample
-from rlaif_lab.tasks.base import Task
+from rlaif_lab.store.run_folder import CHANGES, RoundStore, StageResult
+from rlaif_lab.store.tables import AHEAD, COVERAGE, EVALUATED, Stage
 
-LOGITS_AT_ONCE = 2**26  # of each model: a quarter of a GB in float32
+if TYPE_CHECKING:
+    from rlaif_lab.loop.plan import Parts, Plan, Services
 
 
 @dataclass(frozen=True)
@@ -45,44 +55,144 @@ class Evaluation:
             raise ValueError(f"evaluation.final_samples must not be negative (0: none); got {self.final_samples}")
 
 
-def quality_metrics(task: Task, sampled: Sequence[Generation], greedy: Sequence[Generation]) -> dict[str, float]:
-    """True quality of samples and of the greedy answer; nan for a task without gold."""
-    k = len(sampled[0].responses)
-    some = powers_of_two(k)
-    names = ("sampled", "sampled_stderr", "greedy", *(f"pass_at_{i}" for i in some), f"majority_at_{k}")
-    if not task.has_gold:
-        return {f"quality/{name}": float("nan") for name in names}
-    qualities = gold_qualities(task, sampled)
-    stderr = qualities.mean(1).std(ddof=1) / np.sqrt(len(sampled)) if len(sampled) > 1 else 0.0
-    values = (
-        qualities.mean(),
-        stderr,
-        gold_qualities(task, greedy).mean(),
-        *(mean_pass_at_k(qualities, i) for i in some),
-        majority_quality(qualities, [[r.text for r in g.responses] for g in sampled]),
-    )
-    return {f"quality/{name}": float(value) for name, value in zip(names, values, strict=True)}
+# --- what is sampled ------------------------------------------------------------------------------------------------
+def evaluation_prompts(index: int, parts: Parts, plan: Plan) -> list[Prompt]:
+    """Fresh in every round, and never trained on."""
+    count = plan.evaluation.prompts
+    return parts.task.prompts("evaluation", index * count, count, plan.seed)
 
 
-def powers_of_two(largest: int) -> list[int]:
-    """1, 2, 4, ..., and ``largest`` itself."""
-    return sorted({largest, *(2**i for i in range(largest.bit_length()) if 2**i <= largest)})
+def sample_evaluation(
+    index: int, stage: Stage[Generation], parts: Parts, *, plan: Plan, services: Services
+) -> StageResult[Generation]:
+    """Sample the policy as it stands, that of round ``index``, on the evaluation prompts of this round (EVALUATED) or
+    of the next (AHEAD): what the policy that this round's training makes will be compared with.
+
+    The same draws serve both policies on a prompt, so that where they agree their samples do, and the difference has
+    little noise.
+    """
+    of_round = index + 1 if stage is AHEAD else index
+    config = SamplingConfig(k=plan.evaluation.samples)
+    identity = (plan.seed, "evaluation", of_round)
+
+    def compute(some: Sequence[Prompt]) -> list[Generation]:
+        return parts.engine.generate(parts.policy, some, config, parts.task.max_response_tokens, identity)
+
+    prompts = evaluation_prompts(of_round, parts, plan)
+    name = "evaluation_ahead" if stage is AHEAD else stage.name
+    return services.stages.run(Position(index), stage, prompts, compute, name, config)
 
 
-def coverage_metrics(task: Task, sampled: Sequence[Generation]) -> dict[str, float]:
-    """``coverage/pass_at_k`` for k = 1, 2, 4, ... from many samples of a few prompts, all k from the same samples."""
-    some = powers_of_two(len(sampled[0].responses))
-    if not task.has_gold:
-        return {f"coverage/pass_at_{k}": float("nan") for k in some}
-    qualities = gold_qualities(task, sampled)
-    return {f"coverage/pass_at_{k}": mean_pass_at_k(qualities, k) for k in some}
+def coverage(index: int, parts: Parts, plan: Plan, services: Services) -> tuple[Metrics, float]:
+    """pass@k of many samples of the policy as it stands, and the seconds it took: asked for at the start and at the end
+    of a run."""
+    if not plan.evaluation.final_samples:
+        return {}, 0.0
+    many = SamplingConfig(k=plan.evaluation.final_samples)
+    identity = (plan.seed, "coverage", index)
+
+    def compute(some: Sequence[Prompt]) -> list[Generation]:
+        return parts.engine.generate(parts.policy, some, many, parts.task.max_response_tokens, identity)
+
+    prompts = evaluation_prompts(index, parts, plan)[: plan.evaluation.final_prompts]
+    found = services.stages.run(Position(index), COVERAGE, prompts, compute, "coverage", many)
+    return coverage_metrics(parts.task, found.records), found.seconds
 
 
-def quality_changes(task: Task, now: Sequence[Generation], before: Sequence[Generation]) -> Floats:
-    """Gold quality of the newer policy minus that of the older one on the same prompts, each averaged over its samples:
-    (N,) in [-1, 1]."""
-    assert [g.prompt for g in now] == [g.prompt for g in before]
-    return gold_qualities(task, now).mean(1) - gold_qualities(task, before).mean(1)
+# --- what is measured -----------------------------------------------------------------------------------------------
+def evaluate(index: int, parts: Parts, plan: Plan, services: Services) -> Metrics:
+    """All metrics of the policy as it stands, which is that of round ``index``; once computed, from their file."""
+
+    def compute() -> Metrics:
+        start = time.perf_counter()
+        sampled = sample_evaluation(index, EVALUATED, parts, plan=plan, services=services).records
+        metrics = measure(index, sampled, parts, plan)
+        metrics |= change(index, sampled, parts, plan=plan, store=services.store)
+        metrics |= audit(index, parts, services.store)
+        return metrics | {"time/evaluation_s": time.perf_counter() - start}
+
+    return services.store.compute_once(index, "evaluation", compute)
+
+
+def measure(index: int, sampled: Sequence[Generation], parts: Parts, plan: Plan) -> Metrics:
+    """Measure the policy of this round, whose samples on fresh held-out prompts are ``sampled``. The round-0 answers
+    that the judges compare with are sampled anew from the base policy, on the same prompts. The held-out judge has no
+    part in training."""
+    task, limit, prompts = parts.task, parts.task.max_response_tokens, [g.prompt for g in sampled]
+    with bar(index, "evaluating", 2) as shown:
+        greedy = parts.engine.generate(
+            parts.policy, prompts, SamplingConfig(k=1, temperature=0.0), limit, (plan.seed, "greedy", index)
+        )
+        baseline = parts.engine.generate(
+            parts.base, prompts, SamplingConfig(k=1), limit, (plan.seed, "baseline", index)
+        )
+        shown.update(1)
+        metrics = quality_metrics(task, sampled, greedy)
+        versus_base = [
+            Comparison(now.prompt, now.responses[0].text, then.responses[0].text)
+            for now, then in zip(sampled, baseline, strict=True)
+        ]
+        metrics |= opinions(versus_base, parts)
+        shown.update(1)
+    metrics |= divergence_metrics(parts.policy, parts.base, sampled)
+    metrics["quality/gold_nll"] = gold_nll(parts.policy, task, prompts)
+    lengths = [[len(g.responses[0].text) for g in part] for part in (sampled, baseline)]
+    metrics["text/length_drift"] = length_drift(*lengths)
+    written = (r for part in (sampled, greedy, baseline) for g in part for r in g.responses)
+    metrics["tokens/evaluation"] = sum(len(r.token_ids) for r in written)
+    return metrics
+
+
+def opinions(versus_base: Sequence[Comparison], parts: Parts) -> Metrics:
+    """How often gold and the judges prefer the policy's answer, which comes first, to round 0's."""
+    task, truth = parts.task, gold_win_rate(parts.task, versus_base)
+    metrics = {"quality/win_rate_vs_round_0": truth}
+    different = [c for c in versus_base if c.first != c.second]
+    identical = len(versus_base) - len(different)
+    for role, somebody in parts.judges.items():
+        verdicts = both_orders(somebody.evaluator(), different)
+        believed = win_rate(verdicts, identical)
+        metrics[f"{role}/win_rate_vs_round_0"] = believed
+        metrics[f"{role}/win_rate_minus_gold"] = believed - truth
+        if role == "judge":
+            metrics |= policy_preference(verdicts, gold_differences(task, different))
+            metrics |= somebody.own_metrics(different, verdicts, identical)
+    return metrics
+
+
+def audit(index: int, parts: Parts, store: RoundStore) -> Metrics:
+    """The judge on the frozen bank, and how many of its verdicts are still those of round 0."""
+    if not parts.bank:
+        return {}
+    judgements = judge_pairs(parts.judge.evaluator(), parts.bank)
+    said = [j.prob_first_wins for j in judgements]
+    store.compute_once(index, "bank", lambda: {"prob_first_wins": said})
+    first = store.read_json(0, "bank")
+    at_first = None if first is None else np.array(first["prob_first_wins"], dtype=float)  # None becomes nan
+    return frozen_bank_metrics(judgements, parts.bank, at_first)
+
+
+# --- what training changed --------------------------------------------------------------------------------------------
+def change(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Plan, store: RoundStore) -> Metrics:
+    """What the training of the round before changed, on prompts that nobody had seen. Every prompt's change is kept in
+    a file, for the detector and to pool the seeds of an arm."""
+    before = store.read_stage(index - 1, AHEAD) if index and plan.changes is not None else []
+    if not before:
+        return {}
+    if plan.changes == "gold":
+        changes = quality_changes(parts.task, sampled, before)
+    else:
+        assert parts.heldout_judge is not None
+        changes = judged_changes(parts.heldout_judge.evaluator(), sampled, before)
+    store.compute_once(index, CHANGES, lambda: {"measure": plan.changes, "changes": changes.tolist()})
+    stderr = float(changes.std(ddof=1) / np.sqrt(len(changes))) if len(changes) > 1 else float("nan")
+    return {"quality/change": float(changes.mean()), "quality/change_stderr": stderr}
+
+
+def changes_into(index: int, store: RoundStore) -> Floats | None:
+    """Per prompt, what the training of round ``index - 1`` changed; None where it was not measured."""
+    held = store.read_json(index, CHANGES)
+    return None if held is None else np.array(held["changes"])
 
 
 def judged_changes(judge: Judge, now: Sequence[Generation], before: Sequence[Generation]) -> Floats:
@@ -96,110 +206,3 @@ def judged_changes(judge: Judge, now: Sequence[Generation], before: Sequence[Gen
         if first.prob_first_wins is not None and second.prob_first_wins is not None
     ]
     return np.array(found + [0.0] * (len(pairs) - len(different)))
-
-
-def gold_qualities(task: Task, generations: Sequence[Generation]) -> Floats:
-    """Gold quality of every sample: (N, k); nan throughout for a task without gold."""
-    if not task.has_gold:
-        return np.full((len(generations), len(generations[0].responses)), np.nan)
-    return np.array([[task.quality(g.prompt, r.text) for r in g.responses] for g in generations])
-
-
-def evaluate(
-    policy: LanguageModel,
-    base: LanguageModel,
-    judge: Judge,
-    heldout_judge: Judge | None,
-    task: Task,
-    sampled: Sequence[Generation],
-    seed: int,
-    round_index: int,
-    progress: Callable[[int], object] = lambda count: None,
-) -> dict[str, float]:
-    """All metrics of the policy of this round, whose samples on fresh held-out prompts are ``sampled``. The round-0
-    answers that the judges compare with are sampled anew from the base policy, on the same prompts. The held-out judge
-    has no part in training."""
-    limit, prompts = task.max_response_tokens, [g.prompt for g in sampled]
-    greedy = sample(policy, prompts, SamplingConfig(k=1, temperature=0.0), limit, seed, "greedy", round_index)
-    baseline = sample(base, prompts, SamplingConfig(k=1), limit, seed, "baseline", round_index)
-    progress(1)
-    metrics = quality_metrics(task, sampled, greedy)
-    versus_base = [
-        Comparison(now.prompt, now.responses[0].text, then.responses[0].text)
-        for now, then in zip(sampled, baseline, strict=True)
-    ]
-    truth = gold_win_rate(task, versus_base)
-    metrics["quality/win_rate_vs_round_0"] = truth
-    different = [c for c in versus_base if c.first != c.second]
-    identical = len(versus_base) - len(different)
-    for role, somebody in (("judge", judge), ("heldout_judge", heldout_judge)):
-        if somebody is not None:
-            verdicts = both_orders(somebody.evaluator(), different)
-            believed = win_rate(verdicts, identical)
-            metrics[f"{role}/win_rate_vs_round_0"] = believed
-            metrics[f"{role}/win_rate_minus_gold"] = believed - truth
-            if role == "judge":
-                metrics |= policy_preference(verdicts, gold_differences(task, different))
-                metrics |= somebody.own_metrics(different, verdicts, identical)
-    progress(1)
-    metrics |= divergence_metrics(policy, base, sampled)
-    metrics["quality/gold_nll"] = gold_nll(policy, task, prompts)
-    lengths = [[len(g.responses[0].text) for g in part] for part in (sampled, baseline)]
-    metrics["text/length_drift"] = length_drift(*lengths)
-    written = (r for part in (sampled, greedy, baseline) for g in part for r in g.responses)
-    metrics["tokens/evaluation"] = sum(len(r.token_ids) for r in written)
-    return metrics
-
-
-def gold_win_rate(task: Task, comparisons: Sequence[Comparison]) -> float:
-    """P(the first is truly better) + half of P(equally good); nan for a task without gold. What the judge's win rate
-    would be if it were right, so that their difference (self-score minus gold, for a self judge) is in one unit."""
-    return float(np.mean(0.5 + 0.5 * np.sign(gold_differences(task, comparisons))))
-
-
-def gold_differences(task: Task, comparisons: Sequence[Comparison]) -> list[float]:
-    """Gold quality of the first minus that of the second; nan for a task without gold."""
-    if not task.has_gold:
-        return [float("nan")] * len(comparisons)
-    return [task.quality(c.prompt, c.first) - task.quality(c.prompt, c.second) for c in comparisons]
-
-
-def gold_nll(policy: LanguageModel, task: Task, prompts: Sequence[Prompt]) -> float:
-    """Held-out negative log-likelihood of the right answer, nats per token; nan where the task has no one to tell."""
-    answers = [task.gold_answer(prompt) for prompt in prompts]
-    known = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer is not None]
-    total = tokens = 0.0
-    for start in range(0, len(known), 128):
-        some = known[start : start + 128]
-        encoded = policy.encode_responses([answer for _, answer in some])
-        batch = pack(policy.encode_prompts([prompt for prompt, _ in some]), [[ids] for ids in encoded], policy.pad_id)
-        batch = batch.to(policy.device)
-        with inference(policy.network):
-            total -= float(response_logps(policy.network, batch).sum())
-        tokens += float(batch.response_mask.sum())
-    return total / tokens if tokens else float("nan")
-
-
-def divergence_metrics(
-    policy: LanguageModel, base: LanguageModel, generations: Sequence[Generation]
-) -> dict[str, float]:
-    """Full-vocabulary KL to the base policy and entropy, on the first sample of each prompt."""
-    longest = max(len(g.responses[0].token_ids) for g in generations) + 1
-    vocabulary = policy.network.config.get_text_config().vocab_size
-    batch_size = max(1, min(256, LOGITS_AT_ONCE // (longest * vocabulary)))
-    totals: dict[str, list[float]] = {"kl": [], "entropy": [], "tokens": []}
-    for start in range(0, len(generations), batch_size):
-        some = generations[start : start + batch_size]
-        prompts = policy.encode_prompts([g.prompt for g in some])
-        batch = pack(prompts, [[g.responses[0].token_ids] for g in some], policy.pad_id).to(policy.device)
-        with inference(policy.network):
-            now, then = response_logits(policy.network, batch), response_logits(base.network, batch)
-        for name, values in kl_and_entropy(now, then, batch).items():
-            totals[name] += values[:, 0].tolist()
-    tokens = sum(totals["tokens"])
-    return {
-        "kl/per_sequence": float(np.mean(totals["kl"])),
-        "kl/per_token": sum(totals["kl"]) / tokens,
-        "entropy/per_sequence": float(np.mean(totals["entropy"])),
-        "entropy/per_token": sum(totals["entropy"]) / tokens,
-    }

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlaif_lab.models.access import PolicyWeights
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.lora import frozen_copy
 from rlaif_lab.store.checksums import read_checked
@@ -18,17 +19,19 @@ from rlaif_lab.store.run_folder import RoundStore
 
 
 @dataclass
-class PolicyHistory:
+class PolicySnapshots:
     """policy: the weights being trained. base: a frozen model of what they were at first (with LoRA: the same weights
     with the adapter off).
 
     reach: how many rounds back anybody will ask for; only so many are kept on disk, 0: none.
+    index: the round that the policy as it stands is the start of.
     """
 
     policy: LanguageModel
     base: LanguageModel
     store: RoundStore
     reach: int = 0
+    index: int = 0
 
     def __post_init__(self) -> None:
         self.first = {name: p.detach().clone() for name, p in trainable(self.policy).items()} if self.adapted else None
@@ -42,7 +45,8 @@ class PolicyHistory:
         return self.store.round_directory(index) / "policy.pt"
 
     def keep(self, index: int) -> None:
-        """Writes the weights of the start of round ``index``, if a later round will want them."""
+        """Write the weights of the start of round ``index``, which begins, if a later round will want them."""
+        self.index = index
         if not self.reach:
             return
         if not self.snapshot(index).exists():
@@ -55,6 +59,16 @@ class PolicyHistory:
     def as_of(self, index: int) -> LanguageModel:
         """The policy at the start of round ``index``; nothing came before round 0."""
         return self.base if index <= 0 else _load_snapshot(self.snapshot(index), self.policy)
+
+    def author(self, index: int) -> LanguageModel:
+        """The policy at the start of round ``index``, the one that stands included: who writes a round's samples."""
+        return self.policy if index == self.index else self.as_of(index)
+
+    def policy_with(self, weights: PolicyWeights) -> LanguageModel:
+        """The policy with the weights that a judge asks for, as of now."""
+        if weights == "live":
+            return self.policy
+        return self.base if weights == "initial" else self.as_of(self.index - 1)
 
     @torch.no_grad()
     def restart(self) -> None:

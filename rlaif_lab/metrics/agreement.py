@@ -14,7 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from rlaif_lab.feedback.pairing import Floats, decisions
+from rlaif_lab.judges.asking import decisions
+from rlaif_lab.records import Floats
 from rlaif_lab.statistics.intervals import Interval, t_quantile
 
 Ties = Literal["category", "drop"]

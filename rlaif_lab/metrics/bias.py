@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rlaif_lab.feedback.pairing import Floats, decisions
+from rlaif_lab.judges.asking import decisions
 from rlaif_lab.metrics.agreement import Rate, clustered, picks_right, rate
+from rlaif_lab.records import Floats
 from rlaif_lab.statistics.intervals import Interval
 
 NAN = float("nan")

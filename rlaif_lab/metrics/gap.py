@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif_lab.feedback.pairing import Floats, decisions, win_rates
+from rlaif_lab.feedback.matrices import win_rates
+from rlaif_lab.judges.asking import decisions
+from rlaif_lab.records import Floats
 
 
 @dataclass(frozen=True)

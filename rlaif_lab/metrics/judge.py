@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlaif_lab.feedback.pairing import decisions
+from rlaif_lab.judges.asking import decisions
 from rlaif_lab.records import STATUSES, Judgement, Verdict
 
 

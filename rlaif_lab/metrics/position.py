@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif_lab.feedback.pairing import Floats, decisions
+from rlaif_lab.judges.asking import decisions
+from rlaif_lab.records import Floats
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""True quality of samples: mean, pass@k, majority."""
+"""True quality of samples: mean, pass@k, majority, against the first policy, and what a round changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from math import comb
 
 import numpy as np
 
-from rlaif_lab.feedback.pairing import Floats
+from rlaif_lab.models.language_model import LanguageModel, inference
+from rlaif_lab.models.packed import pack, response_logps
+from rlaif_lab.records import Comparison, Floats, Generation, Prompt
+from rlaif_lab.tasks.base import Task
 
 
 def pass_at_k(correct: int, n: int, k: int) -> float:
@@ -33,3 +36,79 @@ def majority_quality(qualities: Floats, texts: Sequence[Sequence[str]]) -> float
         winners = {answer: q for answer, q in zip(answers, row, strict=True) if counts[answer] == top}
         values.append(np.mean(list(winners.values())))
     return float(np.mean(values))
+
+
+def gold_qualities(task: Task, generations: Sequence[Generation]) -> Floats:
+    """Gold quality of every sample: (N, k); nan throughout for a task without gold."""
+    if not task.has_gold:
+        return np.full((len(generations), len(generations[0].responses)), np.nan)
+    return np.array([[task.quality(g.prompt, r.text) for r in g.responses] for g in generations])
+
+
+def quality_metrics(task: Task, sampled: Sequence[Generation], greedy: Sequence[Generation]) -> dict[str, float]:
+    """True quality of samples and of the greedy answer; nan for a task without gold."""
+    k = len(sampled[0].responses)
+    some = powers_of_two(k)
+    names = ("sampled", "sampled_stderr", "greedy", *(f"pass_at_{i}" for i in some), f"majority_at_{k}")
+    if not task.has_gold:
+        return {f"quality/{name}": float("nan") for name in names}
+    qualities = gold_qualities(task, sampled)
+    stderr = qualities.mean(1).std(ddof=1) / np.sqrt(len(sampled)) if len(sampled) > 1 else 0.0
+    values = (
+        qualities.mean(),
+        stderr,
+        gold_qualities(task, greedy).mean(),
+        *(mean_pass_at_k(qualities, i) for i in some),
+        majority_quality(qualities, [[r.text for r in g.responses] for g in sampled]),
+    )
+    return {f"quality/{name}": float(value) for name, value in zip(names, values, strict=True)}
+
+
+def coverage_metrics(task: Task, sampled: Sequence[Generation]) -> dict[str, float]:
+    """``coverage/pass_at_k`` for k = 1, 2, 4, ... from many samples of a few prompts, all k from the same samples."""
+    some = powers_of_two(len(sampled[0].responses))
+    if not task.has_gold:
+        return {f"coverage/pass_at_{k}": float("nan") for k in some}
+    qualities = gold_qualities(task, sampled)
+    return {f"coverage/pass_at_{k}": mean_pass_at_k(qualities, k) for k in some}
+
+
+def powers_of_two(largest: int) -> list[int]:
+    """1, 2, 4, ..., and ``largest`` itself."""
+    return sorted({largest, *(2**i for i in range(largest.bit_length()) if 2**i <= largest)})
+
+
+def quality_changes(task: Task, now: Sequence[Generation], before: Sequence[Generation]) -> Floats:
+    """Gold quality of the newer policy minus that of the older one on the same prompts, each averaged over its samples:
+    (N,) in [-1, 1]."""
+    assert [g.prompt for g in now] == [g.prompt for g in before]
+    return gold_qualities(task, now).mean(1) - gold_qualities(task, before).mean(1)
+
+
+def gold_win_rate(task: Task, comparisons: Sequence[Comparison]) -> float:
+    """P(the first is truly better) + half of P(equally good); nan for a task without gold. What the judge's win rate
+    would be if it were right, so that their difference (self-score minus gold, for a self judge) is in one unit."""
+    return float(np.mean(0.5 + 0.5 * np.sign(gold_differences(task, comparisons))))
+
+
+def gold_differences(task: Task, comparisons: Sequence[Comparison]) -> list[float]:
+    """Gold quality of the first minus that of the second; nan for a task without gold."""
+    if not task.has_gold:
+        return [float("nan")] * len(comparisons)
+    return [task.quality(c.prompt, c.first) - task.quality(c.prompt, c.second) for c in comparisons]
+
+
+def gold_nll(policy: LanguageModel, task: Task, prompts: Sequence[Prompt]) -> float:
+    """Held-out negative log-likelihood of the right answer, nats per token; nan where the task has no one to tell."""
+    answers = [task.gold_answer(prompt) for prompt in prompts]
+    known = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer is not None]
+    total = tokens = 0.0
+    for start in range(0, len(known), 128):
+        some = known[start : start + 128]
+        encoded = policy.encode_responses([answer for _, answer in some])
+        batch = pack(policy.encode_prompts([prompt for prompt, _ in some]), [[ids] for ids in encoded], policy.pad_id)
+        batch = batch.to(policy.device)
+        with inference(policy.network):
+            total -= float(response_logps(policy.network, batch).sum())
+        tokens += float(batch.response_mask.sum())
+    return total / tokens if tokens else float("nan")

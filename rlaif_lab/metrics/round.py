@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from rlaif_lab.audit.in_loop import on_policy_metrics
-from rlaif_lab.feedback.pairing import Floats
-from rlaif_lab.learners.base import Example, Feedback
-from rlaif_lab.loop.evaluation import gold_qualities
+from rlaif_lab.feedback.base import Example, Feedback
 from rlaif_lab.metrics.bias import amplification
 from rlaif_lab.metrics.gap import Gap, best_of_k_gap, pairwise_gap
 from rlaif_lab.metrics.human import human_metrics
 from rlaif_lab.metrics.judge import judge_metrics
+from rlaif_lab.metrics.quality import gold_qualities
 from rlaif_lab.metrics.text import text_metrics
-from rlaif_lab.records import Judgement
+from rlaif_lab.records import Floats, Judgement, Metrics
 from rlaif_lab.tasks.base import Task
-
-Metrics = dict[str, float]
+from rlaif_lab.training.batches import Step
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What one pass through the stages gave: a whole round, or with ``sync_every`` a part of one."""
+    """What one pass through the stages gave: a whole round, or with ``sync_every`` a part of one.
+
+    examples: what is trained on, those of earlier rounds included. steps: the same, as the optimiser takes it.
+    seconds: by stage. extra: metrics of how the feedback was made.
+    """
 
     feedback: Feedback
     judgements: Sequence[Judgement]
     examples: Sequence[Example]
+    steps: Sequence[Step] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    extra: Metrics = field(default_factory=dict)
+
+    def trained_tokens(self) -> int:
+        """Tokens that training reads, over all passes; a prompt counts once for all its responses."""
+        packed = [batch.packed for step in self.steps for batch in step.batches]
+        return sum(int(p.prompt_mask.sum() + p.response_mask.sum()) for p in packed)
 
 
 def round_metrics(task: Task, segments: Sequence[Segment]) -> Metrics:

@@ -12,6 +12,8 @@ from rlaif_lab.records import (
 )
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.models.sources import ModelSource
     from rlaif_lab.tasks.base import Task
@@ -39,3 +41,9 @@ class JudgeContext:
     gold: Task | None
     directory: Path | None = None
     spare_samples: Callable[[int, int, int], list[Generation]] | None = None
+
+
+def parameter_count(network: Module) -> tuple[int, int]:
+    """(all, those that are trained)."""
+    counts = [(p.numel(), p.requires_grad) for p in network.parameters()]
+    return sum(n for n, _ in counts), sum(n for n, trained in counts if trained)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from rlaif_lab.feedback.pairing import Floats
-from rlaif_lab.records import Generation
+from rlaif_lab.records import Floats, Generation
 from rlaif_lab.reward.examples import Group, RewardExample, grouped, split_by_prompt
 from rlaif_lab.reward.settings import Labels, Training
 from rlaif_lab.reward.validation import Validation, validate

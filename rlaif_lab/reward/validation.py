@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif_lab.feedback.pairing import Floats
+from rlaif_lab.records import Floats
 from rlaif_lab.statistics.calibration import brier, ece
 
 

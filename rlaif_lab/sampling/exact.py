@@ -17,7 +17,32 @@ from rlaif_lab.models.packed import pack
 from rlaif_lab.records import Generation, Prompt, Response
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.decoding import decoder
+from rlaif_lab.sampling.engine import Determinism
 from rlaif_lab.seeding import seed_for, splitmix64, uniforms
+
+
+class Exact:
+    """The lab's own sampler, in this process and with the policy's own network. Every sample has its own draws, so
+    neither batch size nor order of the prompts changes one."""
+
+    determinism: Determinism = "item"
+    recorded = True
+
+    def update(self, policy: LanguageModel, version: str) -> None:
+        """Do nothing: the weights that are trained are the ones that sample."""
+
+    def generate(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Prompt],
+        config: SamplingConfig,
+        limit: int,
+        identity: Sequence[int | str],
+    ) -> list[Generation]:
+        return sample(model, prompts, config, limit, *identity)
+
+    def close(self) -> None:
+        """Do nothing: there is no memory but the policy's."""
 
 
 def sample(

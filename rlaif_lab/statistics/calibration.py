@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rlaif_lab.feedback.pairing import Floats
+from rlaif_lab.records import Floats
 from rlaif_lab.seeding import rng_for
 
 

@@ -93,7 +93,7 @@ def reliability(store: RoundStore, task: Task, rounds: Sequence[int]) -> ResultT
     without gold, or where nothing was judged."""
     from rlaif_lab.audit.judged import on_policy
     from rlaif_lab.audit.measures import reliability
-    from rlaif_lab.loop.evaluation import gold_qualities
+    from rlaif_lab.metrics.quality import gold_qualities
 
     columns = ("stated_probability", "share_right", "comparisons")
     found: list[list[float]] = []

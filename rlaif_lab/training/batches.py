@@ -8,14 +8,27 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rlaif_lab.learners.base import Batch, Example
+from rlaif_lab.feedback.base import Example
+from rlaif_lab.learners.base import Batch, Learner
 from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import pack, response_logps
+from rlaif_lab.records import Position
 from rlaif_lab.seeding import rng_for
 
-Step = list[Batch]
-"""The batches of one optimiser step: gradients are accumulated over them."""
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: gradients are accumulated over its batches. Without any, the round is over.
+
+    Example: ``Step(3, (batch,))``, a step of the fourth round.
+    """
+
+    round_index: int
+    batches: tuple[Batch, ...] = ()
+
+    def to(self, device: torch.device) -> Step:
+        return Step(self.round_index, tuple(batch.to(device) for batch in self.batches))
 
 
 @dataclass(frozen=True)
@@ -33,8 +46,55 @@ class Batching:
         """Which example when: a permutation for each pass, decided by identity."""
         return [int(i) for n in range(self.passes) for i in rng_for(*identity, n).permutation(count)]
 
-    def steps(self, batches: Sequence[Batch]) -> list[Step]:
-        return [list(batches[i : i + self.accumulate]) for i in range(0, len(batches), self.accumulate)]
+    def steps(self, batches: Sequence[Batch], round_index: int) -> list[Step]:
+        return [
+            Step(round_index, tuple(batches[i : i + self.accumulate])) for i in range(0, len(batches), self.accumulate)
+        ]
+
+
+@dataclass(frozen=True)
+class Models:
+    """The weights that a round's training reads. base: what the policy was at first. critic: None without one."""
+
+    policy: LanguageModel
+    base: LanguageModel
+    critic: Critic | None = None
+
+
+def prepare(
+    at: Position,
+    examples: Sequence[Example],
+    models: Models,
+    *,
+    learner: Learner,
+    batching: Batching,
+    seed: int,
+    fresh: bool,
+    recorded: bool = True,
+) -> list[Step]:
+    """Return the steps of a segment, in an order decided by identity, with what the loss needs beside the policy's own
+    log-probabilities.
+
+    Args:
+        fresh: the policy as it stands sampled this round, not an earlier one.
+        recorded: the log-probabilities noted while sampling are those of a training forward pass.
+    """
+    size, policy = batching.batch_size, models.policy
+    order = batching.order(len(examples), seed, "training order", at.index, at.segment)
+    batches = make_batches(examples, order, size, policy)
+    rows = [[examples[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
+    # Decoding and the packed forward round apart: in bfloat16 by more than a first step changes.
+    coarse = fresh and (policy.network.dtype != torch.float32 or not recorded)
+    known = [torch.tensor([e.sampled and not (coarse and e.round_index == at.index) for e in row]) for row in rows]
+    batches = with_sampled(batches, known, policy)
+    if learner.needs_reference and learner.reference == "initial":
+        batches = with_reference(batches, [True] * len(batches), models.base)
+    elif learner.needs_reference:
+        stale = [not fresh or any(e.round_index != at.index for e in row) for row in rows]
+        batches = with_reference(batches, stale, policy)
+    if models.critic is not None:
+        batches = with_values(batches, models.critic)
+    return batching.steps(batches, at.index)
 
 
 def make_batches(

@@ -12,7 +12,8 @@ stage, call = sys.argv[1], int(sys.argv[2])
 sys.argv[1:] = sys.argv[3:]
 
 from rlaif_lab.cli.lab import main
-from rlaif_lab.loop import round as rounds
+from rlaif_lab.loop import evaluation, stages
+from rlaif_lab.sampling.exact import Exact
 from rlaif_lab.store import run_folder as store
 from rlaif_lab.training import module
 
@@ -35,21 +36,19 @@ def deadly(function: Callable[..., Any], counts: Callable[..., bool] = lambda *a
 
 
 # Small chunks, every one of them saved, so that a stage has a middle.
-rounds.Rounds.chunk = 32
+stages.Stages.__init__.__defaults__ = (None, 32)  # type: ignore[attr-defined]
 store.RoundStore.__init__.__defaults__ = (0.0,)  # type: ignore[attr-defined]
-rounds.Rounds.__dataclass_fields__["chunk"].default = 32
-rounds.Rounds.__init__.__defaults__ = (*rounds.Rounds.__init__.__defaults__[:-1], 32)  # type: ignore[index]
 
 if stage == "generating":
-    rounds.sample = deadly(rounds.sample, lambda *args: "rounds" in args[4:])
+    Exact.generate = deadly(Exact.generate, lambda *args: "rounds" in args[5])  # type: ignore[method-assign]
 elif stage == "sampling to evaluate":
-    rounds.sample = deadly(rounds.sample, lambda *args: "rounds" not in args[4:])
+    Exact.generate = deadly(Exact.generate, lambda *args: bool({"evaluation", "coverage"} & {*args[5]}))  # type: ignore[method-assign]
 elif stage == "judging":
-    rounds.judge_generations = deadly(rounds.judge_generations)
+    stages.judge_generations = deadly(stages.judge_generations)
 elif stage == "training":
     module.RoundModule.training_step = deadly(module.RoundModule.training_step)  # type: ignore[method-assign]
 elif stage == "evaluating":
-    rounds.evaluate = deadly(rounds.evaluate)
+    evaluation.measure = deadly(evaluation.measure)
 elif stage == "writing metrics":
     store.RoundStore.append_row = deadly(store.RoundStore.append_row)  # type: ignore[method-assign]
 else:

@@ -12,7 +12,8 @@ import pytest
 from chat_model import make_chat_model
 from helpers import ScriptedJudge, judgement, response
 
-from rlaif_lab.feedback.pairing import Pairing, make_pairs, preference_matrices
+from rlaif_lab.feedback.matrices import preference_matrices
+from rlaif_lab.feedback.pairing import Pairing, make_pairs
 from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Generation, Judgement, PreferencePair, Prompt, Verdict

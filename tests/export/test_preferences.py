@@ -16,7 +16,7 @@ from helpers import judgement, response
 from export.conftest import CHAT, ODD_TEXTS, PLAIN, put, write_odd_round
 from rlaif_lab.export import export_run
 from rlaif_lab.export.preferences import export_preferences
-from rlaif_lab.feedback.pairing import preference_matrices, win_rates
+from rlaif_lab.feedback.matrices import preference_matrices, win_rates
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Generation, PreferencePair, Response, Revision, Score
 from rlaif_lab.store.run_folder import RoundStore

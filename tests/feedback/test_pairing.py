@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from helpers import ScriptedJudge, generation, judgement, response
 
-from rlaif_lab.feedback.pairing import Floats, Pairing, make_pairs, preference_matrices, win_rates
+from rlaif_lab.feedback.matrices import preference_matrices, win_rates
+from rlaif_lab.feedback.pairing import Pairing, make_pairs
 from rlaif_lab.judges.asking import judge_generations
-from rlaif_lab.records import Comparison, Generation, Prompt, Verdict
+from rlaif_lab.records import Comparison, Floats, Generation, Prompt, Verdict
 
 NAN = np.nan
 MATRIX = np.array([[0.5, 0.9, 0.6], [0.1, 0.5, 0.5], [0.4, 0.5, 0.5]])

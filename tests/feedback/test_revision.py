@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,11 @@ from rlaif_lab.feedback.revision import RevisionConfig, critique_and_revise
 from rlaif_lab.instructions.constitution import Constitution
 from rlaif_lab.records import Generation, Prompt, Response
 from rlaif_lab.sampling import exact as sampler
+from rlaif_lab.sampling.exact import Exact
 from rlaif_lab.store.tables import REVISIONS
 
 CONFIG = RevisionConfig(passes=2, critique_tokens=12, revision_tokens=16)
+revise = functools.partial(critique_and_revise, engine=Exact())
 
 
 def answered(count: int = 6) -> list[Generation]:
@@ -25,7 +28,7 @@ def answered(count: int = 6) -> list[Generation]:
 
 def test_every_first_sample_is_criticised_and_rewritten_n_times() -> None:
     generations = answered()
-    revisions = critique_and_revise(chat_model(steps=150), generations, CONFIG, seed=0, round_index=3)
+    revisions = revise(chat_model(steps=150), generations, CONFIG, seed=0, round_index=3)
     ids = {principle.id for principle in Constitution.load("general").principles}
     for revision, g in zip(revisions, generations, strict=True):
         assert revision.prompt == g.prompt
@@ -42,12 +45,12 @@ def test_every_first_sample_is_criticised_and_rewritten_n_times() -> None:
 
 def test_it_is_decided_by_seed_round_and_prompt_alone() -> None:
     model, generations = chat_model(steps=150), answered()
-    revisions = critique_and_revise(model, generations, CONFIG, seed=0, round_index=1)
+    revisions = revise(model, generations, CONFIG, seed=0, round_index=1)
     small = replace(CONFIG, batch_size=2)
-    assert critique_and_revise(model, generations[::-1], small, seed=0, round_index=1)[::-1] == revisions
-    assert critique_and_revise(model, generations[:2], CONFIG, seed=0, round_index=1) == revisions[:2]
-    assert critique_and_revise(model, generations, CONFIG, seed=0, round_index=2) != revisions
-    assert critique_and_revise(model, generations, CONFIG, seed=1, round_index=1) != revisions
+    assert revise(model, generations[::-1], small, seed=0, round_index=1)[::-1] == revisions
+    assert revise(model, generations[:2], CONFIG, seed=0, round_index=1) == revisions[:2]
+    assert revise(model, generations, CONFIG, seed=0, round_index=2) != revisions
+    assert revise(model, generations, CONFIG, seed=1, round_index=1) != revisions
 
 
 def test_the_conversation_is_prompt_answer_critique_revision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +64,7 @@ def test_the_conversation_is_prompt_answer_critique_revision(monkeypatch: pytest
     monkeypatch.setattr(sampler, "sample", listening)
     turns = (("system", "Be brief."), ("user", "Hi."), ("assistant", "Hello."), ("user", "Say what the cat likes."))
     generation = Generation(Prompt("c", turns[-1][1], turns), answered()[0].responses)
-    (revision,) = critique_and_revise(chat_model(steps=150), [generation], CONFIG, seed=0, round_index=0)
+    (revision,) = revise(chat_model(steps=150), [generation], CONFIG, seed=0, round_index=0)
     critique, rewriting, second_critique, _ = asked
     principles = {p.id: p for p in Constitution.load("general").principles}
     (first, said, new), (second, _, _) = revision.steps
@@ -83,14 +86,14 @@ def test_the_conversation_is_prompt_answer_critique_revision(monkeypatch: pytest
 def test_an_empty_rewriting_leaves_the_answer_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = Response("", (2,), (-1.0,), True)
     monkeypatch.setattr(sampler, "sample", lambda model, prompts, *rest: [Generation(p, (nothing,)) for p in prompts])
-    (revision,) = critique_and_revise(chat_model(), answered(1), CONFIG, seed=0, round_index=0)
+    (revision,) = revise(chat_model(), answered(1), CONFIG, seed=0, round_index=0)
     assert revision.revised == replace(revision.original, logps=())
     assert [new for _, _, new in revision.steps] == ["", ""]
 
 
 def test_a_model_without_chat_template_is_refused() -> None:
     with pytest.raises(ValueError, match="conversation"):
-        critique_and_revise(replace(chat_model(), chat=False), answered(1), CONFIG, seed=0, round_index=0)
+        revise(replace(chat_model(), chat=False), answered(1), CONFIG, seed=0, round_index=0)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from helpers import ScriptedJudge, attached, generation
 from scipy import stats
 
-from rlaif_lab.feedback.pairing import preference_matrices
+from rlaif_lab.feedback.matrices import preference_matrices
 from rlaif_lab.judges.asking import both_orders, debias, judge_generations
 from rlaif_lab.judges.oracle import NoisyOracleJudge, OracleJudge, RandomJudge, ReversedJudge
 from rlaif_lab.metrics.gap import pairwise_gap

@@ -20,7 +20,7 @@ from rlaif_lab.judges.oracle import ReversedJudge
 from rlaif_lab.judges.proxy import ProxyJudge
 from rlaif_lab.judges.wrappers.human_budget import HumanBudget
 from rlaif_lab.judges.wrappers.panel import Panel
-from rlaif_lab.loop.run import Loop
+from rlaif_lab.loop.run import Run
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Comparison, Generation, Verdict
@@ -161,9 +161,9 @@ def test_every_learner_takes_it_and_a_task_too_small_for_it_is_refused(
     overrides = ["judge=proxy", f"learner={learner}", *([f"learner.reward={reward}"] if reward else [])]
     overrides += ["logger=none", "task.digits=2", "rounds=2", "prompts_per_round=100", "evaluation.prompts=10"]
     available = Addition(2).available("rounds")
-    Loop(config(*overrides, f"judge.labels={available - 200}"), tmp_path / "fits")
+    Run(config(*overrides, f"judge.labels={available - 200}"), tmp_path / "fits")
     with pytest.raises(ValueError, match=f"2 x 100 and {available - 199} for the judge"):
-        Loop(config(*overrides, f"judge.labels={available - 199}"), tmp_path / "does not")
+        Run(config(*overrides, f"judge.labels={available - 199}"), tmp_path / "does not")
 
 
 def test_its_reward_model_is_chosen_from_the_group() -> None:

@@ -16,7 +16,8 @@ from helpers import generation
 from torch import Tensor
 
 from rlaif_lab.config import config_dir
-from rlaif_lab.learners.base import Batch, Feedback, Learner
+from rlaif_lab.feedback.base import Feedback
+from rlaif_lab.learners.base import Batch, Learner
 from rlaif_lab.learners.dpo import DPO
 from rlaif_lab.learners.ipo import IPO
 from rlaif_lab.learners.kto import KTO
@@ -102,25 +103,25 @@ PROB_BEATS = np.array([[[0.5, 1.0], [0.0, 0.5]], [[0.5, 0.25], [0.75, 0.5]]])
 
 @pytest.mark.parametrize("learner", PAIR_LEARNERS.values(), ids=PAIR_LEARNERS)
 def test_pair_learners_read_the_pairs_with_the_chosen_first(learner: PairLearner) -> None:
-    examples = learner.examples(Feedback(3, GENERATIONS, PROB_BEATS, PAIRS))
+    examples = learner.examples(Feedback(3, GENERATIONS, PROB_BEATS, {"pairs": PAIRS}))
     assert [(e.prompt.text, [r.text for r in e.responses], e.signal) for e in examples] == [
         ("q", ["d", "c"], (0.75, 0.25)),
         ("p", ["a", "b"], (1.0, 0.0)),
     ]
-    assert learner.needs_pairs
+    assert "pairs" in learner.needs
     assert {e.round_index for e in examples} == {3}
 
 
 def test_kto_takes_pairs_apart() -> None:
     learner = KTO(labels_from="pairs")
-    examples = learner.examples(Feedback(2, GENERATIONS, PROB_BEATS, PAIRS))
+    examples = learner.examples(Feedback(2, GENERATIONS, PROB_BEATS, {"pairs": PAIRS}))
     assert [(e.prompt.text, [r.text for r in e.responses], e.signal) for e in examples] == [
         ("q", ["d"], (1.0,)),
         ("q", ["c"], (-1.0,)),
         ("p", ["a"], (1.0,)),
         ("p", ["b"], (-1.0,)),
     ]
-    assert learner.needs_pairs
+    assert "pairs" in learner.needs
     assert {e.round_index for e in examples} == {2}
 
 
@@ -135,14 +136,14 @@ def test_kto_labels_every_response_that_wins_or_loses_most_of_its_comparisons() 
         ]
     )
     learner = KTO(labels_from="win_rates")
-    examples = learner.examples(Feedback(0, three, prob_beats, []))
+    examples = learner.examples(Feedback(0, three, prob_beats))
     assert [(e.responses[0].text, e.signal) for e in examples] == [
         ("b", (-1.0,)),
         ("c", (1.0,)),
         ("e", (1.0,)),
         ("f", (-1.0,)),
     ]
-    assert not learner.needs_pairs
+    assert "pairs" not in learner.needs
 
 
 # --- whole losses by hand --------------------------------------------------------------------------------------------

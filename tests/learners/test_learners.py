@@ -128,7 +128,7 @@ def test_the_yaml_names_every_argument_and_says_the_defaults(make: type[Learner]
     assert vars(made) == vars(default)
     arguments = {str(key) for key in node} - {"_target_"}
     unnamed = set(vars(default)) - arguments
-    assert unnamed <= {"needs_reference", "minimum_k", "reference"}
+    assert unnamed <= {"needs", "needs_reference", "minimum_k", "reference"}
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_learners_say_what_a_round_has_to_provide() -> None:
     assert (PPO().minimum_k, PPO(reward="score").minimum_k) == (2, 1)
     assert (FilteredSFT().minimum_k, FilteredSFT(reward="score").minimum_k) == (2, 1)
     assert (Distil().minimum_k, RevisionSFT().minimum_k, NoUpdate().minimum_k) == (1, 1, 1)
-    assert Distil().needs_demonstrations
-    assert RevisionSFT().needs_revisions
-    assert [x.needs_judgements for x in (RLOO(), BestOfN(), Distil(), RevisionSFT(), NoUpdate())] == [True] * 2 + [
+    assert Distil().needs == ("demonstrations",)
+    assert RevisionSFT().needs == ("revisions",)
+    assert ["judgements" in x.needs for x in (RLOO(), BestOfN(), Distil(), RevisionSFT(), NoUpdate())] == [True] * 2 + [
         False
     ] * 3
 

@@ -12,20 +12,20 @@ from helpers import generation, prompts_of, response
 from torch import Tensor
 
 from learners.cases import batch_of
-from rlaif_lab.feedback.pairing import Floats
-from rlaif_lab.learners.base import Batch, Feedback, Learner
+from rlaif_lab.feedback.base import Feedback
+from rlaif_lab.learners.base import Batch, Learner
 from rlaif_lab.learners.grpo import GRPO
 from rlaif_lab.learners.kl import adapted_weight, k1, k3
 from rlaif_lab.learners.policy_gradient import PolicyGradient, clipped_policy_gradient
 from rlaif_lab.learners.ppo import PPO, clipped_value_loss, unexplained_variance
 from rlaif_lab.learners.rloo import RLOO
-from rlaif_lab.records import Generation
+from rlaif_lab.records import Floats, Generation
 
 ALL: list[type[PolicyGradient]] = [RLOO, GRPO, PPO]
 
 
 def feedback(generations: list[Generation], prob_beats: Floats, scores: Floats | None = None) -> Feedback:
-    return Feedback(3, generations, prob_beats, [], scores)
+    return Feedback(3, generations, prob_beats, {"scores": scores})
 
 
 # --- examples -------------------------------------------------------------------------------------------------------

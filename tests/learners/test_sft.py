@@ -8,7 +8,8 @@ import torch
 from helpers import generation, prompts_of, response
 
 from learners.cases import batch_of
-from rlaif_lab.learners.base import Feedback, Learner
+from rlaif_lab.feedback.base import Feedback
+from rlaif_lab.learners.base import Learner
 from rlaif_lab.learners.best_of_n import BestOfN
 from rlaif_lab.learners.distil import Distil
 from rlaif_lab.learners.filtered_sft import FilteredSFT
@@ -21,7 +22,7 @@ SECOND_IS_BEST = np.array([[0.5, 0.2, 0.6], [0.8, 0.5, 0.9], [0.4, 0.1, 0.5]])
 ALL_EQUAL = np.full((3, 3), 0.5)
 ONE_UNJUDGED = np.array([[0.5, NAN, NAN], [NAN, 0.5, 0.9], [NAN, 0.1, 0.5]])
 GENERATIONS = [generation(name, "a", "b", "c") for name in "pqr"]
-THREE = Feedback(2, GENERATIONS, np.stack([SECOND_IS_BEST, ALL_EQUAL, ONE_UNJUDGED]), [])
+THREE = Feedback(2, GENERATIONS, np.stack([SECOND_IS_BEST, ALL_EQUAL, ONE_UNJUDGED]))
 
 
 def imitated(learner: Learner, given: Feedback) -> list[tuple[str, str]]:
@@ -43,14 +44,14 @@ def test_best_of_n_imitates_the_first_of_the_best() -> None:
 def test_hard_labels_of_best_of_n_count_wins() -> None:
     """b wins by more, a more often."""
     often = np.array([[0.5, 0.51, 0.51], [0.49, 0.5, 0.99], [0.49, 0.01, 0.5]])
-    given = Feedback(0, GENERATIONS[:1], often[None], [])
+    given = Feedback(0, GENERATIONS[:1], often[None])
     assert imitated(BestOfN(labels="hard"), given) == [("p", "a")]
     assert imitated(BestOfN(labels="soft"), given) == [("p", "b")]
 
 
 @pytest.mark.parametrize("source", ["score", "reward_model"])
 def test_best_of_n_by_score(source: str) -> None:
-    given = Feedback(0, GENERATIONS[:2], THREE.prob_beats[:2], [], np.array([[1.0, 2.0, 9.0], [NAN, 2.0, 1.0]]))
+    given = Feedback(0, GENERATIONS[:2], THREE.prob_beats[:2], {"scores": np.array([[1.0, 2.0, 9.0], [NAN, 2.0, 1.0]])})
     assert imitated(BestOfN(reward=source), given) == [("p", "c")]  # type: ignore[arg-type]
 
 
@@ -69,7 +70,7 @@ def test_filtered_sft_imitates_all_that_pass_and_nothing_without_a_reward() -> N
 
 def test_filtered_sft_by_score() -> None:
     scores = np.array([[1.0, -2.0, 9.0], [NAN, -5.0, -3.0], [NAN] * 3])
-    given = Feedback(0, GENERATIONS, THREE.prob_beats, [], scores)
+    given = Feedback(0, GENERATIONS, THREE.prob_beats, {"scores": scores})
     assert imitated(FilteredSFT(threshold=-3.0, reward="score"), given) == [
         ("p", "a"),
         ("p", "b"),
@@ -80,20 +81,20 @@ def test_filtered_sft_by_score() -> None:
 
 def test_distil_imitates_the_judge_and_not_the_policy() -> None:
     answers = [generation("p", "x"), generation("q", "y")]
-    examples = Distil().examples(Feedback(1, GENERATIONS, THREE.prob_beats, [], demonstrations=answers))
+    examples = Distil().examples(Feedback(1, GENERATIONS, THREE.prob_beats, {"demonstrations": answers}))
     assert [(e.prompt.text, [r.text for r in e.responses]) for e in examples] == [("p", ["x"]), ("q", ["y"])]
     assert not any(e.sampled for e in examples)
 
 
 def test_several_demonstrations_of_a_prompt_are_one_example() -> None:
-    [example] = Distil().examples(Feedback(1, [], np.zeros((0, 2, 2)), [], demonstrations=[generation("p", "x", "y")]))
+    [example] = Distil().examples(Feedback(1, [], np.zeros((0, 2, 2)), {"demonstrations": [generation("p", "x", "y")]}))
     assert example.signal == (1.0, 1.0)
 
 
 def test_revision_sft_imitates_what_was_rewritten() -> None:
     first, steps, last = response("a"), (("be kind", "it is not", "b"), ("be short", "it is", "c")), response("c")
     given = Feedback(
-        1, GENERATIONS, THREE.prob_beats, [], revisions=[Revision(prompts_of(["p"])[0], first, steps, last)]
+        1, GENERATIONS, THREE.prob_beats, {"revisions": [Revision(prompts_of(["p"])[0], first, steps, last)]}
     )
     [example] = RevisionSFT().examples(given)
     assert (example.prompt.text, example.responses, example.signal) == ("p", (last,), (1.0,))
@@ -137,5 +138,5 @@ def test_best_of_n_says_where_a_round_starts() -> None:
 
 
 def test_the_generation_order_is_kept() -> None:
-    given = Feedback(0, [Generation(g.prompt, g.responses) for g in GENERATIONS[::-1]], THREE.prob_beats[::-1], [])
+    given = Feedback(0, [Generation(g.prompt, g.responses) for g in GENERATIONS[::-1]], THREE.prob_beats[::-1])
     assert imitated(BestOfN(), given) == [("q", "a"), ("p", "b")]

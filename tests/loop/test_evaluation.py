@@ -9,11 +9,11 @@ import pytest
 import torch
 from helpers import ScriptedJudge, plain_logps, response
 
-from rlaif_lab.loop.evaluation import (
+from rlaif_lab.loop.evaluation import judged_changes
+from rlaif_lab.metrics.quality import (
     coverage_metrics,
     gold_nll,
     gold_win_rate,
-    judged_changes,
     powers_of_two,
     quality_changes,
     quality_metrics,

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 from helpers import ScriptedJudge, plain_logps
+from rounds import make_round
 
-from rlaif_lab.feedback.pairing import Pairing
+from rlaif_lab.feedback import pairs
 from rlaif_lab.feedback.replay import Replay
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.logprob import ModelJudge
@@ -23,54 +24,45 @@ from rlaif_lab.learners.base import Batch, Learner
 from rlaif_lab.learners.distil import Distil
 from rlaif_lab.learners.dpo import DPO
 from rlaif_lab.learners.rloo import RLOO
-from rlaif_lab.loop import round as rounds_module
+from rlaif_lab.loop import evaluation, stages
+from rlaif_lab.loop.data import RoundData
 from rlaif_lab.loop.evaluation import Evaluation
-from rlaif_lab.loop.gate import Gate
-from rlaif_lab.loop.round import RoundData, Rounds
+from rlaif_lab.loop.parts import spare_samples
+from rlaif_lab.loop.round import Round
 from rlaif_lab.models.language_model import LanguageModel
-from rlaif_lab.records import Comparison, Verdict
+from rlaif_lab.records import Comparison, Metrics, Position, Verdict
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.sampling.exact import Exact
 from rlaif_lab.tasks.arithmetic import Addition
-from rlaif_lab.training.batches import Batching, Step
+from rlaif_lab.training.batches import Batching, Step, prepare
 
-Make = Callable[..., Rounds]
+Make = Callable[..., Round]
 
 
 @pytest.fixture
 def make(organism: LanguageModel, task: Addition, tmp_path: Path) -> Make:
     """A run of rounds of sixteen prompts; ``directory`` as in a resumed run."""
 
-    def rounds(judge: Judge, learner: Learner | None = None, directory: str = "run", **changes: Any) -> Rounds:
-        network = copy.deepcopy(organism.network).requires_grad_(True).train()
-        fields: dict[str, Any] = {
-            "policy": LanguageModel(network, organism.tokenizer, "policy"),
-            "base": organism,
-            "judge": judge,
-            "learner": learner or RLOO(),
-            "task": task,
-            "sampling": SamplingConfig(k=3),
-            "pairing": Pairing(),
-            "evaluation": Evaluation(prompts=8, samples=2, final_samples=4),
-            "store": RoundStore(tmp_path / directory),
-            "seed": 0,
-            "prompts_per_round": 16,
-            "batching": Batching(batch_size=5),
-            "gate": Gate(force=True),
-        }
-        made = Rounds(**(fields | changes))
-        made.attach_judges(lambda source: organism)
-        return made
+    def rounds(judge: Judge, learner: Learner | None = None, directory: str = "run", **changes: Any) -> Round:
+        return make_round(organism, task, tmp_path / directory, judge, learner=learner or RLOO(), **changes)
 
     return rounds
 
 
-def train(rounds: Rounds, seed: int) -> str:
+def metrics_of(data: RoundData) -> Metrics:
+    return data.round.row(data.before, data.segments)
+
+
+def samples_of(data: RoundData) -> list[Any]:
+    return data.round.stored_samples(data.index)
+
+
+def train(rounds: Round, seed: int) -> str:
     """Stands for a round of training: other weights. Returns the hash of those before."""
-    before = rounds.policy.weights_hash()
+    before = rounds.parts.policy.weights_hash()
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in rounds.policy.network.parameters():
+        for parameter in rounds.parts.policy.network.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=noise)
     return before
 
@@ -103,7 +95,7 @@ def test_which_judges_declare_it(judge: Judge, sees_gold: bool) -> None:
 
 def test_a_judge_is_shown_prompts_and_texts_and_nothing_else(make: Make) -> None:
     judge = ScriptedJudge(lambda c: Verdict(0.5, "tie"))
-    make(judge).run(0)
+    RoundData(make(judge), 0)
     assert judge.asked
     for asked in judge.asked:
         assert isinstance(asked, Comparison)
@@ -122,14 +114,14 @@ def judging_weights(judge: Judge) -> str:
 def test_previous_weights_are_those_of_one_round_earlier(make: Make, wrap: Callable[[Judge], Judge]) -> None:
     judge = wrap(ModelJudge("previous"))
     rounds = make(judge)
-    initial = rounds.base.weights_hash()
-    rounds.run(0)
+    initial = rounds.parts.base.weights_hash()
+    RoundData(rounds, 0)
     assert judging_weights(judge) == initial  # there is none before the first
     started_0 = train(rounds, 0)
-    rounds.run(1)
+    RoundData(rounds, 1)
     assert judging_weights(judge) == started_0 == initial
     started_1 = train(rounds, 1)
-    rounds.run(2)
+    RoundData(rounds, 2)
     assert judging_weights(judge) == started_1 != initial
 
 
@@ -138,8 +130,8 @@ def test_live_and_initial_weights(make: Make, weights: str) -> None:
     judge = ModelJudge(weights)  # type: ignore[arg-type]
     rounds = make(judge)
     for index in range(3):
-        rounds.run(index)
-        expected = rounds.policy if weights == "live" else rounds.base
+        RoundData(rounds, index)
+        expected = rounds.parts.policy if weights == "live" else rounds.parts.base
         assert judging_weights(judge) == expected.weights_hash()
         train(rounds, index)
 
@@ -149,32 +141,32 @@ def test_two_runs_in_one_process_do_not_share_snapshots(make: Make) -> None:
     for directory in ("one", "two"):
         judge = ModelJudge("previous")
         rounds = make(judge, directory=directory)
-        rounds.run(0)
+        RoundData(rounds, 0)
         train(rounds, 5 if directory == "one" else 6)
-        rounds.run(1)
+        RoundData(rounds, 1)
         started = train(rounds, 7)
-        rounds.run(2)
+        RoundData(rounds, 2)
         assert judging_weights(judge) == started
 
 
 # --- what is trained on -------------------------------------------------------------------------------------------
 def steps_of(data: RoundData) -> list[Step]:
     """All steps of a round, up to the empty one that ends it."""
-    return list(itertools.takewhile(bool, (data[i] for i in range(len(data)))))
+    return list(itertools.takewhile(lambda step: step.batches, (data[i] for i in range(len(data)))))
 
 
-def batches(rounds: Rounds, index: int = 0) -> list[Batch]:
-    return flat(steps_of(rounds.run(index)))
+def batches(rounds: Round, index: int = 0) -> list[Batch]:
+    return flat(steps_of(RoundData(rounds, index)))
 
 
 def flat(steps: list[Step]) -> list[Batch]:
-    return [batch for step in steps for batch in step]
+    return [batch for step in steps for batch in step.batches]
 
 
 @pytest.mark.parametrize("learner", [RLOO(), DPO()], ids=lambda x: x.name)
 def test_recorded_logps_are_the_policys_at_round_start(make: Make, learner: Learner) -> None:
     rounds = make(RandomJudge(), learner)
-    rounds.run(0)
+    RoundData(rounds, 0)
     train(rounds, 0)
     for batch in batches(rounds, 1):
         assert torch.equal(batch.sampled_logps, batch.reference_logps)
@@ -183,19 +175,19 @@ def test_recorded_logps_are_the_policys_at_round_start(make: Make, learner: Lear
             for i in range(batch.signal.shape[1]):
                 mask = batch.packed.response_mask[b, i]
                 answer = batch.packed.response_ids[b, i][mask].tolist()
-                fresh = plain_logps(rounds.policy.network, prompt, answer)
+                fresh = plain_logps(rounds.parts.policy.network, prompt, answer)
                 torch.testing.assert_close(batch.sampled_logps[b, i][mask], fresh.detach(), atol=1e-5, rtol=0)
                 assert batch.sampled_logps[b, i][~mask].eq(0).all()
 
 
 def test_the_initial_reference_is_the_base_policys(make: Make) -> None:
     rounds = make(RandomJudge(), DPO(reference="initial"))
-    rounds.run(0)
+    RoundData(rounds, 0)
     train(rounds, 0)
     for batch in batches(rounds, 1):
         prompt = batch.packed.prompt_ids[0][batch.packed.prompt_mask[0]].tolist()
         mask = batch.packed.response_mask[0, 0]
-        expected = plain_logps(rounds.base.network, prompt, batch.packed.response_ids[0, 0][mask].tolist())
+        expected = plain_logps(rounds.parts.base.network, prompt, batch.packed.response_ids[0, 0][mask].tolist())
         torch.testing.assert_close(batch.reference_logps[0, 0][mask], expected, atol=1e-5, rtol=0)
         assert not batch.reference_logps.requires_grad
         assert not torch.allclose(batch.sampled_logps, batch.reference_logps, atol=1e-3)
@@ -203,12 +195,12 @@ def test_the_initial_reference_is_the_base_policys(make: Make) -> None:
 
 @pytest.mark.parametrize("passes", [1, 3])
 def test_every_example_is_seen_once_per_pass(make: Make, passes: int) -> None:
-    data = make(RandomJudge(), RLOO(), batching=Batching(5, accumulate=2, passes=passes)).run(0)
+    data = RoundData(make(RandomJudge(), RLOO(), batching=Batching(5, accumulate=2, passes=passes)), 0)
     steps = steps_of(data)
-    sizes = [len(batch) for step in steps for batch in step]
-    assert sum(sizes) == passes * data.metrics()["pairs/examples"] > 0
+    sizes = [len(batch) for step in steps for batch in step.batches]
+    assert sum(sizes) == passes * metrics_of(data)["pairs/examples"] > 0
     assert sizes[:-1] == [5] * (len(sizes) - 1)
-    assert [len(step) for step in steps[:-1]] == [2] * (len(steps) - 1)
+    assert [len(step.batches) for step in steps[:-1]] == [2] * (len(steps) - 1)
 
 
 def test_an_oracles_pairs_train_towards_gold(make: Make, task: Addition) -> None:
@@ -217,7 +209,7 @@ def test_an_oracles_pairs_train_towards_gold(make: Make, task: Addition) -> None
     for batch in batches(rounds):
         for b in range(len(batch)):
             prompt, chosen, rejected = (
-                rounds.policy.decode([ids])[0]
+                rounds.parts.policy.decode([ids])[0]
                 for ids in (
                     batch.packed.prompt_ids[b][batch.packed.prompt_mask[b]],
                     batch.packed.response_ids[b, 0][batch.packed.response_mask[b, 0]],
@@ -233,21 +225,34 @@ def test_an_oracles_pairs_train_towards_gold(make: Make, task: Addition) -> None
 
 @pytest.mark.parametrize("learner", [RLOO(), DPO(), DPO(reference="initial")], ids=lambda x: f"{x.name} {x.reference}")
 def test_a_round_without_any_preference_is_one_empty_step(make: Make, learner: Learner) -> None:
-    data = make(ScriptedJudge(lambda c: Verdict(0.5, "tie")), learner).run(0)
-    assert (len(data), data[0]) == (1, [])
-    metrics = data.metrics()
+    data = RoundData(make(ScriptedJudge(lambda c: Verdict(0.5, "tie")), learner), 0)
+    assert (len(data), data[0]) == (1, Step(0))
+    metrics = metrics_of(data)
     assert metrics["pairs/examples"] == metrics["pairs/count"] == 0
     assert metrics["judge/tie_rate"] == 1.0
 
 
 def test_a_judge_that_always_fails_leaves_nothing_to_train_on(make: Make) -> None:
-    data = make(ScriptedJudge(lambda c: Verdict(None, "invalid", raw="?"))).run(0)
-    assert (len(data), data[0]) == (1, [])
-    assert data.metrics()["judge/invalid_rate"] == 1.0
+    data = RoundData(make(ScriptedJudge(lambda c: Verdict(None, "invalid", raw="?"))), 0)
+    assert (len(data), data[0]) == (1, Step(0))
+    assert metrics_of(data)["judge/invalid_rate"] == 1.0
 
 
-def no_times(metrics: dict[str, float]) -> dict[str, float]:
+def no_times(metrics: Metrics) -> Metrics:
     return {k: v for k, v in metrics.items() if k != "time/batching_s"}
+
+
+def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("computed again")
+
+    for where, name in (
+        (Exact, "generate"),
+        (evaluation, "measure"),
+        (stages, "judge_generations"),
+        (pairs, "make_pairs"),
+    ):
+        monkeypatch.setattr(where, name, never)
 
 
 # --- idempotence --------------------------------------------------------------------------------------------------
@@ -255,16 +260,12 @@ def no_times(metrics: dict[str, float]) -> dict[str, float]:
 def test_a_stored_round_is_loaded_bit_for_bit_and_never_computed_again(
     make: Make, monkeypatch: pytest.MonkeyPatch, weights: str
 ) -> None:
-    first = make(ModelJudge(weights)).run(0)  # type: ignore[arg-type]
+    first = RoundData(make(ModelJudge(weights)), 0)  # type: ignore[arg-type]
 
-    def never(*_: Any, **__: Any) -> Any:
-        raise AssertionError("computed again")
-
-    for name in ("sample", "evaluate", "judge_generations", "make_pairs"):
-        monkeypatch.setattr(rounds_module, name, never)
-    again = make(ModelJudge(weights)).run(0)  # type: ignore[arg-type]
-    assert no_times(again.metrics()) == pytest.approx(no_times(first.metrics()), nan_ok=True)
-    assert again.samples() == first.samples()
+    nothing_is_computed(monkeypatch)
+    again = RoundData(make(ModelJudge(weights)), 0)  # type: ignore[arg-type]
+    assert no_times(metrics_of(again)) == pytest.approx(no_times(metrics_of(first)), nan_ok=True)
+    assert samples_of(again) == samples_of(first)
     for one, other in zip(flat(steps_of(first)), flat(steps_of(again)), strict=True):
         assert torch.equal(one.sampled_logps, other.sampled_logps)
         assert torch.equal(one.signal, other.signal)
@@ -275,7 +276,8 @@ def test_a_stored_round_is_loaded_bit_for_bit_and_never_computed_again(
 
 def test_two_runs_with_one_seed_are_equal_and_with_another_differ(make: Make) -> None:
     def texts(seed: int, directory: str) -> list[Any]:
-        return [row[1:] for row in make(ModelJudge("live"), directory=directory, seed=seed).run(0).samples()]
+        rounds = make(ModelJudge("live"), directory=directory, seed=seed)
+        return [row[1:] for row in samples_of(RoundData(rounds, 0))]
 
     assert texts(0, "a") == texts(0, "b")
     assert texts(0, "c") != texts(1, "d")
@@ -283,11 +285,11 @@ def test_two_runs_with_one_seed_are_equal_and_with_another_differ(make: Make) ->
 
 def test_a_round_leaves_the_policy_as_it_was(make: Make) -> None:
     rounds = make(ModelJudge("live"), RLOO(reference="initial"))
-    before = rounds.policy.weights_hash()
-    rounds.run(0)
-    assert rounds.policy.weights_hash() == before
-    assert rounds.policy.network.training
-    assert all(p.requires_grad and p.grad is None for p in rounds.policy.network.parameters())
+    before = rounds.parts.policy.weights_hash()
+    RoundData(rounds, 0)
+    assert rounds.parts.policy.weights_hash() == before
+    assert rounds.parts.policy.network.training
+    assert all(p.requires_grad and p.grad is None for p in rounds.parts.policy.network.parameters())
     assert torch.is_grad_enabled()
 
 
@@ -303,18 +305,20 @@ def test_rounds_and_evaluations_use_fresh_and_disjoint_prompts(make: Make, monke
     monkeypatch.setattr(Addition, "prompts", noting)
     rounds = make(RandomJudge(), evaluation=Evaluation(prompts=8, samples=2, final_samples=0))
     for index in range(3):
-        rounds.run(index)
+        RoundData(rounds, index)
     assert len(asked) == 3 * (16 + 8)
     assert len({name for _, name in asked}) == len(asked)
 
 
 def test_a_perfect_judge_has_full_informativeness(make: Make) -> None:
-    metrics = make(OracleJudge(), prompts_per_round=300).run(0).metrics()
+    metrics = metrics_of(RoundData(make(OracleJudge(), prompts_per_round=300), 0))
     assert metrics["judge/accuracy"] == 1.0
     assert metrics["gap/informativeness_I"] == pytest.approx(1.0)
     assert metrics["gap/best_of_2"] == pytest.approx(metrics["gap/diversity_D"]) != 0
     assert metrics["gap/relative"] <= 1.0
-    reversed_metrics = make(ReversedJudge(OracleJudge()), directory="reversed", prompts_per_round=300).run(0).metrics()
+    reversed_metrics = metrics_of(
+        RoundData(make(ReversedJudge(OracleJudge()), directory="reversed", prompts_per_round=300), 0)
+    )
     assert reversed_metrics["gap/informativeness_I"] == pytest.approx(-1.0)
 
 
@@ -326,39 +330,43 @@ def signals(data: RoundData) -> list[Any]:
 def test_a_round_that_samples_anew_asks_for_each_prompt_once_and_trains_in_between(make: Make) -> None:
     """Two steps of five prompts each, then the next ten: the second segment is sampled from other weights."""
     rounds = make(RandomJudge(), RLOO(), sync_every=2, prompts_per_round=24)
-    data = rounds.run(0)
-    started = rounds.policy.weights_hash()
+    data = RoundData(rounds, 0)
+    started = rounds.parts.policy.weights_hash()
     assert len(data.segments) == 1
-    while data[len(data.ready) - 1] and len(data.segments) < 3:
+    while data[len(data.ready) - 1].batches and len(data.segments) < 3:
         train(rounds, len(data.segments))
         data[len(data.ready)]
-    assert started != rounds.policy.weights_hash()
+    assert started != rounds.parts.policy.weights_hash()
     asked = [g.prompt.id for segment in data.segments for g in segment.feedback.generations]
     assert len(asked) == len(set(asked)) == 24
     assert [len(segment.feedback.generations) for segment in data.segments] == [10, 10, 4]
     for batch in batches_of_segment(rounds, data, 2):
         prompt = batch.packed.prompt_ids[0][batch.packed.prompt_mask[0]].tolist()
         mask = batch.packed.response_mask[0, 0]
-        now = plain_logps(rounds.policy.network, prompt, batch.packed.response_ids[0, 0][mask].tolist())
+        now = plain_logps(rounds.parts.policy.network, prompt, batch.packed.response_ids[0, 0][mask].tolist())
         torch.testing.assert_close(batch.sampled_logps[0, 0][mask], now.detach(), atol=1e-5, rtol=0)
-    assert data.metrics()["pairs/judged"] == sum(len(s.judgements) for s in data.segments)
+    assert metrics_of(data)["pairs/judged"] == sum(len(s.judgements) for s in data.segments)
 
 
-def batches_of_segment(rounds: Rounds, data: RoundData, number: int) -> list[Batch]:
-    rounds.segment = number
-    return flat(rounds.steps(data.segments[number].examples))
+def batches_of_segment(rounds: Round, data: RoundData, number: int) -> list[Batch]:
+    steps = prepare(
+        Position(data.index, number),
+        data.segments[number].examples,
+        rounds.parts.models,
+        learner=rounds.parts.learner,
+        batching=rounds.plan.batching,
+        seed=rounds.plan.seed,
+        fresh=True,
+    )
+    return flat(steps)
 
 
 def test_the_same_segments_come_back_from_the_store(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = make(RandomJudge(), RLOO(), sync_every=1).run(0)
+    first = RoundData(make(RandomJudge(), RLOO(), sync_every=1), 0)
     steps = len(steps_of(first))
 
-    def never(*_: Any, **__: Any) -> Any:
-        raise AssertionError("computed again")
-
-    for name in ("sample", "evaluate", "judge_generations", "make_pairs"):
-        monkeypatch.setattr(rounds_module, name, never)
-    again = make(RandomJudge(), RLOO(), sync_every=1).run(0)
+    nothing_is_computed(monkeypatch)
+    again = RoundData(make(RandomJudge(), RLOO(), sync_every=1), 0)
     assert len(steps_of(again)) == steps
     assert signals(again) == signals(first)
 
@@ -378,7 +386,7 @@ def test_who_samples(make: Make, changes: dict[str, Any], sampled_by: list[int])
     rounds = make(RandomJudge(), DPO(), **changes)
     kept: list[LanguageModel] = []
     for index, of in enumerate(sampled_by):
-        kept.append(rounds_copy(rounds.policy))
+        kept.append(rounds_copy(rounds.parts.policy))
         made = batches(rounds, index)
         for batch in made:
             prompt = batch.packed.prompt_ids[0][batch.packed.prompt_mask[0]].tolist()
@@ -406,21 +414,21 @@ def rounds_copy(model: LanguageModel) -> LanguageModel:
 def test_which_rounds_are_trained_on(make: Make, replay: Replay, from_rounds: dict[int, int]) -> None:
     rounds = make(ModelJudge("live"), RLOO(labels="soft"), replay=replay)
     for index in range(3):
-        rounds.run(index)
+        RoundData(rounds, index)
         train(rounds, index)
-    data = rounds.run(3)
+    data = RoundData(rounds, 3)
     found = Counter(e.round_index for e in signals(data))
     assert set(found) == set(from_rounds)
-    assert data.metrics()["pairs/replayed"] == sum(n for index, n in found.items() if index != 3)
+    assert metrics_of(data)["pairs/replayed"] == sum(n for index, n in found.items() if index != 3)
     for index, examples in itertools.groupby(signals(data), key=lambda e: e.round_index):
         if index < 3:  # unchanged since they were the latest
-            assert list(examples) == signals(make(ModelJudge("live"), RLOO(labels="soft")).run(index))
+            assert list(examples) == signals(RoundData(make(ModelJudge("live"), RLOO(labels="soft")), index))
 
 
 def test_a_share_of_the_older_rounds(make: Make) -> None:
     rounds = make(ModelJudge("live"), RLOO(labels="soft"), replay=Replay(window=None, share=0.5))
     for index in range(3):
-        data = rounds.run(index)
+        data = RoundData(rounds, index)
     latest = sum(e.round_index == 2 for e in signals(data))
     assert sum(e.round_index < 2 for e in signals(data)) == round(0.5 * latest)
     assert {e.round_index for e in signals(data)} == {0, 1, 2}
@@ -429,7 +437,7 @@ def test_a_share_of_the_older_rounds(make: Make) -> None:
 def test_old_weights_are_not_kept_for_ever(make: Make, tmp_path: Path) -> None:
     rounds = make(ModelJudge("previous"))
     for index in range(6):
-        rounds.run(index)
+        RoundData(rounds, index)
         train(rounds, index)
     assert [p.parent.name for p in sorted((tmp_path / "run").glob("*/policy.pt"))] == [
         "round_003",
@@ -440,7 +448,7 @@ def test_old_weights_are_not_kept_for_ever(make: Make, tmp_path: Path) -> None:
 
 def test_a_held_out_judge_only_evaluates(make: Make) -> None:
     held_out = ScriptedJudge(lambda c: Verdict(0.75))
-    metrics = make(RandomJudge(), heldout_judge=held_out).run(0).metrics()
+    metrics = metrics_of(RoundData(make(RandomJudge(), heldout_judge=held_out), 0))
     assert "heldout_judge/win_rate_vs_round_0" in metrics
     assert held_out.asked
     rounds_prompts = {p.id for p in Addition(2).prompts("rounds", 0, 16, 0)}
@@ -450,7 +458,7 @@ def test_a_held_out_judge_only_evaluates(make: Make) -> None:
 def test_without_gold_the_metrics_that_need_it_are_nan(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Addition, "has_gold", False)
     monkeypatch.setattr(Addition, "quality", lambda *_: pytest.fail("there is no gold"))
-    metrics = make(ModelJudge("live")).run(0).metrics()
+    metrics = metrics_of(RoundData(make(ModelJudge("live")), 0))
     unknown = {name for name, value in metrics.items() if math.isnan(value)}
     assert {"quality/sampled", "quality/greedy", "judge/accuracy", "gap/best_of_2", "gap/diversity_D"} <= unknown
     assert "judge/win_rate_vs_round_0" not in unknown
@@ -459,27 +467,27 @@ def test_without_gold_the_metrics_that_need_it_are_nan(make: Make, monkeypatch: 
 
 def test_the_judges_score_as_reward(make: Make) -> None:
     rounds = make(ModelJudge("live", reads="sum_logp"), RLOO(reward="score"))
-    data = rounds.run(0)
+    data = RoundData(rounds, 0)
     compared = 0
     for example in signals(data):
         texts = [response.text for response in example.responses]
         for response, reward, ids in zip(
-            example.responses, example.signal, rounds.policy.encode_responses(texts), strict=True
+            example.responses, example.signal, rounds.parts.policy.encode_responses(texts), strict=True
         ):
             if tuple(ids) == response.token_ids:  # a judge reads a text that has ended, not control tokens in between
                 assert reward == pytest.approx(sum(response.logps), abs=1e-4)
                 compared += 1
     assert compared > 0
-    assert data.metrics()["reward/missing_rate"] == 0.0
+    assert metrics_of(data)["reward/missing_rate"] == 0.0
 
 
 def test_spare_samples_are_of_the_first_policy_on_prompts_that_no_round_uses(make: Make, task: Addition) -> None:
     rounds = make(RandomJudge())
-    before = [r.token_ids for g in rounds.spare_samples(0, 20, 2) for r in g.responses]
+    before = [r.token_ids for g in spare_samples(rounds.parts, rounds.plan, 0, 20, 2) for r in g.responses]
     train(rounds, 0)
-    spare = rounds.spare_samples(0, 20, 2)
+    spare = spare_samples(rounds.parts, rounds.plan, 0, 20, 2)
     assert [r.token_ids for g in spare for r in g.responses] == before
-    assert [g.prompt for g in rounds.spare_samples(5, 10, 2)] == [g.prompt for g in spare[5:15]]
+    assert [g.prompt for g in spare_samples(rounds.parts, rounds.plan, 5, 10, 2)] == [g.prompt for g in spare[5:15]]
     used = task.prompts("rounds", 0, task.available("rounds") - 20, 0)
     assert not {g.prompt.id for g in spare} & {p.id for p in used}
 
@@ -487,13 +495,13 @@ def test_spare_samples_are_of_the_first_policy_on_prompts_that_no_round_uses(mak
 def test_floating_point_operations_are_those_of_what_the_learner_needs(make: Make) -> None:
     def row(judge: Judge, learner: Learner, directory: str) -> dict[str, Any]:
         rounds = make(judge, learner, directory)
-        data = rounds.run(0)
+        data = RoundData(rounds, 0)
         for i in range(len(data)):
             data[i]
-        return data.metrics()
+        return metrics_of(data)
 
     by_likelihood = row(ModelJudge("initial"), RLOO(), "rloo")
-    size = sum(p.numel() for p in make(RandomJudge()).policy.network.parameters())
+    size = sum(p.numel() for p in make(RandomJudge()).parts.policy.network.parameters())
     assert by_likelihood["flops/judging"] == 2 * size * by_likelihood["tokens/judging"] > 0
     assert by_likelihood["flops/training"] == 6 * size * by_likelihood["tokens/training"] > 0
     prompts = 16 * len("<12+34=")

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from rounds import make_round
 
 from rlaif_lab.config import check, config_dir
-from rlaif_lab.loop.run import Loop
+from rlaif_lab.judges.oracle import RandomJudge
+from rlaif_lab.loop import fit as fit_module
+from rlaif_lab.loop.fit import fit
+from rlaif_lab.loop.run import Run
 from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.store.checkpoints import newest_checkpoint
 from rlaif_lab.store.files import DiskError
+from rlaif_lab.tasks.arithmetic import Addition
+from rlaif_lab.training.settings import TrainerConfig
+
+TINY = (
+    "policy.steps=30",
+    "policy.width=32",
+    "policy.layers=2",
+    "policy.heads=2",
+    "prompts_per_round=32",
+    "evaluation.final_samples=4",
+)
 
 
-def loop(directory: Path, *overrides: str) -> Loop:
+def made(directory: Path, *overrides: str) -> Run:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = compose(
@@ -33,7 +48,7 @@ def loop(directory: Path, *overrides: str) -> Loop:
             ],
         )
     check(cfg)
-    return Loop(cfg, directory)
+    return Run(cfg, directory)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +70,7 @@ def test_mistakes_are_refused_before_anything_is_trained_or_claimed(
     tmp_path: Path, override: str, message: str
 ) -> None:
     with pytest.raises(ValueError) as caught:
-        loop(tmp_path, override)
+        made(tmp_path, override)
     assert message in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -72,7 +87,7 @@ def test_a_policy_and_a_judge_of_one_name_are_both_in_the_fingerprint(tmp_path: 
         f"policy.path={tmp_path / 'policy'}",
         f"judge.weights.path={tmp_path / 'judge'}",
     ]
-    loop(tmp_path / "run", *overrides)
+    made(tmp_path / "run", *overrides)
     network = copy.deepcopy(organism.network)
     with torch.no_grad():
         next(network.parameters()).add_(1.0)
@@ -80,14 +95,14 @@ def test_a_policy_and_a_judge_of_one_name_are_both_in_the_fingerprint(tmp_path: 
         LanguageModel(network, organism.tokenizer, "changed").save(tmp_path / changed)
         organism.save(tmp_path / original)
         with pytest.raises(ValueError, match="another config"):
-            loop(tmp_path / "run", *overrides, "resume=true")
+            made(tmp_path / "run", *overrides, "resume=true")
 
 
 @pytest.mark.parametrize(
     "error", [ConnectionRefusedError("the judge's server is down"), FileNotFoundError("policy.pt")]
 )
 def test_an_error_of_the_judge_is_not_reported_as_a_full_disk(
-    tmp_path: Path, organism: LanguageModel, monkeypatch: pytest.MonkeyPatch, error: OSError
+    tmp_path: Path, organism: LanguageModel, task: Addition, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     """Both are OSErrors; only what writes may say that it could not."""
     import pytorch_lightning
@@ -95,30 +110,26 @@ def test_an_error_of_the_judge_is_not_reported_as_a_full_disk(
     def fails(*_: Any, **__: Any) -> None:
         raise error
 
-    made = loop(tmp_path)
     monkeypatch.setattr(pytorch_lightning.Trainer, "fit", fails)
-    rounds = SimpleNamespace(policy=LanguageModel(copy.deepcopy(organism.network), organism.tokenizer, "policy"))
+    round_ = make_round(organism, task, tmp_path, RandomJudge())
     with pytest.raises(Exception) as caught:
-        made.train(rounds)  # type: ignore[arg-type]
+        fit(round_, TrainerConfig(), None, log_row=lambda row, samples: None, rounds=1)
     assert not isinstance(caught.value, DiskError), caught.value
 
 
-def test_a_corrupt_checkpoint_is_named(tmp_path: Path) -> None:
-    made = loop(tmp_path)
-    assert made.last_checkpoint() is None
-    (tmp_path / "checkpoints").mkdir()
-    for index in (0, 1):
-        torch.save({"x": index}, tmp_path / "checkpoints" / f"round_{index:03d}.ckpt")
-    assert made.last_checkpoint() == str(tmp_path / "checkpoints" / "round_001.ckpt")
-    (tmp_path / "checkpoints" / "round_001.ckpt").write_bytes(b"half a check")
-    with pytest.raises(ValueError, match=r"round_001\.ckpt' is corrupt.*delete that one file"):
-        made.last_checkpoint()
-
-
-@pytest.mark.parametrize(("first", "then"), [(8, 12), (999, 1000)])
-def test_the_newest_checkpoint_is_that_of_the_latest_round(tmp_path: Path, first: int, then: int) -> None:
-    made = loop(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    for index in (first, then):
-        torch.save({}, tmp_path / "checkpoints" / f"round_{index:03d}.ckpt")
-    assert made.last_checkpoint() == str(tmp_path / "checkpoints" / f"round_{then:03d}.ckpt")
+# --- what the order of callbacks may not change -----------------------------------------------------------------------
+def test_the_order_of_callbacks_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics and what checkpoints hold are the same, the detector before the hook that calls it and behind it."""
+    usual = fit_module.callbacks
+    rows = []
+    for folder, order in (("usual", lambda found: found), ("shuffled", lambda found: found[::-1])):
+        monkeypatch.setattr(fit_module, "callbacks", lambda *given, order=order: order(usual(*given)))
+        run = made(tmp_path / folder, *TINY, "judge=random", "gate.force=true", "export=false", "bank.pairs=8")
+        run.run()
+        rows.append([{k: v for k, v in row.items() if not k.startswith("time/")} for row in run.store.rows()])
+        held = torch.load(newest_checkpoint(run.directory / "checkpoints") or "", weights_only=False)["callbacks"][
+            "PlateauDetector"
+        ]
+        rows[-1].append(held)
+    assert rows[0] == rows[1]
+    assert "detector/plateau_evidence" in rows[0][1]

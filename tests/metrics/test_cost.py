@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from rlaif_lab.metrics.cost import forward_flops, parameter_count, training_flops
+from rlaif_lab.metrics.cost import forward_flops, training_flops
+from rlaif_lab.models.access import parameter_count
 
 
 def test_by_hand() -> None:

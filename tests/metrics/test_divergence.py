@@ -10,8 +10,7 @@ import torch
 from helpers import RAGGED_PROMPTS, prompts_of
 
 from rlaif_lab.loop import evaluation
-from rlaif_lab.loop.evaluation import divergence_metrics
-from rlaif_lab.metrics.divergence import kl_and_entropy
+from rlaif_lab.metrics.divergence import divergence_metrics, kl_and_entropy
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import pack
 from rlaif_lab.sampling.config import SamplingConfig

@@ -15,7 +15,7 @@ import torch
 from chat_model import make_chat_model
 from torch import Tensor
 
-from rlaif_lab.loop.weights import PolicyHistory
+from rlaif_lab.loop.weights import PolicySnapshots
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.language_model import LanguageModel, hash_weights
 from rlaif_lab.models.lora import LoraConfig, frozen_copy, merged_state, with_adapter
@@ -152,7 +152,7 @@ def test_sampling_takes_the_weights_it_is_given(
 
 def test_policies_of_earlier_rounds(both: tuple[LanguageModel, LanguageModel], tmp_path: Path) -> None:
     policy, base = both
-    history = PolicyHistory(policy, base, RoundStore(tmp_path), reach=1)
+    history = PolicySnapshots(policy, base, RoundStore(tmp_path), reach=1)
     assert history.as_of(0) is base
     first = logits(policy)
     learn(policy)

@@ -2,79 +2,60 @@
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rounds import make_round
 
-from rlaif_lab.feedback.pairing import Pairing
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.oracle import OracleJudge, RandomJudge
 from rlaif_lab.learners.dpo import DPO
-from rlaif_lab.learners.rloo import RLOO
-from rlaif_lab.loop import round as rounds_module
+from rlaif_lab.loop.data import RoundData
 from rlaif_lab.loop.evaluation import Evaluation
-from rlaif_lab.loop.gate import Gate
-from rlaif_lab.loop.round import Rounds
+from rlaif_lab.loop.round import Round
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.sampling.exact import Exact
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.sweep_cache import SharedFiles
 from rlaif_lab.store.tables import COVERAGE, EVALUATED, GENERATIONS
 from rlaif_lab.tasks.arithmetic import Addition
-from rlaif_lab.training.batches import Batching
 
 STAGES = (GENERATIONS, EVALUATED, COVERAGE)
 
 
 @pytest.fixture
 def sampled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the policy has been sampled for, as it happens: the draws' identities."""
+    """What the policy has been sampled for, as it happens: the draws' identities. Left out are the greedy and the first
+    policy's answers, which belong to each arm's own evaluation."""
     calls: list[tuple[Any, ...]] = []
-    original = rounds_module.sample
+    original = Exact.generate
 
-    def counted(model: LanguageModel, prompts: Any, config: SamplingConfig, limit: int, *identity: Any) -> Any:
-        calls.append(identity)
-        return original(model, prompts, config, limit, *identity)
+    def counted(self: Exact, *given: Any) -> Any:
+        if given[-1][1] not in ("greedy", "baseline"):
+            calls.append(tuple(given[-1]))
+        return original(self, *given)
 
-    monkeypatch.setattr(rounds_module, "sample", counted)
+    monkeypatch.setattr(Exact, "generate", counted)
     return calls
 
 
 def made(
     organism: LanguageModel, task: Addition, folder: Path, judge: Judge, shared: SharedFiles | None, **changes: Any
-) -> Rounds:
-    network = copy.deepcopy(organism.network).requires_grad_(True).train()
-    fields: dict[str, Any] = {
-        "policy": LanguageModel(network, organism.tokenizer, "policy"),
-        "base": organism,
-        "judge": judge,
-        "learner": RLOO(),
-        "task": task,
-        "sampling": SamplingConfig(k=3),
-        "pairing": Pairing(),
-        "evaluation": Evaluation(prompts=8, samples=2, final_samples=4),
-        "store": RoundStore(folder),
-        "seed": 0,
-        "prompts_per_round": 16,
-        "batching": Batching(batch_size=5),
-        "gate": Gate(force=True),
-        "shared": shared,
-    }
-    rounds = Rounds(**(fields | changes))
-    rounds.attach_judges(lambda source: organism)
-    return rounds
+) -> Round:
+    return make_round(organism, task, folder, judge, cache=shared, **changes)
 
 
 def opened(*run: Any, **changes: Any) -> tuple[dict[str, Any], Path]:
     """Round 0 of a run: its metrics but for times, and where it is."""
     rounds = made(*run, **changes)
-    metrics = rounds.run(0).metrics()
+    data = RoundData(rounds, 0)
+    metrics = rounds.row(data.before, data.segments)
     values = {name: value for name, value in metrics.items() if not name.startswith("time/")}
-    return values, rounds.store.round_directory(0)
+    return values, rounds.services.store.round_directory(0)
 
 
 def test_a_second_arm_takes_what_the_first_sampled_and_comes_to_the_same(
@@ -127,10 +108,10 @@ def test_only_what_is_the_same_is_shared(
 def test_a_later_round_is_each_arms_own(organism: LanguageModel, task: Addition, tmp_path: Path) -> None:
     shared = SharedFiles(tmp_path / ".shared", "what decides")
     rounds = made(organism, task, tmp_path / "run", RandomJudge(), shared)
-    rounds.run(0)
+    RoundData(rounds, 0)
     held = set(shared.folder.iterdir())
     assert len([file for file in held if file.suffix == ".parquet"]) == len(STAGES)
-    rounds.run(1)
+    RoundData(rounds, 1)
     assert set(shared.folder.iterdir()) == held
 
 

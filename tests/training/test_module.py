@@ -16,7 +16,7 @@ from torch import Tensor
 from rlaif_lab.config import check, config_dir
 from rlaif_lab.learners.base import Batch
 from rlaif_lab.learners.rloo import RLOO
-from rlaif_lab.loop.run import Loop
+from rlaif_lab.loop.run import Run
 from rlaif_lab.training.module import preference_logps
 
 
@@ -26,7 +26,7 @@ def fit(directory: Path, *overrides: str) -> dict[str, Tensor]:
     with initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = compose("config", overrides=[*SMALL, "rounds=2", "evaluation.prompts=8", *overrides])
     check(cfg)
-    Loop(cfg, directory).fit()
+    Run(cfg, directory).fit()
     return load_file(directory / "policy" / "model.safetensors")
 
 

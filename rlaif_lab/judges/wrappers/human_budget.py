@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from rlaif_lab.feedback.pairing import decisions
-from rlaif_lab.judges.asking import both_orders
+from rlaif_lab.judges.asking import both_orders, decisions
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.wrappers.base import Wrapper
 from rlaif_lab.judges.wrappers.order import SingleOrderJudge

@@ -1,0 +1,43 @@
+"""Judgements -> who beats whom, and how often.
+
+Both functions are about one array: ``prob_beats[p, i, j]`` = probability that sample i of prompt p is better than its
+sample j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlaif_lab.judges.asking import decisions
+from rlaif_lab.records import Floats, Generation, Judgement
+
+
+def preference_matrices(generations: Sequence[Generation], judgements: Sequence[Judgement]) -> Floats:
+    """``prob_beats`` of all prompts, (N, k, k). Equal texts: 0.5. Never judged, or without verdict: nan."""
+    known: dict[tuple[str, str, str], float] = {}
+    for judgement in judgements:
+        if judgement.prob_first_wins is not None:
+            c = judgement.comparison
+            known[c.prompt.id, c.first, c.second] = judgement.prob_first_wins
+            known[c.prompt.id, c.second, c.first] = 1.0 - judgement.prob_first_wins
+    rows = []
+    for g in generations:
+        name, texts = g.prompt.id, [response.text for response in g.responses]
+        rows.append([[0.5 if a == b else known.get((name, a, b), np.nan) for b in texts] for a in texts])
+    return np.array(rows)
+
+
+def win_rates(prob_beats: Floats, hard: bool = False) -> Floats:
+    """Mean probability of beating each *other* sample, (..., k, k) -> (..., k); nan for one without any verdict.
+
+    hard: count a win, a tie or a loss (1, 0.5, 0) instead of the probability, which leaves of a judge its
+    ordering and drops its calibration.
+    """
+    probabilities = np.where(np.eye(prob_beats.shape[-1], dtype=bool), np.nan, prob_beats)
+    if hard:
+        probabilities = decisions(probabilities)
+    counts = (~np.isnan(probabilities)).sum(axis=-1)
+    totals = np.nansum(probabilities, axis=-1)
+    return np.divide(totals, counts, out=np.full(counts.shape, np.nan), where=counts > 0)

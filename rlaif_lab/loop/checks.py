@@ -1,0 +1,86 @@
+"""Checks of a run's parts together: what each part by itself cannot get wrong. Nothing here loads weights."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from rlaif_lab.feedback.kinds import kinds_for
+from rlaif_lab.loop.parts import Chosen
+from rlaif_lab.tasks.base import Split
+
+
+def check_together(cfg: DictConfig, chosen: Chosen) -> None:
+    """Check combinations of parts. Raises ValueError, one sentence."""
+    check_judges(chosen)
+    check_learner(cfg, chosen)
+    check_prompts(cfg, chosen)
+    check_detector(cfg, chosen)
+    for source in chosen.sources().values():
+        source.check(chosen.task)
+    for judge in chosen.judges.values():
+        if check := getattr(judge, "check_tokenizers", None):  # a judge that is asked in words
+            check(lambda w: (chosen.policy if isinstance(w, str) else w).load_tokenizer(chosen.task))
+
+
+def check_judges(chosen: Chosen) -> None:
+    for role, judge in chosen.judges.items():
+        if judge.sees_gold and not chosen.task.has_gold:
+            raise ValueError(
+                f"{role} {judge.name!r} needs gold, and task {chosen.task.name!r} has none; use another judge"
+            )
+
+
+def check_learner(cfg: DictConfig, chosen: Chosen) -> None:
+    """What the learner needs of the other parts."""
+    learner, name = chosen.learner, chosen.learner.name
+    if chosen.sampling.k < learner.minimum_k:
+        raise ValueError(
+            f"sampler.k must be at least {learner.minimum_k} for learner {name!r}: one response has nothing to be "
+            f"compared with; got {chosen.sampling.k}"
+        )
+    for kind in kinds_for(learner.kinds(), chosen.pairing):
+        kind.check(chosen.feedback_settings(cfg.seed), name)
+    if learner.restart == "base" and cfg.sync_every is not None:
+        raise ValueError(
+            f"learner {name!r} starts each round from the first weights (restart=base), so it cannot sample again "
+            f"within a round; got sync_every={cfg.sync_every}"
+        )
+    if cfg.lag and cfg.sync_every is not None:
+        raise ValueError(f"lag={cfg.lag} and sync_every={cfg.sync_every} both say whose policy samples: set one")
+
+
+def check_prompts(cfg: DictConfig, chosen: Chosen) -> None:
+    """Every round and every evaluation has fresh prompts, and a judge may need some for itself."""
+    task = chosen.task
+    needs: tuple[tuple[Split, int, int, int], ...] = (
+        ("rounds", cfg.rounds, cfg.prompts_per_round, max(judge.spare_prompts for judge in chosen.judges.values())),
+        ("evaluation", cfg.rounds + 1, cfg.evaluation.prompts, 0),
+    )
+    for split, rounds, each, spare in needs:
+        if each < 1:
+            raise ValueError(f"{split}.prompts must be at least 1; got {each}")
+        if rounds * each + spare > task.available(split):
+            needed = f"{rounds} x {each}" + (f" and {spare} for the judge" if spare else "")
+            raise ValueError(
+                f"task {task.name!r} has {task.available(split)} prompts in its {split!r} split, but {needed} fresh "
+                "ones are needed; lower rounds or the prompts per round"
+            )
+
+
+def check_detector(cfg: DictConfig, chosen: Chosen) -> None:
+    """A detector that could not detect anything is refused where the run depends on it."""
+    detector = chosen.detector
+    if detector is None:
+        return
+    if cfg.rounds > detector.horizon:
+        raise ValueError(
+            f"detector.horizon={detector.horizon} rounds is what the detector's alpha is good for, but rounds="
+            f"{cfg.rounds}; set detector.horizon to at least that"
+        )
+    if detector.measure == "heldout_judge" and chosen.heldout_judge is None:
+        raise ValueError("detector.measure=heldout_judge needs a held-out judge, e.g. judge@heldout_judge=stronger")
+    if detector.stop_on_plateau and detector.measure == "gold" and not chosen.task.has_gold:
+        raise ValueError(
+            f"detector.stop_on_plateau needs gold, and task {chosen.task.name!r} has none; use "
+            "detector.measure=heldout_judge with a held-out judge"
+        )

@@ -1,0 +1,85 @@
+"""Training: the one Trainer of Lightning's that a run uses, with one ``fit``, epoch = round."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from rlaif_lab.loop.callbacks import LogRow, PlateauDetector, RoundEnd
+from rlaif_lab.loop.data import RoundLoader
+from rlaif_lab.loop.round import Round
+from rlaif_lab.plateau.detector import Detector
+from rlaif_lab.store.checkpoints import newest_checkpoint
+from rlaif_lab.store.run_folder import STOPPED
+from rlaif_lab.training.checkpoints import AtomicCheckpoints
+from rlaif_lab.training.module import RoundModule
+from rlaif_lab.training.settings import TrainerConfig
+
+
+def fit(round_: Round, settings: TrainerConfig, detector: Detector | None, *, log_row: LogRow, rounds: int) -> None:
+    """Train what is left of ``rounds`` rounds, going on from the newest checkpoint in the run's folder."""
+    quiet_lightning()
+    directory, parts = round_.services.store.directory, round_.parts
+    loader = RoundLoader(round_)
+    trainer = pl.Trainer(
+        max_epochs=min(rounds, stopped_at(directory) or rounds),
+        accelerator=settings.accelerator,
+        precision=settings.precision,  # type: ignore[arg-type]
+        devices=1,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        callbacks=callbacks(loader, detector, log_row, directory),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=directory,
+        plugins=[AtomicCheckpoints()],
+    )
+    module = RoundModule(
+        parts.policy,
+        parts.critic,
+        parts.learner,
+        settings=settings,
+        seed=round_.plan.seed,
+        restart=round_.services.weights.restart,
+    )
+    trainer.fit(module, loader, ckpt_path=newest_checkpoint(directory / "checkpoints"), weights_only=True)
+
+
+def callbacks(loader: RoundLoader, detector: Detector | None, log_row: LogRow, directory: Path) -> list[pl.Callback]:
+    """Return what goes on around training, in any order: ``RoundEnd`` has the only hook at the end of a round, and
+    Lightning puts checkpoints last by itself."""
+    detection = PlateauDetector(detector) if detector else None
+    checkpoints = ModelCheckpoint(
+        dirpath=directory / "checkpoints",
+        filename="round_{epoch:03d}",
+        auto_insert_metric_name=False,
+        monitor="round",
+        mode="max",
+        save_top_k=2,
+        save_on_train_epoch_end=True,
+    )
+    found: list[pl.Callback] = [RoundEnd(loader, log_row, detection), checkpoints]
+    return [*found, detection] if detection else found
+
+
+def stopped_at(directory: Path) -> int | None:
+    """Return the round at which this run ended early, if it did: resumed, it goes no further."""
+    file = directory / STOPPED
+    return int(json.loads(file.read_bytes())["round"]) if file.exists() else None
+
+
+def quiet_lightning() -> None:
+    """Its advice (more loader workers, a logger, ...) does not fit one fit whose loader generates."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -1,0 +1,90 @@
+"""The stages of a round, one function each. Each is idempotent: what the store holds is loaded, not computed again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rlaif_lab import progress
+from rlaif_lab.judges.asking import judge_generations
+from rlaif_lab.records import Generation, Judgement, Position, Prompt
+from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.store.run_folder import RoundStore, StageResult
+from rlaif_lab.store.sweep_cache import SharedFiles
+from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS, Stage
+
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
+
+    from rlaif_lab.loop.plan import Parts, Plan, Services
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Runs stages over a store.
+
+    cache: what the jobs of a sweep compute once between them; None outside a sweep.
+    chunk: items computed at once, after which a killed stage may go on.
+    """
+
+    store: RoundStore
+    cache: SharedFiles | None = None
+    chunk: int = 256
+
+    def run(
+        self,
+        at: Position,
+        stage: Stage[T],
+        items: Sequence[S],
+        compute: Callable[[Sequence[S]], list[T]],
+        name: str,
+        sampled: SamplingConfig | None = None,
+    ) -> StageResult[T]:
+        """Run a stage, or load it.
+
+        Args:
+            name: what the progress bar calls it.
+            sampled: how the policy as it stands was sampled, if that is what the stage does; before any training,
+                other jobs of a sweep can have the same.
+        """
+        with bar(at.index, name, len(items)) as shown, self._shared(at, stage, items, sampled):
+            return self.store.stage(at.index, stage, items, compute, self.chunk, shown.update, at.segment)
+
+    def _shared(
+        self, at: Position, stage: Stage[Any], items: Sequence[Any], sampled: SamplingConfig | None
+    ) -> AbstractContextManager[None]:
+        if self.cache is None or sampled is None or at != Position(0):
+            return nullcontext()
+        what = repr((sampled, self.chunk, [(p.id, p.text, p.turns) for p in items]))
+        return self.cache.once(self.store.stage_file(0, stage), what)
+
+
+def bar(index: int, stage: str, total: int) -> tqdm[Any]:
+    """Return the progress bar of a stage."""
+    return progress.bar(total=total, desc=f"round {index}: {stage}")
+
+
+def generate(
+    at: Position, prompts: Sequence[Prompt], parts: Parts, *, plan: Plan, services: Services
+) -> StageResult[Generation]:
+    """Sample k responses to each prompt, from the policy of this round or of an earlier one."""
+    author = services.weights.author(plan.sampling_round(at.index))
+    config = plan.sampling.of_round(at.index)
+    identity = (plan.seed, "rounds", at.index)
+
+    def compute(some: Sequence[Prompt]) -> list[Generation]:
+        return parts.engine.generate(author, some, config, parts.task.max_response_tokens, identity)
+
+    return services.stages.run(at, GENERATIONS, prompts, compute, "sampling", config)
+
+
+def judge(at: Position, generations: Sequence[Generation], parts: Parts, services: Services) -> StageResult[Judgement]:
+    """Have all distinct pairs of each prompt's responses judged, in both orders."""
+    compare = functools.partial(judge_generations, parts.judge)
+    return services.stages.run(at, JUDGEMENTS, generations, compute=compare, name="judging")

@@ -1,0 +1,28 @@
+"""A round's first responses with what the judge and gold say of them, for a look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rlaif_lab.feedback.matrices import win_rates
+from rlaif_lab.metrics.quality import gold_qualities
+from rlaif_lab.records import Floats, Generation
+from rlaif_lab.tasks.base import Task
+
+SampleRow = list[Any]
+"""Round, prompt, number of the sample, response, win rate among the prompt's samples, gold quality: the columns of
+``tracking.base.SAMPLE_COLUMNS``."""
+
+
+def sample_rows(
+    index: int, generations: Sequence[Generation], prob_beats: Floats, task: Task, prompts: int = 64
+) -> list[SampleRow]:
+    """Return one row for each response to the first prompts. prob_beats: (N, k, k)."""
+    shown = generations[:prompts]
+    qualities, rates = gold_qualities(task, shown), win_rates(prob_beats[:prompts])
+    return [
+        [index, g.prompt.text, i, response.text, float(rates[n, i]), float(qualities[n, i])]
+        for n, g in enumerate(shown)
+        for i, response in enumerate(g.responses)
+    ]

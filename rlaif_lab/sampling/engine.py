@@ -1,0 +1,50 @@
+"""What samples from a language model, whatever machinery does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from rlaif_lab.records import Generation, Prompt
+
+if TYPE_CHECKING:
+    from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.sampling.config import SamplingConfig
+
+Determinism = Literal["item", "chunk"]
+"""How finely samples can be drawn again: each by itself (``item``), or only together with the prompts that were given
+in the same call (``chunk``)."""
+
+
+class Engine(Protocol):
+    """Prompts in, responses out. One file plus one YAML in ``conf/engine/``.
+
+    Every stage that samples goes through it. Responses come back in the order of the prompts, k to each; the token that
+    ends a response is part of it, and ``finished`` says whether there was one.
+    """
+
+    determinism: Determinism
+    recorded: bool
+    """Whether a response's ``logps`` are those of a training forward pass at temperature 1; where not, they are
+    computed again before training."""
+
+    def update(self, policy: LanguageModel, version: str) -> None:
+        """Take over the policy's weights, before a round's first stage. version: which weights these are; an engine
+        that holds them already has nothing to do."""
+
+    def generate(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Prompt],
+        config: SamplingConfig,
+        limit: int,
+        identity: Sequence[int | str],
+    ) -> list[Generation]:
+        """Return ``config.k`` responses to each prompt, at most ``limit`` tokens long unless the config says otherwise.
+
+        identity: what the draws are for, e.g. (run_seed, "rounds", 3); with the prompt's id and the sample's number it
+        decides every draw.
+        """
+
+    def close(self) -> None:
+        """Give memory back, before training and at the end."""
