@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import RAGGED_PROMPTS, prompts_of
 
-from rlaif_lab.loop import evaluation
+from rlaif_lab.metrics import divergence
 from rlaif_lab.metrics.divergence import divergence_metrics, kl_and_entropy
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import pack
@@ -66,5 +66,5 @@ def test_batching_does_not_change_divergence(
     generations = sample(organism, prompts_of(RAGGED_PROMPTS), SamplingConfig(k=1), 6, 0)
     whole = divergence_metrics(organism, untrained, generations)
     longest = max(len(g.responses[0].token_ids) for g in generations) + 1
-    monkeypatch.setattr(evaluation, "LOGITS_AT_ONCE", batch_size * longest * organism.network.config.vocab_size)
+    monkeypatch.setattr(divergence, "LOGITS_AT_ONCE", batch_size * longest * organism.network.config.vocab_size)
     assert divergence_metrics(organism, untrained, generations) == pytest.approx(whole, rel=1e-4)
