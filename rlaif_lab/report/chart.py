@@ -15,6 +15,8 @@ from rlaif_lab.report.curves import AXIS_TITLES, LOG_FLOOR, Axis, Curve, Mark
 
 FONT, WIDE_FONT = 12.0, 13.0  # of a chart and of one with labelled curves, in user units, as in the style sheet
 CHARACTER = 0.6  # mean width of a character, in units of the font size
+UNIT_WIDTH = 15.0
+ROW = 13.5  # from line to line of a label
 FEW = 6
 """Up to so many arms, all have their names at the ends of their curves; of more, only those that are drawn thick."""
 TITLED_POINTS = 120
@@ -65,6 +67,7 @@ def line_chart(
     y_range: tuple[float, float],
     *,
     title: str,
+    unit: str = "",
     axis: Axis = "round",
     reference: float | None = None,
     log: bool = False,
@@ -73,15 +76,22 @@ def line_chart(
     marks: Mapping[str, Mark] | None = None,
     size: tuple[float, float] = (360.0, 226.0),
 ) -> str:
-    """An ``<svg>`` element. strong: keys of the arms that are drawn thick, with band and a label at the end of the
-    curve, the others thin and without band; None: all alike, and the legend is elsewhere. marks: by key, drawn for the
-    strong arms."""
+    """An ``<svg>`` element. unit: title of the y axis. strong: keys of the arms that are drawn thick, with band and a
+    label at the end of the curve, the others thin and without band; None: all alike, and the legend is elsewhere.
+    marks: by key, drawn for the strong arms."""
     left = max(36.0, 8 + CHARACTER * FONT * max(len(text) for _, text in y_ticks(y_range, log)))
+    left += UNIT_WIDTH if unit else 0.0
     few = len({line.key for line in lines}) <= FEW
     labels = [line for line in lines if strong is not None and (few or line.key in strong)]
+    short = dict(zip((line.key for line in labels), distinct([line.label for line in labels]), strict=True))
+    said = {
+        line.key: (short[line.key], *(marks[line.key].words() if marks and line.key in marks else ()))
+        for line in labels
+    }
     right = 10.0
     if labels:
-        right = min(0.36 * size[0], 14 + CHARACTER * WIDE_FONT * max(6, *(len(_cut(line.label)) for line in labels)))
+        longest = max(len(text) for texts in said.values() for text in texts)
+        right = min(0.4 * size[0], 14 + CHARACTER * WIDE_FONT * max(6, longest))
     xs = [x for line in lines for x in line.points.x] or [0.0, 1.0]
     frame = Frame(*size, left, right, (min(xs), max(xs)), y_range, axis, log)
     titled = sum(len(line.points.x) for line in lines) <= TITLED_POINTS
@@ -96,16 +106,22 @@ def line_chart(
         level = [f'<path class="ref" d="M{_n(frame.left)} {y}H{_n(frame.width - frame.right)}"/>']
     return (
         f'<svg class="chart" viewBox="0 0 {_n(size[0])} {_n(size[1])}" role="img" aria-label="{escape(title)}">'
-        + "".join([*_axes(frame), *level, *drawn])
+        + "".join([*_axes(frame, unit), *level, *drawn])
         + "".join(_mark(marks[line.key], line, frame) for line in lines if marks and line.key in marks)
-        + _end_labels(labels, frame, strong or ())
+        + _end_labels(labels, said, frame, strong or ())
         + "</svg>"
     )
 
 
 # --- pieces -------------------------------------------------------------------------------------------------------
-def _axes(frame: Frame) -> list[str]:
+def _axes(frame: Frame, unit: str) -> list[str]:
     parts = []
+    if unit:
+        middle = _n((frame.top + frame.height - frame.bottom) / 2)
+        parts.append(
+            f'<text class="unit" transform="rotate(-90 11 {middle})" x="11" y="{middle}" text-anchor="middle">'
+            f"{escape(unit)}</text>"
+        )
     end = frame.width - frame.right
     floor = frame.height - frame.bottom
     for value, text in y_ticks(frame.y_range, frame.log):
@@ -193,8 +209,6 @@ def _mark(mark: Mark, line: Line, frame: Frame) -> str:
             top, bottom = frame.y(high), frame.y(low)
             parts.append(f'<path class="range" d="M{_n(begin)} {_n(top)}H{_n(end)}V{_n(bottom)}H{_n(begin)}Z"/>')
         parts.append(f'<path class="ceiling" d="M{_n(begin)} {y}H{_n(end)}"/>')
-        above = frame.y(high if math.isfinite(high) else level) - 4
-        parts.append(f'<text class="note" x="{_n(end)}" y="{_n(above)}" text-anchor="end">ceiling {level:.3f}</text>')
     if mark.plateau is not None and mark.plateau in points.rounds:
         i = points.rounds.index(mark.plateau)
         if math.isfinite(points.mean[i]):
@@ -202,41 +216,59 @@ def _mark(mark: Mark, line: Line, frame: Frame) -> str:
             floor = frame.height - frame.bottom
             parts.append(f'<path class="drop" d="M{_n(x)} {_n(y_at + 8)}V{_n(floor)}"/>')
             parts.append(f'<circle class="ring" cx="{_n(x)}" cy="{_n(y_at)}" r="8"/>')
-            anchor, shift = ("end", -5) if x > (frame.left + end) / 2 else ("start", 5)
-            parts.append(
-                f'<text class="note" x="{_n(x + shift)}" y="{_n(floor - 6)}" text-anchor="{anchor}">'
-                f"plateau, round {mark.plateau}</text>"
-            )
     return "".join([*parts, "</g>"])
 
 
-def _end_labels(lines: Sequence[Line], frame: Frame, strong: Sequence[str]) -> str:
-    """The arm's name and last value beside the end of its curve; names that would overlap are moved apart."""
+def _end_labels(lines: Sequence[Line], said: Mapping[str, Sequence[str]], frame: Frame, strong: Sequence[str]) -> str:
+    """The arm's name, last value, ceiling and plateau beside the end of its curve; labels that would overlap are moved
+    apart. They stand outside the drawing, so that none lies on another arm's curve."""
     ends = []
     for line in lines:
         last = line.points.last()
         if last is not None and not line.points.faint:
             ends.append((frame.y(line.points.mean[last]), line, line.points.mean[last]))
     ends.sort(key=lambda end: end[0])
-    height = 2.2 * FONT
     places: list[float] = []
-    for y, _, _ in ends:
-        places.append(max(y, places[-1] + height) if places else y)
-    excess = max(0.0, places[-1] - (frame.height - frame.bottom - FONT)) if places else 0.0
+    free = frame.top + FONT
+    for y, line, _ in ends:
+        places.append(max(y, free))
+        free = places[-1] + ROW * (len(said[line.key]) + 1) + 5
+    floor = frame.height - frame.bottom + FONT
+    for i in reversed(range(len(places))):  # up again, where there were too many
+        places[i] = min(places[i], floor - ROW * (len(said[ends[i][1].key]) + 1) - 5)
+        floor = places[i]
     x = _n(frame.width - frame.right + 8)
     parts = []
-    for place, (_, line, value) in zip(places, ends, strict=True):
+    for y, (_, line, value) in zip(places, ends, strict=True):
         kind = f"{line.key} end main" if line.key in strong else f"{line.key} end"
-        y = place - excess
-        parts.append(
-            f'<g class="{kind}"><text x="{x}" y="{_n(y)}">{escape(_cut(line.label))}</text>'
-            f'<text x="{x}" y="{_n(y + FONT)}">{value:.3f}</text></g>'
+        name, *more = said[line.key]
+        rows = "".join(
+            f'<text x="{x}" y="{_n(y + ROW * (i + 1))}">{escape(text)}</text>'
+            for i, text in enumerate((f"{value:.3f}", *more))
         )
+        parts.append(f'<g class="{kind}"><text x="{x}" y="{_n(y)}">{escape(name)}</text>{rows}</g>')
     return "".join(parts)
 
 
-def _cut(label: str, length: int = 16) -> str:
-    return label if len(label) <= length else label[: length - 1] + "…"
+def distinct(labels: Sequence[str], length: int = 16) -> list[str]:
+    """Labels cut to a length, and still different from one another: by their beginnings, their ends, or both, or else
+    by a number."""
+
+    def begin(label: str) -> str:
+        return label[: length - 1] + "…"
+
+    def end(label: str) -> str:
+        return "…" + label[1 - length :]
+
+    def both(label: str) -> str:
+        half = (length - 1) // 2
+        return f"{label[:half]}…{label[half + 1 - length :]}"
+
+    for cut in (begin, end, both):
+        found = [label if len(label) <= length else cut(label) for label in labels]
+        if len(set(found)) == len(set(labels)):
+            return found
+    return [f"{i}: {label}"[: length - 1] + "…" for i, label in enumerate(labels, start=1)]
 
 
 # --- ticks ----------------------------------------------------------------------------------------------------------

@@ -52,6 +52,11 @@ class Mark:
     plateau: int | None
     ceiling: Interval | None
 
+    def words(self) -> tuple[str, ...]:
+        """What there is to say, for the place where the arm is named."""
+        found = () if self.ceiling is None else (f"ceiling {self.ceiling.mean:.3f}",)
+        return found if self.plateau is None else (*found, f"plateau: round {self.plateau}")
+
     def ceiling_from(self, points: Curve) -> float:
         """Where along the curve the ceiling's line begins."""
         middle = points.x[len(points.x) // 2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,13 +13,21 @@ from typing import TYPE_CHECKING, Any
 from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.cost import StageTimes
 from rlaif_lab.report.curves import AXIS_TITLES, LOG_FLOOR, Curve, Drawn, DrawnGroup, Mark, Panel
+from rlaif_lab.report.units import unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-"""Okabe and Ito's, told apart by colour-blind readers too; without their yellow, which is too pale for lines."""
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00"),
+    *("#76B100", "#6C04FF", "#74622C", "#FF1462", "#3C6464", "#A749BA", "#B04C43"),
+    *("#165EEC", "#FF04D5", "#326916", "#B9968B", "#C21078", "#FF0419"),
+)
+"""Okabe and Ito's, told apart by colour-blind readers too, without their yellow, which is too pale for lines; then
+those that lie furthest from all before them (CIELAB) among the colours that can be seen on white and on black."""
+STAGE_COLOURS = ("#44546A", "#8497B0", "#BCC7D6", "#7F6F5F", "#BFAF9F", "#5F7F6F", "#9FBFAF", "#6F5F7F", "#AF9FBF")
+"""Of what is no arm: muted, so that no bar is taken for one."""
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 1.5), (7, 2, 1.5, 2), (10, 2, 2, 2, 2, 2))
 """Line on, line off, ..., in line widths; () is solid."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
@@ -37,10 +44,9 @@ class Style:
     marker: str
 
 
-def styles(arms: Sequence[Arm], first: Sequence[str] = ()) -> dict[str, Style]:
-    """label -> its look, the same in every figure of a report. first: labels that get the plainest looks; then by
-    alphabet."""
-    labels = [*first, *sorted(arm.label for arm in arms if arm.label not in first)]
+def styles(arms: Sequence[Arm]) -> dict[str, Style]:
+    """label -> its look, the same in every figure of a report, whatever it compares with what: by alphabet."""
+    labels = sorted(arm.label for arm in arms)
     return {
         label: Style(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
         for i, label in enumerate(labels)
@@ -83,7 +89,8 @@ def group_figure(
     panels = drawn.panels
     columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    names = [textwrap.fill(label, 44) for label in labels]
+    found = {label: mark for label, mark in (marks or {}).items() if label in (strong or ())}
+    names = [textwrap.fill(f"{label}{_found(found.get(label))}", 44) for label in labels]
     legend_columns = max(1, round(columns * (4 if max(map(len, names)) <= 24 else 2) / 3))
     lines = sum(
         max(name.count("\n") + 1 for name in names[i : i + legend_columns])
@@ -94,13 +101,18 @@ def group_figure(
     # Placed by hand: matplotlib's own layout engine takes longer than all the drawing.
     bottom = (0.22 * lines + 0.65) / height
     figure.subplots_adjust(
-        left=0.62 / width, right=1 - 0.12 / width, top=1 - 0.34 / height, bottom=bottom, wspace=0.2, hspace=0.42
+        left=0.78 / width, right=1 - 0.12 / width, top=1 - 0.34 / height, bottom=bottom, wspace=0.28, hspace=0.42
     )
     for i, panel in enumerate(panels):
-        shown = {label: mark for label, mark in (marks or {}).items() if i == 0 and label in (strong or ())}
-        _draw(figure.add_subplot(rows, columns, i + 1), panel, labels, looks, strong, shown)
+        _draw(figure.add_subplot(rows, columns, i + 1), panel, labels, looks, strong, found if i == 0 else {})
     _legend(figure, labels, names, looks, legend_columns)
     return figure
+
+
+def _found(mark: Mark | None) -> str:
+    """What was found of an arm, for the legend: in the drawing it could lie on another arm's curve."""
+    parts = mark.words() if mark else ()
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _legend(
@@ -135,6 +147,7 @@ def _draw(
         ax.axhline(drawn.reference, color="#777", linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
     ax.set_title(panel.title, fontsize=11, loc="left")
     ax.set_xlabel(AXIS_TITLES[panel.axis])
+    ax.set_ylabel(unit_of(panel.metric))
     ax.grid(axis="y", color="#e4e4e4", linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
@@ -177,15 +190,10 @@ def _draw_mark(ax: Axes, mark: Mark, points: Curve, look: Style) -> None:
         begin, (level, low, high) = mark.ceiling_from(points), mark.ceiling
         ax.plot([begin, end], [level, level], color=look.colour, linewidth=1.2, linestyle=(0, (1, 2)))
         ax.fill_between([begin, end], low, high, color=look.colour, alpha=0.1, linewidth=0)
-        top = high if math.isfinite(high) else level
-        ax.annotate(f"ceiling {level:.3f}", (end, top), (0, 5), textcoords="offset points", fontsize=9, ha="right")
     if mark.plateau in points.rounds:
         at = points.rounds.index(mark.plateau)
         x, y = points.x[at], points.mean[at]
         ax.plot([x], [y], "o", markersize=13, markerfacecolor="none", markeredgecolor=look.colour, markeredgewidth=1.5)
-        ax.annotate(
-            f"plateau, round {mark.plateau}", (x, y), (0, -22), textcoords="offset points", fontsize=9, ha="center"
-        )
 
 
 def _line(x: Sequence[float], y: Sequence[float], look: Style, label: str, every: int = 1) -> Any:
@@ -218,7 +226,7 @@ def time_figure(times: Sequence[StageTimes]) -> Figure:
     start = [0.0] * len(times)
     for i, stage in enumerate(stages):
         widths = [arm.seconds[stage] for arm in times]
-        colour, hatch = COLOURS[i % len(COLOURS)], HATCHES[i % len(HATCHES)]
+        colour, hatch = STAGE_COLOURS[i % len(STAGE_COLOURS)], HATCHES[i % len(HATCHES)]
         ax.barh(
             range(len(times)), widths, left=start, label=stage, color=colour, hatch=hatch, edgecolor="white", height=0.7
         )

@@ -7,7 +7,7 @@ from html import escape
 
 from rlaif_lab.report.chart import swatch
 from rlaif_lab.report.cost import Cost
-from rlaif_lab.report.figures import COLOURS
+from rlaif_lab.report.figures import STAGE_COLOURS
 from rlaif_lab.report.sections.view import View, arm_header, estimate_cell, files, number_table
 from rlaif_lab.report.tables import Estimate
 
@@ -65,7 +65,8 @@ def bars(view: View) -> str:
     longest = max(arm.total for arm in view.times) or 1.0
     stages = list(view.times[0].seconds)
     looks = {
-        stage: f"--c:{COLOURS[i % len(COLOURS)]};--hatch:{HATCHES[i % len(HATCHES)]}" for i, stage in enumerate(stages)
+        stage: f"--c:{STAGE_COLOURS[i % len(STAGE_COLOURS)]};--hatch:{HATCHES[i % len(HATCHES)]}"
+        for i, stage in enumerate(stages)
     }
     names = {stage: escape(stage.replace("_", " ")) for stage in stages}
     keys = "".join(f'<li class="key"><i style="{looks[stage]}"></i>{names[stage]}</li>' for stage in stages)

@@ -16,6 +16,7 @@ from rlaif_lab.report.curves import Drawn, DrawnGroup, Mark, Panel
 from rlaif_lab.report.figures import Style, group_figure
 from rlaif_lab.report.samples import Samples, spread
 from rlaif_lab.report.tables import NOT_AVAILABLE, ArmSummary, Estimate, limits_text
+from rlaif_lab.report.units import unit_of
 from rlaif_lab.report.verdicts import ArmVerdict
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def chart(view: View, drawn: Drawn, overview: bool = False, marked: bool = False
         lines,
         drawn.limits(ceilings),
         title=description(panel, lines),
+        unit=unit_of(panel.metric),
         axis=panel.axis,
         reference=drawn.reference,
         log=panel.log,
