@@ -44,6 +44,7 @@ class RunConfig:
     reward_model: Any = None
     revision: Any = None
     bank: Any = None
+    metrics: Any = None
     watch: Any = None
     detector: Any = None
     trainer: Any = None
@@ -83,7 +84,18 @@ FAMILIES = (
     "logger",
 )
 OPTIONAL = ("heldout_judge", "revision", "bank", "detector")
-NOT_IN_FINGERPRINT = ("logger", "resume", "export", "threads", "experiment_name", "arm", "rounds", "gate", "watch")
+NOT_IN_FINGERPRINT = (
+    "logger",
+    "metrics",
+    "resume",
+    "export",
+    "threads",
+    "experiment_name",
+    "arm",
+    "rounds",
+    "gate",
+    "watch",
+)
 """Keys that may differ between a run and its resumption: they do not change a number. More rounds only extend it."""
 
 
@@ -144,6 +156,7 @@ MOVED = {
 """Class paths of earlier versions, which run folders and users' own YAML files hold -> where the classes are now."""
 
 ADDED: dict[str, str] = {
+    "trainer.half_life": "None",
     "block": "0",
     "bank.labels": "None",
     "bank.ignore": "[]",
@@ -194,6 +207,11 @@ def check(cfg: DictConfig) -> None:
         if not isinstance(node, DictConfig) or "_target_" not in node:
             raise ValueError(f"{family} must be a mapping with a _target_; got {node!r}")
         for path, target in targets(node, family):
+            check_target(path, target)
+    for name, node in (cfg.metrics or {}).items():
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            raise ValueError(f"metrics.{name} must be a mapping with a _target_ (a Metric); got {node!r}")
+        for path, target in targets(node, f"metrics.{name}"):
             check_target(path, target)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from rlaif_lab.judges.base import Judge
 from rlaif_lab.learners.base import Learner
 from rlaif_lab.loop.evaluation import Evaluation
 from rlaif_lab.loop.gate import Gate
+from rlaif_lab.metrics.base import Metric
 from rlaif_lab.models.sources import ModelSource, Organism
 from rlaif_lab.plateau.detector import Detector, Measure
 from rlaif_lab.sampling.config import SamplingConfig
@@ -59,6 +60,7 @@ class Chosen:
     detector: Detector | None
     tracker: Tracker
     evaluation: Evaluation
+    metrics: Sequence[Metric] = ()
 
     @property
     def judges(self) -> dict[str, Judge]:
@@ -120,6 +122,7 @@ def choose(cfg: DictConfig) -> Chosen:
         detector=cfg.detector and build(cfg.detector, "detector"),
         tracker=build(cfg.logger, "logger"),
         evaluation=Evaluation(**cfg.evaluation),
+        metrics=[build(node, f"metrics.{name}") for name, node in (cfg.metrics or {}).items()],
     )
 
 
@@ -153,6 +156,7 @@ def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: Shared
         kinds=kinds_for(chosen.learner.kinds(), chosen.pairing),
         reward_model=chosen.reward_model,
         bank=chosen.labelled_pairs(),
+        metrics=chosen.metrics,
     )
     plan = Plan(
         seed=cfg.seed,

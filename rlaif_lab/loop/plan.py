@@ -16,6 +16,7 @@ from rlaif_lab.loop.evaluation import Evaluation
 from rlaif_lab.loop.gate import Gate
 from rlaif_lab.loop.stages import Stages
 from rlaif_lab.loop.weights import PolicySnapshots
+from rlaif_lab.metrics.base import Metric
 from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Prompt
@@ -41,6 +42,7 @@ class Parts:
     policy: the weights being trained. base: a frozen model of what they were at first.
     kinds: the feedback that is collected for the learner, besides the judgements.
     bank: labelled pairs that stay the same, on which the judge is audited in every round.
+    metrics: what a user measures besides the lab's own.
     """
 
     policy: LanguageModel
@@ -54,6 +56,7 @@ class Parts:
     kinds: Sequence[FeedbackKind] = ()
     reward_model: RewardModel | None = None
     bank: Sequence[LabelledPair] = ()
+    metrics: Sequence[Metric] = ()
 
     @property
     def judges(self) -> dict[str, Judge]:

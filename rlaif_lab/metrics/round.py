@@ -9,6 +9,7 @@ import numpy as np
 
 from rlaif_lab.audit.in_loop import on_policy_metrics
 from rlaif_lab.feedback.base import Example, Feedback
+from rlaif_lab.metrics.base import Metric, RoundView, own_metrics
 from rlaif_lab.metrics.bias import amplification
 from rlaif_lab.metrics.gap import Gap, best_of_k_gap, pairwise_gap
 from rlaif_lab.metrics.human import human_metrics
@@ -41,24 +42,34 @@ class Segment:
         return sum(int(p.prompt_mask.sum() + p.response_mask.sum()) for p in packed)
 
 
-def round_metrics(task: Task, segments: Sequence[Segment]) -> Metrics:
-    """On-policy metrics of a round. Those that need gold are nan for a task without."""
+def view_of(task: Task, segments: Sequence[Segment]) -> RoundView:
+    """Return what the metrics of a whole round may look at."""
     generations = [g for s in segments for g in s.feedback.generations]
-    judgements = [j for s in segments for j in s.judgements]
-    prob_beats = np.concatenate([s.feedback.prob_beats for s in segments])
+    return RoundView(
+        index=segments[0].feedback.round_index,
+        task=task,
+        generations=generations,
+        judgements=[j for s in segments for j in s.judgements],
+        prob_beats=np.concatenate([s.feedback.prob_beats for s in segments]),
+        qualities=gold_qualities(task, generations),
+    )
+
+
+def round_metrics(task: Task, segments: Sequence[Segment], own: Sequence[Metric] = ()) -> Metrics:
+    """Return the on-policy metrics of a round, with a user's ``own``. Those that need gold are nan without it."""
+    view = view_of(task, segments)
+    generations, judgements, qualities = view.generations, view.judgements, view.qualities
     examples = [e for s in segments for e in s.examples]
-    k = prob_beats.shape[1]
-    index = segments[0].feedback.round_index
-    qualities = gold_qualities(task, generations)
+    k = view.prob_beats.shape[1]
     metrics = {
-        **gap_metrics(qualities, prob_beats),
+        **gap_metrics(qualities, view.prob_beats),
         **judge_metrics(judgements),
         **on_policy_metrics(judgements, generations, qualities),
         "pairs/judged": len(judgements),
         "pairs/duplicate_rate": 1.0 - len(judgements) / (len(generations) * k * (k - 1) / 2) if k > 1 else 0.0,
         "pairs/count": sum(len(s.feedback.pairs) for s in segments),
-        "pairs/examples": sum(e.round_index == index for e in examples),
-        "pairs/replayed": sum(e.round_index != index for e in examples),
+        "pairs/examples": sum(e.round_index == view.index for e in examples),
+        "pairs/replayed": sum(e.round_index != view.index for e in examples),
         **text_metrics(generations),
         "tokens/sampling": sum(len(r.token_ids) for g in generations for r in g.responses),
         "tokens/judging": sum(j.tokens for j in judgements),
@@ -68,7 +79,7 @@ def round_metrics(task: Task, segments: Sequence[Segment]) -> Metrics:
     scores = [s.feedback.scores for s in segments if s.feedback.scores is not None]
     if scores:
         metrics |= reward_metrics(np.concatenate(scores), qualities)
-    return metrics
+    return metrics | own_metrics(own, view)
 
 
 def gap_metrics(qualities: Floats, prob_beats: Floats) -> Metrics:

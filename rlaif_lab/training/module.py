@@ -71,13 +71,22 @@ class RoundModule(pl.LightningModule):
         norms = [torch.nn.utils.clip_grad_norm_(part["params"], limit) for part in optimizer.param_groups]
         if finite and all(bool(torch.isfinite(norm)) for norm in norms):  # the critic's is clipped by itself
             self.note(1.0, {"gradient_norm": norms[0].detach()})
-            optimizer.step()
             schedule = self.lr_schedulers()
-            assert schedule is not None and not isinstance(schedule, list)
+            assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+            self.decay(optimizer, schedule, step.round_index)
+            optimizer.step()
             schedule.step()
+            self.decay(optimizer, schedule, step.round_index)  # what is logged is the rate in force
         else:
             self.skip(step.round_index, index)
         optimizer.zero_grad(set_to_none=True)
+
+    def decay(self, optimizer: Any, schedule: torch.optim.lr_scheduler.LambdaLR, round_index: int) -> None:
+        """Set the learning rates of this round: a function of the round alone, so that a resumed run has the same."""
+        half_life = self.settings.half_life
+        factor = 1.0 if half_life is None else 0.5 ** (round_index / half_life)
+        for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
+            group["lr"] = rate * factor
 
     def skip(self, round_index: int, index: int) -> None:
         """Counts a step whose loss or gradient is not finite. Raises ValueError when that happens too often."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -12,6 +13,7 @@ class TrainerConfig:
     batch_size: prompts (RLOO) or pairs (DPO) per forward pass. accumulate: batches per optimiser step.
     passes: how often each round's data is gone through (PPO's mini-epochs). clip_norm: gradient norm, 0 = off.
     warmup_steps: optimiser steps from 0 to ``learning_rate``, once per run.
+    half_life: rounds in which the learning rate falls to a half, by whole rounds; None: it stays.
     reset_optimizer: forget AdamW's moments at the start of each round. critic_learning_rate: None: learning_rate.
     max_skipped_steps: steps per round that may be left out because loss or gradient is not finite; one more ends the
         run, with the last round kept.
@@ -23,6 +25,7 @@ class TrainerConfig:
     accumulate: int = 1
     passes: int = 1
     warmup_steps: int = 20
+    half_life: float | None = None
     clip_norm: float = 1.0
     weight_decay: float = 0.0
     adam_beta2: float = 0.98
@@ -40,6 +43,8 @@ class TrainerConfig:
             raise ValueError(f"trainer.learning_rate must be positive; got {self.learning_rate}")
         if self.critic_learning_rate is not None and self.critic_learning_rate <= 0:
             raise ValueError(f"trainer.critic_learning_rate must be positive or null; got {self.critic_learning_rate}")
+        if self.half_life is not None and not 0 < self.half_life < math.inf:
+            raise ValueError(f"trainer.half_life must be a positive number of rounds, or null; got {self.half_life}")
         if self.precision.startswith("16"):
             raise ValueError(
                 f"trainer.precision={self.precision} would need gradient scaling, which there is not; use bf16-mixed"

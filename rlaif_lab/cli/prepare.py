@@ -1,0 +1,63 @@
+"""``rlaif-prepare``: fill the caches of a run or a sweep before it starts, so that an array of jobs finds them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+# Before torch is imported; as in rlaif_lab/cli/lab.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from rlaif_lab.cli.lab import sentence
+from rlaif_lab.config import check, config_dir
+
+USAGE = """usage: rlaif-prepare [OVERRIDE ...]
+
+Build what the jobs of a run or a sweep need and can share, before they start: the organisms that neither ship with
+the package nor lie in the cache. Takes the overrides that rlaif-lab takes, sweeps and experiments included:
+
+    rlaif-prepare experiment=class_law_organisms
+    rlaif-prepare judge=self,equal seed=0,1,2
+"""
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Check one job, and build the organisms that it lacks."""
+    check(cfg)
+    from rlaif_lab.loop.checks import check_together
+    from rlaif_lab.loop.parts import build_organisms, choose
+
+    chosen = choose(cfg)
+    check_together(cfg, chosen)
+    print(f"{cfg.arm}, seed {cfg.seed}: {len(chosen.sources())} models", flush=True)
+    build_organisms(chosen)
+
+
+def main() -> None:
+    """Run ``rlaif-prepare``. A user's mistake ends in one sentence and exit code 2."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        own = ["hydra/launcher=basic", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
+        own.append("~hydra.callbacks.sweep")  # it would list all jobs as not run
+        sys.argv[1:] = ["-m", *(a for a in arguments if a not in ("-m", "--multirun")), *own]
+        try:
+            hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(prepare)()
+        except (ValueError, HydraException, OmegaConfBaseException) as error:
+            print(f"rlaif-prepare: {sentence(error)}", file=sys.stderr)
+            sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
