@@ -140,6 +140,16 @@ def build_organisms(chosen: Chosen) -> None:
         build_missing(chosen.task, organisms)
 
 
+def organism_weights(chosen: Chosen) -> dict[str, str]:
+    """Return the hash of each organism's weights, by its role: pretraining is not bit-equal across machines, so that a
+    recipe alone does not say which model a run had."""
+    return {
+        role: source.weights_hash(chosen.task)
+        for role, source in chosen.sources().items()
+        if isinstance(source, Organism)
+    }
+
+
 def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: SharedFiles | None) -> Round:
     """Load the policy's weights, and put together what plays the rounds."""
     from rlaif_lab.loop.plan import Parts, Plan

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rlaif_lab.config import fingerprint
 from rlaif_lab.export import export_run
 from rlaif_lab.loop.checks import check_together
-from rlaif_lab.loop.parts import build_organisms, choose, make_round
+from rlaif_lab.loop.parts import build_organisms, choose, make_round, organism_weights
 from rlaif_lab.loop.versions import git_commit, resolved, untrained_policy_identity, versions
 from rlaif_lab.store.files import write_atomically, writing
 from rlaif_lab.store.outcome import alone, failure, finished_rounds, write_failure, write_finished
@@ -89,6 +89,7 @@ class Run:
         round_ = self.round()
         self.introduce()
         config = resolved(self.cfg) | {"versions": versions(), "git_commit": git_commit()}
+        config |= {"weights": organism_weights(chosen)}
         write_atomically(self.directory / "config.json", json.dumps(config, indent=1).encode())
         history = [(row, round_.stored_samples(row["round"])) for row in self.store.rows()]
         tracker.begin(self.directory, config, self.cfg.experiment_name, self.cfg.arm, history)

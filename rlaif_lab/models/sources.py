@@ -115,6 +115,15 @@ class Organism(ModelSource):
         assert isinstance(task, ProceduralTask)
         return organism(task, self.recipe(), self.name, shipped=self.pretrained == "shipped")
 
+    def weights_hash(self, task: Task) -> str:
+        """Return the hash of the weights that a run loads; the organism must have been built."""
+        from rlaif_lab.models.organism.cache import organism_folder, shipped_folder, weights_hash
+
+        assert isinstance(task, ProceduralTask)
+        recipe = self.recipe()
+        shipped = shipped_folder(task, recipe) if self.pretrained == "shipped" else None
+        return weights_hash(shipped or organism_folder(task, recipe))
+
     def missing_recipe(self, task: Task) -> Recipe | None:
         """Return the recipe to build before this model can be loaded; None where it ships with the package."""
         from rlaif_lab.models.organism.cache import shipped_folder

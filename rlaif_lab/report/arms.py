@@ -12,7 +12,7 @@ from rlaif_lab.config import NOT_IN_FINGERPRINT
 from rlaif_lab.report.load import Problem, Run, Runs
 from rlaif_lab.store.outcome import ending
 
-IGNORED = (set(NOT_IN_FINGERPRINT) - {"rounds"}) | {"seed", "versions", "git_commit"}
+IGNORED = (set(NOT_IN_FINGERPRINT) - {"rounds"}) | {"seed", "weights", "versions", "git_commit"}
 """Top-level config keys in which the seeds of one arm may differ."""
 
 Settings = dict[str, str]
@@ -81,6 +81,7 @@ def study(found: Runs, folder: str) -> Study:
             arms.append(Arm(name, distinction, kept))
             problems += repeated
             notes += _pooled(arms[-1])
+    notes += organisms(found.runs)
     for run in (run for arm in arms for run in arm.runs if not run.complete):
         lacking = run.missing_rounds
         whole = f"of rounds 0 to {run.last_round}"
@@ -201,12 +202,39 @@ def _telling_apart(keys: Sequence[str], groups: Sequence[Settings]) -> list[str]
     return sorted(chosen)
 
 
+def organisms(runs: Sequence[Run]) -> list[str]:
+    """Return which organisms the runs had, by role and block, and what their intervals are therefore over.
+
+    A recipe gives other weights on other machines. Runs of one block whose weights differ are named: they are pooled,
+    and a reader should know.
+    """
+    held: dict[str, dict[int, dict[str, list[str]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for run in runs:
+        for role, weights in run.config.get("weights", {}).items():
+            named = role if role == "policy" else f"{role} of {run.arm}"
+            held[named][int(run.config.get("block", 0))][str(weights)].append(run.name)
+    notes = []
+    for role, blocks in sorted(held.items()):
+        for block, found in sorted(blocks.items()):
+            if len(found) > 1:
+                groups = "; ".join(f"{weights[:12]}: {', '.join(names)}" for weights, names in sorted(found.items()))
+                notes.append(f"Block {block} has unequal weights as {role} ({groups}); these runs were pooled.")
+        hashes = ", ".join(f"block {b}: {w[:12]}" for b, found in sorted(blocks.items()) for w in found)
+        notes.append(f"Weights of the {role}: {hashes}.")
+    if len(held.get("policy", {})) == 1 and len({run.seed for run in runs}) > 1:
+        notes.append(
+            "All seeds share one policy organism: intervals are over prompts and draws, conditional on it. In a study "
+            "the unit is the block (block=${seed})."
+        )
+    return notes
+
+
 def _pooled(arm: Arm) -> list[str]:
     """A warning for each key that follows the seed without being one."""
     settings = [flat(run.config) for run in arm.runs]
     notes = []
     for key in differing(settings):
-        if not key.endswith("seed"):
+        if key != "block" and not key.endswith("seed"):
             values = ", ".join(f"seed {r.seed}: {s.get(key)}" for r, s in zip(arm.runs, settings, strict=True))
             notes.append(f"The seeds of {arm.label} also differ in {key} ({values}); they were pooled.")
     return notes

@@ -113,3 +113,21 @@ def test_no_baseline_where_none_fits(tmp_path: Path, write_run: WriteRun) -> Non
     found = read(tmp_path)
     assert baseline_for(named(found, "oracle (learner.beta=0.1)"), found.arms, "self") is None
     assert baseline_for(named(found, "oracle (learner.beta=0.5)"), found.arms, "self") is not None
+
+
+def test_blocks_are_seeds_of_one_arm_and_their_weights_are_printed(tmp_path: Path, write_run: WriteRun) -> None:
+    for seed in (0, 1):
+        policy = {"seed": 2 * seed}
+        write_run("self", seed, Q, changes={"block": seed, "policy": policy, "weights": {"policy": f"{seed}" * 64}})
+    found = read(tmp_path)
+    assert labels(found) == {"self": [0, 1]}
+    assert found.notes == ["Weights of the policy: block 0: 000000000000, block 1: 111111111111."]
+
+
+def test_unequal_organisms_of_one_block_are_not_pooled_in_silence(tmp_path: Path, write_run: WriteRun) -> None:
+    for seed in (0, 1):
+        write_run("self", seed, Q, changes={"block": 0, "weights": {"policy": f"{seed}" * 64}})
+    notes = " ".join(read(tmp_path).notes)
+    assert "Block 0 has unequal weights as policy (000000000000: " in notes
+    assert "these runs were pooled" in notes
+    assert "All seeds share one policy organism" in notes
