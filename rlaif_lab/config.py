@@ -39,6 +39,7 @@ class RunConfig:
     heldout_judge: Any = None
     learner: Any = None
     sampler: Any = None
+    engine: Any = None
     pairing: Any = None
     replay: Any = None
     reward_model: Any = None
@@ -73,6 +74,7 @@ FAMILIES = (
     "heldout_judge",
     "learner",
     "sampler",
+    "engine",
     "pairing",
     "replay",
     "reward_model",
@@ -157,6 +159,7 @@ MOVED = {
 
 ADDED: dict[str, str] = {
     "trainer.half_life": "None",
+    "engine._target_": "rlaif_lab.sampling.exact.Exact",
     "block": "0",
     "bank.labels": "None",
     "bank.ignore": "[]",

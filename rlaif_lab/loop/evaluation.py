@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,7 +72,7 @@ def sample_evaluation(
     little noise.
     """
     of_round = index + 1 if stage is AHEAD else index
-    config = SamplingConfig(k=plan.evaluation.samples)
+    config = SamplingConfig(k=plan.evaluation.samples, batch_size=plan.sampling.batch_size)
     identity = (plan.seed, "evaluation", of_round)
 
     def compute(some: Sequence[Prompt]) -> list[Generation]:
@@ -88,7 +88,7 @@ def coverage(index: int, parts: Parts, plan: Plan, services: Services) -> tuple[
     of a run."""
     if not plan.evaluation.final_samples:
         return {}, 0.0
-    many = SamplingConfig(k=plan.evaluation.final_samples)
+    many = SamplingConfig(k=plan.evaluation.final_samples, batch_size=plan.sampling.batch_size)
     identity = (plan.seed, "coverage", index)
 
     def compute(some: Sequence[Prompt]) -> list[Generation]:
@@ -119,13 +119,11 @@ def measure(index: int, sampled: Sequence[Generation], parts: Parts, plan: Plan)
     that the judges compare with are sampled anew from the base policy, on the same prompts. The held-out judge has no
     part in training."""
     task, limit, prompts = parts.task, parts.task.max_response_tokens, [g.prompt for g in sampled]
+    one = SamplingConfig(k=1, batch_size=plan.sampling.batch_size)
+    most_likely = replace(one, temperature=0.0)
     with bar(index, "evaluating", 2) as shown:
-        greedy = parts.engine.generate(
-            parts.policy, prompts, SamplingConfig(k=1, temperature=0.0), limit, (plan.seed, "greedy", index)
-        )
-        baseline = parts.engine.generate(
-            parts.base, prompts, SamplingConfig(k=1), limit, (plan.seed, "baseline", index)
-        )
+        greedy = parts.engine.generate(parts.policy, prompts, most_likely, limit, (plan.seed, "greedy", index))
+        baseline = parts.engine.generate(parts.base, prompts, one, limit, (plan.seed, "baseline", index))
         shown.update(1)
         metrics = quality_metrics(task, sampled, greedy)
         versus_base = [

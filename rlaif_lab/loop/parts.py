@@ -22,6 +22,7 @@ from rlaif_lab.metrics.base import Metric
 from rlaif_lab.models.sources import ModelSource, Organism
 from rlaif_lab.plateau.detector import Detector, Measure
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.sampling.engine import Engine
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.sweep_cache import SharedFiles
 from rlaif_lab.tasks.base import ProceduralTask, Task
@@ -50,6 +51,7 @@ class Chosen:
     heldout_judge: Judge | None
     learner: Learner
     sampling: SamplingConfig
+    engine: Engine
     pairing: Pairing
     replay: Replay
     reward_model: RewardModel | None
@@ -112,6 +114,7 @@ def choose(cfg: DictConfig) -> Chosen:
         heldout_judge=cfg.heldout_judge and build(cfg.heldout_judge, "heldout_judge"),
         learner=learner,
         sampling=build(cfg.sampler, "sampler"),
+        engine=build(cfg.engine, "engine"),
         pairing=build(cfg.pairing, "pairing"),
         replay=build(cfg.replay, "replay"),
         reward_model=reward_model if learner.reward == "reward_model" else None,
@@ -163,6 +166,7 @@ def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: Shared
         heldout_judge=chosen.heldout_judge,
         learner=chosen.learner,
         task=chosen.task,
+        engine=chosen.engine,
         kinds=kinds_for(chosen.learner.kinds(), chosen.pairing),
         reward_model=chosen.reward_model,
         bank=chosen.labelled_pairs(),

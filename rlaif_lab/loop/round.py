@@ -34,6 +34,7 @@ class Round:
         """Open round ``index``: keep its weights, evaluate them, and sample what its training will be compared with."""
         parts, plan, services = self.parts, self.plan, self.services
         services.weights.keep(index)
+        parts.engine.update(parts.policy, version(Position(index)))
         metrics = evaluation.evaluate(index, parts, plan, services)
         if index == 0 and plan.evaluation.final_samples:
             covered, seconds = evaluation.coverage(0, parts, plan, services)
@@ -48,6 +49,7 @@ class Round:
         parts, plan, services = self.parts, self.plan, self.services
 
         # prompts -> generations: k responses to each
+        parts.engine.update(parts.policy, version(at))
         sampled = stages.generate(at, prompts, parts, plan=plan, services=services)
 
         # generations -> judgements: every pair of different responses, in both orders
@@ -75,8 +77,8 @@ class Round:
             batching=plan.batching,
             seed=plan.seed,
             fresh=plan.sampling_round(at.index) == at.index,
-            recorded=parts.engine.recorded,
         )
+        parts.engine.close()
         batching = time.perf_counter() - begun
 
         seconds = {"sampling": sampled.seconds, "judging": judged.seconds, "batching": batching}
@@ -88,6 +90,7 @@ class Round:
         """Close round ``index``, whose training is over. Return the evaluation of the policy that it made, and for each
         prompt what the training changed; None where that is not measured."""
         self.services.weights.index = index + 1
+        self.parts.engine.update(self.parts.policy, version(Position(index + 1)))
         metrics = evaluation.evaluate(index + 1, self.parts, self.plan, self.services)
         return metrics, evaluation.changes_into(index + 1, self.services.store)
 
@@ -117,3 +120,8 @@ class Round:
     @property
     def trains_on_judgements(self) -> bool:
         return "judgements" in self.parts.learner.needs and not self.mixing.pairs_are_revisions
+
+
+def version(at: Position) -> str:
+    """Return what an engine calls the policy's weights as they are when this segment is sampled."""
+    return f"round {at.index}" + (f", segment {at.segment}" if at.segment else "")

@@ -99,6 +99,7 @@ class Run:
             fit(round_, chosen.trainer, chosen.detector, log_row=log_row, rounds=self.cfg.rounds)
             result = run_result(self.directory, chosen.task)
         finally:
+            chosen.engine.close()
             tracker.end(result)  # None: it failed
         with writing(self.directory / "policy"):
             round_.parts.policy.save(self.directory / "policy")

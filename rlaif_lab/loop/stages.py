@@ -12,6 +12,7 @@ from rlaif_lab import progress
 from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.records import Generation, Judgement, Position, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.sampling.logps import with_logps
 from rlaif_lab.store.run_folder import RoundStore, StageResult
 from rlaif_lab.store.sweep_cache import SharedFiles
 from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS, Stage
@@ -79,7 +80,8 @@ def generate(
     identity = (plan.seed, "rounds", at.index)
 
     def compute(some: Sequence[Prompt]) -> list[Generation]:
-        return parts.engine.generate(author, some, config, parts.task.max_response_tokens, identity)
+        written = parts.engine.generate(author, some, config, parts.task.max_response_tokens, identity)
+        return written if parts.engine.recorded else with_logps(author, written, config.batch_size)
 
     return services.stages.run(at, GENERATIONS, prompts, compute, "sampling", config)
 

@@ -50,7 +50,7 @@ def untrained_policy_identity(cfg: DictConfig, source: ModelSource, task: Task, 
     """Return all that decides what the untrained policy writes, to the last bit, but for prompts and sampler."""
     import torch
 
-    content, keys = resolved(cfg), ("policy", "task", "seed", "threads")
+    content, keys = resolved(cfg), ("policy", "task", "seed", "threads", "engine")
     device = (trainer.accelerator, trainer.precision)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), gpu)

@@ -25,12 +25,12 @@ class Engine(Protocol):
 
     determinism: Determinism
     recorded: bool
-    """Whether a response's ``logps`` are those of a training forward pass at temperature 1; where not, they are
-    computed again before training."""
+    """Whether a response's ``logps`` are those of the weights that sampled, at temperature 1 and untruncated; where
+    not, the lab computes them with a forward pass before it stores a round's samples."""
 
     def update(self, policy: LanguageModel, version: str) -> None:
-        """Take over the policy's weights, before a round's first stage. version: which weights these are; an engine
-        that holds them already has nothing to do."""
+        """Take over the policy's weights, before something is sampled from it. version: which weights these are; an
+        engine that holds them already has nothing to do."""
 
     def generate(
         self,
@@ -42,9 +42,11 @@ class Engine(Protocol):
     ) -> list[Generation]:
         """Return ``config.k`` responses to each prompt, at most ``limit`` tokens long unless the config says otherwise.
 
+        model: the policy of the last ``update``, or another model, frozen: the initial policy, that of an earlier
+        round, a judge's. An engine that holds the policy alone leaves those to ``Exact``.
         identity: what the draws are for, e.g. (run_seed, "rounds", 3); with the prompt's id and the sample's number it
         decides every draw.
         """
 
     def close(self) -> None:
-        """Give memory back, before training and at the end."""
+        """Give memory back, before training and at the end; ``update`` comes before what is sampled next."""

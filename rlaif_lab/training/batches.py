@@ -70,21 +70,19 @@ def prepare(
     batching: Batching,
     seed: int,
     fresh: bool,
-    recorded: bool = True,
 ) -> list[Step]:
     """Return the steps of a segment, in an order decided by identity, with what the loss needs beside the policy's own
     log-probabilities.
 
     Args:
         fresh: the policy as it stands sampled this round, not an earlier one.
-        recorded: the log-probabilities noted while sampling are those of a training forward pass.
     """
     size, policy = batching.batch_size, models.policy
     order = batching.order(len(examples), seed, "training order", at.index, at.segment)
     batches = make_batches(examples, order, size, policy)
     rows = [[examples[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
     # Decoding and the packed forward round apart: in bfloat16 by more than a first step changes.
-    coarse = fresh and (policy.network.dtype != torch.float32 or not recorded)
+    coarse = fresh and policy.network.dtype != torch.float32
     known = [torch.tensor([e.sampled and not (coarse and e.round_index == at.index) for e in row]) for row in rows]
     batches = with_sampled(batches, known, policy)
     if learner.needs_reference and learner.reference == "initial":
