@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.records import Prompt
 
 Dtype = Literal["float32", "bfloat16", "auto"]
 Chat = bool | Literal["auto"]
@@ -30,6 +31,7 @@ _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 """Files of a model folder that can decide what it says."""
 _TRIED_PROMPTS = 8
+_ALL_PROMPTS = 20_000
 _NO_UNITS = (
     "model {path!r} is held in float32: this processor has no units for bfloat16, which would be some ten times slower"
 )
@@ -107,7 +109,10 @@ class HFModel(ModelSource):
 
     # --- checks that read configuration and tokenizer -----------------------------------------------------------------
     def check(self, task: Task) -> None:
-        """Reads tokenizer and configuration (from the hub, if it lies there), and puts some of the task's prompts."""
+        """Reads tokenizer and configuration (from the hub, if it lies there), and puts the task's prompts: all of a
+        file, a few of a task that makes its own."""
+        from transformers import AutoConfig
+
         if self.local is None:
             self._commit()  # whether the hub has it at all, by one file
         elif self.local.is_dir():
@@ -125,9 +130,28 @@ class HFModel(ModelSource):
             )
         if self.place()[1] is None:
             check_causal(self.path, json.loads(self._file("config.json").read_text()))
-        some = task.prompts("rounds", 0, min(_TRIED_PROMPTS, task.available("rounds")), 0)
         without_weights = self._model(cast(Any, None), tokenizer)
-        without_weights.encode_prompts(some)
+        prompts = _prompts_of(task)
+        ids = without_weights.encode_prompts(prompts)
+        if self.place()[1] is None:  # of a GGUF file this is told once it has loaded
+            self._check_sizes(AutoConfig.from_pretrained(self._config_folder()), task, prompts, ids, tokenizer)
+
+    def _config_folder(self) -> str:
+        return str(self._file("config.json").parent)
+
+    def _check_sizes(
+        self,
+        config: Any,
+        task: Task,
+        prompts: Sequence[Prompt],
+        ids: Sequence[Sequence[int]],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        """Raise ValueError when prompts and responses need more positions, or other tokens, than the model has."""
+        from rlaif_lab.models.limits import check_length, check_tokens
+
+        check_length(self.path, config, [p.id for p in prompts], [len(row) for row in ids], task.max_response_tokens)
+        check_tokens(self.path, config, [p.id for p in prompts], ids, tokenizer)
 
     def chats(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         return bool(tokenizer.chat_template) if self.chat == "auto" else self.chat
@@ -176,14 +200,47 @@ class HFModel(ModelSource):
             say(self.name, _NO_UNITS.format(path=self.path))
         repo, gguf_file = self.place()
         unpacked = {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)} if gguf_file else {}
+        options: dict[str, Any] = {"revision": self.revision, "dtype": self.loaded_dtype(), **unpacked}
         with _one_sentence(self.path):
-            network = AutoModelForCausalLM.from_pretrained(
-                repo, revision=self.revision, dtype=self.loaded_dtype(), attn_implementation=self.attn, **unpacked
-            )
+            try:
+                network = AutoModelForCausalLM.from_pretrained(repo, attn_implementation=self.attn, **options)
+            except ValueError as error:
+                if self.attn != "sdpa" or "scaled_dot_product_attention" not in str(error):
+                    raise
+                say(self.name, f"model {self.path!r} does not support attn=sdpa; it is computed with attn=eager")
+                network = AutoModelForCausalLM.from_pretrained(repo, attn_implementation="eager", **options)
         if network.dtype == torch.bfloat16 and bfloat16_is_slow_here():  # dtype=auto, and stored so
             network = network.float()
             say(self.name, _NO_UNITS.format(path=self.path))
-        return self._model(network.eval(), self.load_tokenizer(task))
+        model = self._model(network.eval(), self.load_tokenizer(task))
+        self._try(model, task)
+        return model
+
+    def _try(self, model: LanguageModel, task: Task) -> None:
+        """Establish by which passes the model may be read, and say what the user should know of it.
+
+        Raises ValueError for a model that is not causal, or is too short for the task.
+        """
+        from rlaif_lab.models.llama import is_small_llama
+        from rlaif_lab.models.passes import NARROWEST, passes
+        from rlaif_lab.progress import say
+
+        if self.place()[1] is not None:
+            prompts = _prompts_of(task)
+            ids = model.encode_prompts(prompts)
+            self._check_sizes(model.network.config, task, prompts, ids, model.tokenizer)
+        if not is_small_llama(model.network) and passes(model.network, NARROWEST).way != "packed":
+            say(
+                self.name,
+                f"model {self.path!r} cannot be given several responses to a prompt at once (that was tried, and gives "
+                "other numbers); each is computed by itself, which takes longer",
+            )
+        if model.opens_thought:
+            say(
+                self.name,
+                f"the chat template of model {self.path!r} opens a thought for each response; "
+                "policy.chat_options={enable_thinking: false} turns that off where the template knows it",
+            )
 
     def load_trainable(self, task: Task, seed: int) -> tuple[LanguageModel, LanguageModel]:
         """With LoRA: one copy of the weights, with an adapter as the policy and without as the frozen model."""
@@ -222,6 +279,15 @@ class HFModel(ModelSource):
         repo, gguf_file = self.place()
         where = "model folder" if self.local is not None else "hub model"
         return f"{where} {repo}" + (f", {gguf_file}" if gguf_file else "")
+
+
+def _prompts_of(task: Task) -> list[Prompt]:
+    """All prompts of a finite task, a few of one that makes its own."""
+    found = []
+    for split in ("rounds", "evaluation"):
+        count = task.available(split)
+        found += task.prompts(split, 0, count if count <= _ALL_PROMPTS else _TRIED_PROMPTS, 0)
+    return found
 
 
 # --- what lies in a folder --------------------------------------------------------------------------------------------
@@ -312,4 +378,6 @@ def _one_sentence(path: str) -> Iterator[None]:
                 f"model {path!r} is no folder here and not in the hub's cache, and the hub cannot be reached; download "
                 "it once with a connection, or give the path of a folder or a GGUF file"
             ) from error
-        raise ValueError(f"cannot load model {path!r}: {reason[:400]}") from error
+        if "attn_implementation" in reason:
+            reason += " (here: policy.attn=eager, or attn=eager of the judge's weights)"
+        raise ValueError(f"cannot load model {path!r}: {reason}") from error

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _MARK = "(what the assistant says)"
+_THOUGHTS = ("think", "thinking", "thought", "reasoning")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +45,9 @@ class LanguageModel:
 
     @property
     def pad_id(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+        """What stands where nothing stands; it is never looked at, but it must have an embedding."""
+        pad, size = self.tokenizer.pad_token_id, self.network.get_input_embeddings().num_embeddings
+        return int(pad if pad is not None and pad < size else self.tokenizer.eos_token_id)
 
     @cached_property
     def eos_id(self) -> int:
@@ -65,15 +67,26 @@ class LanguageModel:
 
         A chat model's are written by its template, with a text as single user turn; control tokens spelt out in a turn
         are text, so that nobody can end or open a turn from within one. Any other model's are the text behind the
-        tokenizer's own special tokens.
+        tokenizer's own first token. No end token stands between a prompt and its response, whatever a tokenizer adds.
         Raises ValueError when the tokenizer has no token for a character of a prompt, when a template refuses the turns
-        of one, and when a conversation of several turns is put to a model without template.
+        of one or drops its system turn, and when a conversation of several turns is put to a model without template.
         """
         if not self.chat:
-            return self._encode([self._plain_text(prompt) for prompt in prompts], add_special_tokens=True)
+            rows = self._encode([self._plain_text(prompt) for prompt in prompts], add_special_tokens=True)
+            return [self._open_ended(row) for row in rows]
         ids = [self._render(_turns(prompt)) for prompt in prompts]
-        self._refuse_unknown([_text(prompt) for prompt in prompts], ids)
+        said = ["\n".join(turn["content"] for turn in _turns(prompt)) for prompt in prompts]
+        self._refuse_unknown(said, ids)
         return ids
+
+    def _open_ended(self, ids: list[int]) -> list[int]:
+        """Without a second first token, and without the end tokens that some tokenizers append (add_eos_token)."""
+        first, last = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        start = 1 if len(ids) > 1 and first is not None and ids[0] == ids[1] == first else 0
+        stop = len(ids)
+        while stop - start > 1 and ids[stop - 1] == last:
+            stop -= 1
+        return ids[start:stop]
 
     def encode_responses(self, texts: Sequence[str], finished: Sequence[bool] | None = None) -> list[list[int]]:
         """Token ids of responses, ``eos_id`` added to the finished ones (default: all)."""
@@ -110,16 +123,22 @@ class LanguageModel:
         return ids
 
     def _refuse_unknown(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
-        """A text with an unknown character would be scored as another text."""
+        """A text with an unknown character would be scored as another text. The token for unknown characters may serve
+        as first or last token too, so what counts is whether it stands for something in the text."""
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
             return
         for text, row in zip(texts, ids, strict=True):
-            if unknown in row:
+            if unknown in row and unknown in self._bare(text):
                 raise ValueError(
                     f"the tokenizer of model {self.name!r} cannot write {text!r}: it has no token for one of its "
                     "characters; the model was made for another task"
                 )
+
+    def _bare(self, text: str) -> list[int]:
+        """Token ids of a text and of nothing else."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
 
     def _plain_text(self, prompt: str | Prompt) -> str:
         turns = _turns(prompt)
@@ -141,6 +160,11 @@ class LanguageModel:
 
         if self.system is not None and turns[0]["role"] != "system":
             turns = [{"role": "system", "content": self.system}, *turns]
+        if turns[0]["role"] == "system" and turns[0]["content"] and not self.keeps_system:
+            raise ValueError(
+                f"the chat template of model {self.name!r} drops the system turn without a word; put what it says into "
+                "the user's turn, and leave policy.system=null"
+            )
         try:
             return self.tokenizer.apply_chat_template(list(turns), **options, **self.chat_options)
         except TemplateError as error:
@@ -148,6 +172,29 @@ class LanguageModel:
             raise ValueError(
                 f"the chat template of model {self.name!r} refuses a conversation of the roles {roles}: {error}"
             ) from error
+
+    @cached_property
+    def keeps_system(self) -> bool:
+        """Whether a system turn is in what the template writes. (One that is refused raises where it is put.)"""
+        from jinja2 import TemplateError
+
+        turns = [{"role": "system", "content": _MARK}, {"role": "user", "content": "?"}]
+        try:
+            written = self.tokenizer.apply_chat_template(turns, tokenize=False, **self.chat_options)
+        except TemplateError:
+            return True
+        return _MARK in str(written)
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether the template opens a thought for the assistant and leaves it open (chat models only)."""
+        if not self.chat:
+            return False
+        turns = [{"role": "user", "content": "?"}]
+        written = str(self._apply_template(turns, tokenize=False, add_generation_prompt=True))
+        opened = [written.rfind(f"<{tag}>") for tag in _THOUGHTS]
+        closed = [written.rfind(f"</{tag}>") for tag in _THOUGHTS]
+        return any(start > end for start, end in zip(opened, closed, strict=True))
 
     def _end_of_turn(self) -> int:
         """The first control token that the template writes after what the assistant says."""

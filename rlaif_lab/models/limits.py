@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlaif_lab.models.language_model import LanguageModel
-    from rlaif_lab.records import Prompt
+    from transformers import PreTrainedTokenizerBase
 
 POSITIONS = (
     "max_position_embeddings",
@@ -29,18 +28,30 @@ def positions(config: Any) -> int | None:
     return min(found) if found else None
 
 
-def check_length(
-    model: LanguageModel, config: Any, prompts: Sequence[Prompt], new_tokens: int, what: str = "policy"
-) -> None:
+def check_length(model: str, config: Any, names: Sequence[str], lengths: Sequence[int], new_tokens: int) -> None:
     """Raise ValueError when one of these prompts, with ``new_tokens`` of response, is longer than the model reads."""
     room = positions(config)
-    if room is None or not prompts:
+    if room is None or not lengths:
         return
-    lengths = [len(ids) for ids in model.encode_prompts(prompts)]
-    longest = max(range(len(prompts)), key=lengths.__getitem__)
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
     if lengths[longest] + new_tokens > room:
         raise ValueError(
-            f"{what} {model.name!r} reads {room} tokens at most, and prompt {prompts[longest].id!r} has "
-            f"{lengths[longest]} with {new_tokens} of response to come; shorten prompts, or lower "
-            "sampler.max_new_tokens (task.max_response_tokens)"
+            f"model {model!r} reads {room} tokens at most, and prompt {names[longest]!r} has {lengths[longest]}, with "
+            f"up to {new_tokens} of response to come; shorten the prompts, or lower task.max_response_tokens"
         )
+
+
+def check_tokens(
+    model: str, config: Any, names: Sequence[str], ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Raise ValueError when a prompt, or the end of a response, needs a token for which the model has no embedding. (A
+    padding token may lack one: another takes its place.)"""
+    size = int(config.get_text_config().vocab_size)
+    wanted = {f"prompt {name!r}": max(row) for name, row in zip(names, ids, strict=True)}
+    for what, token in (wanted | {"the end of a response": int(tokenizer.eos_token_id)}).items():
+        if token >= size:
+            raise ValueError(
+                f"model {model!r} has embeddings for {size} tokens, but {what} needs token {token} "
+                f"({tokenizer.convert_ids_to_tokens(token)!r}); its tokenizer belongs to another model, or the "
+                "embedding has to be enlarged (resize_token_embeddings)"
+            )

@@ -4,6 +4,7 @@ reference policy and a judge that is the initial policy are the same weights wit
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,7 +95,10 @@ def save_network(network: Any, folder: Path) -> None:
     if not hasattr(network, "peft_config"):
         network.save_pretrained(folder)
         return
-    network.get_base_model().save_pretrained(folder, state_dict=merged_state(network))
+    state = merged_state(network)
+    network.get_base_model().save_pretrained(folder, state_dict=state)
+    if not _still_tied(network.get_base_model(), state):
+        _say_untied(folder / "config.json")
     # Without the option peft asks the hub for a config of the base model, whose vocabulary has not changed.
     network.save_pretrained(folder.with_name(f"{folder.name}_adapter"), save_embedding_layers=False)
 
@@ -112,3 +116,29 @@ def merged_state(network: PeftModel) -> dict[str, Tensor]:
             weight = state[f"{name}.weight"]
             state[f"{name}.weight"] = (weight.float() + layer.get_delta_weight(ADAPTER).float()).to(weight.dtype)
     return state
+
+
+def _still_tied(network: PreTrainedModel, state: Mapping[str, Tensor]) -> bool:
+    """Whether the merged weights have the tied head that the configuration names, or it names none."""
+    import torch
+
+    if not getattr(network.config.get_text_config(), "tie_word_embeddings", False):
+        return True
+    names = {id(module): name for name, module in network.named_modules()}
+    found = []
+    for part in (network.get_input_embeddings(), network.get_output_embeddings()):
+        name = names.get(id(part), "").replace(".base_layer", "")
+        found.append(state.get(f"{name}.weight"))
+    first, last = found
+    return first is None or last is None or torch.equal(first, last)
+
+
+def _say_untied(file: Path) -> None:
+    """An adapter on the head, or on the embedding, makes two weights of one: a reader who ties them again would read
+    another model."""
+    config = json.loads(file.read_text())
+    config["tie_word_embeddings"] = False
+    for part in config.values():
+        if isinstance(part, dict) and "tie_word_embeddings" in part:
+            part["tie_word_embeddings"] = False
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -63,6 +63,19 @@ def row_logits(network: PreTrainedModel, rows: Sequence[TokenIds], pad_id: int, 
 
 
 # --- the head by itself -----------------------------------------------------------------------------------------------
+class _Said:
+    """A body's output that holds nothing but its last states."""
+
+    def __init__(self, last_hidden_state: Tensor) -> None:
+        self.last_hidden_state = last_hidden_state
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self.last_hidden_state,)[index]
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
 class _Given(nn.Module):
     """Stands in for a model's body, or for its decoder, and says these states whatever it is asked."""
 
@@ -72,9 +85,7 @@ class _Given(nn.Module):
         object.__setattr__(self, "said", said)
 
     def forward(self, *_: Any, **__: Any) -> Any:
-        from transformers.modeling_outputs import MoeModelOutputWithPast
-
-        return MoeModelOutputWithPast(last_hidden_state=self.said)
+        return _Said(self.said)
 
     def __getattr__(self, name: str) -> Any:
         return self if name == "decoder" else getattr(self.stands_for, name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from rlaif_lab.instructions.template import Message
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
+from rlaif_lab.models.limits import positions
 from rlaif_lab.records import Prompt, Response, Score, Verdict
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def conversation_key(prompt: Prompt) -> str:
 
 def _fitting(model: LanguageModel, encoded: Sequence[Sequence[int]], spare: int) -> list[int]:
     """Which of these prompts leave ``spare`` tokens of what the model can see at once."""
-    room = getattr(model.network.config.get_text_config(), "max_position_embeddings", None)
+    room = positions(model.network.config)
     return [i for i, ids in enumerate(encoded) if room is None or len(ids) + spare <= room]
 
 
