@@ -20,7 +20,7 @@ $(VENV)/installed: $(VENV)/lab
 	touch $@
 
 demo: $(VENV)/lab
-	$(BIN)/rlaif-lab experiment=plateau_self_vs_stronger judge=self,stronger,oracle,random seed=0,1,2 rounds=8 \
+	$(BIN)/rlaif-lab experiment=plateau_self_vs_stronger judge=self,stronger,oracle,random seed=0,1,2 block=0 rounds=8 \
 		hydra.sweep.dir=$(DEMO) resume=true
 	$(BIN)/rlaif-report $(DEMO)
 

@@ -19,7 +19,11 @@ LEFT_OUT = ("accuracy_better_first", "accuracy_better_second")
 
 
 def frozen_bank_metrics(
-    judgements: Sequence[Judgement], bank: Sequence[LabelledPair], at_first: Floats | None = None
+    judgements: Sequence[Judgement],
+    bank: Sequence[LabelledPair],
+    at_first: Floats | None = None,
+    *,
+    soft: bool = False,
 ) -> dict[str, float]:
     """``audit/*_frozen``: every measure on the bank, and the accuracy in each of its subsets.
 
@@ -31,24 +35,26 @@ def frozen_bank_metrics(
     groups = by_group(judged, [pair.subset for pair in bank])
     by_subset = {f"audit/accuracy_frozen_{re.sub(r'[^0-9A-Za-z]+', '_', m.key)}": m.value for m in groups}
     drift = {} if at_first is None else {"audit/stability_frozen": stability([at_first, judged.prob_first_wins])}
-    return metrics(judged, "frozen") | by_subset | drift
+    return metrics(judged, "frozen", soft) | by_subset | drift
 
 
 def on_policy_metrics(
-    judgements: Sequence[Judgement], generations: Sequence[Generation], qualities: Floats
+    judgements: Sequence[Judgement], generations: Sequence[Generation], qualities: Floats, *, soft: bool = False
 ) -> dict[str, float]:
     """``audit/*_on_policy``, from what the round judged anyway. qualities: (N, k); nan throughout for a task without
     gold, and so is then what needs it."""
-    return metrics(on_policy(judgements, generations, qualities), "on_policy")
+    return metrics(on_policy(judgements, generations, qualities), "on_policy", soft)
 
 
-def metrics(judged: Judged, where: str) -> dict[str, float]:
+def metrics(judged: Judged, where: str, soft: bool = False) -> dict[str, float]:
+    """Return ``audit/*`` of these verdicts. soft: the learner reads probabilities, so that the biases are fitted to
+    them; by its ordering alone a lean of any size is a full vote."""
     sections = (
         accuracy(judged),
         calibration(judged, with_null=False),
         position(judged),
         length(judged),
-        bias(judged),
+        bias(judged, soft),
         failures(judged),
     )
     return {f"audit/{m.key}_{where}": m.value for s in sections for m in s.measures if m.key not in LEFT_OUT}

@@ -214,7 +214,8 @@ def length(judged: Judged) -> Section:
     )
 
 
-def bias(judged: Judged) -> Section:
+def bias(judged: Judged, soft: bool = False) -> Section:
+    """Fit what sways the judge. soft: to its probabilities and not to its decisions."""
     fit = bias_model(
         judged.shown_first,
         judged.shown_second,
@@ -222,6 +223,7 @@ def bias(judged: Judged) -> Section:
         judged.length_difference,
         judged.self_difference,
         judged.prompts,
+        soft=soft,
     )
     same_length = "the bank's lengths do not vary, or only with quality"
     scale = f"longer; by tanh(difference / {fit.length_sd:.0f} characters)"

@@ -64,6 +64,8 @@ class Learner(ABC):
     minimum_k: int = 2
     reward: RewardSource | None = None
     restart: Restart = "never"
+    labels: Labels = "hard"
+    """Whether it reads the judge's ordering or its probabilities; what the judge's biases are fitted to."""
     needs: tuple[str, ...] = ("judgements",)
     """The kinds of feedback it trains on, by name (feedback/kinds.py). Without ``judgements`` the judge's verdicts are
     measured and not trained on. What ``reward`` asks for need not be named."""

@@ -151,7 +151,12 @@ def opinions(versus_base: Sequence[Comparison], parts: Parts) -> Metrics:
         verdicts = both_orders(somebody.evaluator(), different)
         believed = win_rate(verdicts, identical)
         metrics[f"{role}/win_rate_vs_round_0"] = believed
-        metrics[f"{role}/win_rate_minus_gold"] = believed - truth
+        # A comparison without a verdict is left out on both sides: a judge that fails on hard ones is not flattered.
+        failed = {
+            c for c, both in zip(different, verdicts, strict=True) if any(v.prob_first_wins is None for v in both)
+        }
+        comparable = gold_win_rate(task, [c for c in versus_base if c not in failed]) if failed else truth
+        metrics[f"{role}/win_rate_minus_gold"] = believed - comparable
         if role == "judge":
             metrics |= policy_preference(verdicts, gold_differences(task, different))
             metrics |= somebody.own_metrics(different, verdicts, identical)
@@ -167,7 +172,7 @@ def audit(index: int, parts: Parts, store: RoundStore) -> Metrics:
     store.compute_once(index, "bank", lambda: {"prob_first_wins": said})
     first = store.read_json(0, "bank")
     at_first = None if first is None else np.array(first["prob_first_wins"], dtype=float)  # None becomes nan
-    return frozen_bank_metrics(judgements, parts.bank, at_first)
+    return frozen_bank_metrics(judgements, parts.bank, at_first, soft=parts.learner.labels == "soft")
 
 
 # --- what training changed --------------------------------------------------------------------------------------------

@@ -101,7 +101,8 @@ class Round:
     def row(self, before: Metrics, segments: Sequence[Segment]) -> Metrics:
         """Return the metrics of a whole round, once it is over. ``tokens/training`` counts a prompt once for all its
         responses."""
-        row = before | round_metrics(self.parts.task, segments, self.parts.metrics)
+        parts = self.parts
+        row = before | round_metrics(parts.task, segments, parts.metrics, soft=parts.learner.labels == "soft")
         for segment in segments:
             row |= segment.extra
         stages_run = dict.fromkeys(stage for segment in segments for stage in segment.seconds)

@@ -53,8 +53,12 @@ def bias_model(
     length_difference: Floats,
     self_difference: Floats,
     prompts: Sequence[Hashable],
+    *,
+    soft: bool = False,
 ) -> BiasModel:
-    """Logistic regression on verdicts, every comparison in both orders; a tie is half a vote for each slot.
+    """Fit a logistic regression to verdicts, every comparison in both orders; a tie is half a vote for each slot.
+
+    soft: the outcome is the judge's probability and not its decision, for a learner that reads probabilities.
 
     The length term is that of Dubois et al. (2404.04475). Firth's penalty keeps the estimates finite where a covariate
     explains every verdict (an oracle). Standard errors are the larger of the model's own and those with the prompt as
@@ -79,7 +83,10 @@ def bias_model(
     )
     ones = np.ones((n, 1))
     covariates = np.concatenate([np.hstack([ones, slopes]), np.hstack([ones, -slopes])])  # (2n, 4)
-    picks_one = np.concatenate([decisions(shown_first[kept]), 1.0 - decisions(shown_second[kept])])
+    first, second = shown_first[kept], shown_second[kept]
+    if not soft:
+        first, second = decisions(first), decisions(second)
+    picks_one = np.concatenate([first, 1.0 - second])
     units = [prompt for prompt, keep in zip(prompts, kept.tolist(), strict=True) if keep]
     used = _independent_columns(covariates)
     values, stderrs = firth_logistic(covariates[:, used], picks_one, [*units, *units])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from helpers import ScriptedJudge, plain_logps, response
 
-from rlaif_lab.loop.evaluation import judged_changes
+from rlaif_lab.loop.evaluation import judged_changes, opinions
 from rlaif_lab.metrics.quality import (
     coverage_metrics,
     gold_nll,
@@ -119,3 +120,21 @@ def test_amplification_of_length_prefers_the_frozen_bank() -> None:
     assert length_amplification(row) == 3.0
     assert length_amplification(row | {"audit/b_length_frozen": float("nan")}) == 0.5
     assert np.isnan(length_amplification({"text/length_drift": 1.5}))
+
+
+def test_a_failed_comparison_counts_on_neither_side_of_the_judge_minus_gold(task: Addition) -> None:
+    prompts = [task.to_prompt(problem) for problem in (1234, 5678)]
+    right = [task.gold_answer(prompt) for prompt in prompts]
+    wrong = [str((int(text[0]) + 1) % 10) + text[1:] for text in right]
+    # The policy is right on the first prompt, wrong on the second, where the judge fails.
+    comparisons = [Comparison(prompts[0], right[0], wrong[0]), Comparison(prompts[1], wrong[1], right[1])]
+
+    def say(c: Comparison) -> Verdict:
+        return Verdict(None, "invalid") if wrong[1] in (c.first, c.second) else Verdict(float(c.first == right[0]))
+
+    judge = ScriptedJudge(say)
+    parts = SimpleNamespace(task=task, judges={"heldout_judge": judge})
+    found = opinions(comparisons, parts)  # type: ignore[arg-type]
+    assert found["quality/win_rate_vs_round_0"] == 0.5
+    assert found["heldout_judge/win_rate_vs_round_0"] == 1.0
+    assert found["heldout_judge/win_rate_minus_gold"] == 0.0, "gold is taken over what the judge decided"

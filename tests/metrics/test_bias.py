@@ -184,3 +184,16 @@ def test_without_both_kinds_there_is_no_difference() -> None:
     assert found.own_wrongly.n == 0
     assert found.other_wrongly.value == 0.5
     assert math.isnan(found.difference.mean)
+
+
+def test_soft_labels_are_what_a_lean_is_fitted_to() -> None:
+    """A lean of 0.4 log-odds decides every pair of equally right answers, but moves a probability by a tenth only."""
+    rng = np.random.default_rng(0)
+    n = 4000
+    length = rng.normal(0.0, 10.0, n)
+    scale = np.sqrt(np.mean(length**2))
+    probability = sigmoid(0.4 * np.tanh(length / scale))
+    nothing = np.zeros(n)
+    arguments = (probability, probability, nothing, length, nothing, list(range(n)))
+    assert bias_model(*arguments, soft=True).length.value == pytest.approx(0.4, abs=0.05)
+    assert bias_model(*arguments).length.value > 3.0
