@@ -46,13 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "also by the environment: RLAIF_LAB_TRUST",
     )
     options = parser.parse_args(arguments)
+    from rlaif_lab.progress import printable
     from rlaif_lab.store.strangers import trust
 
     trust(options.trust)
     try:
-        print(report(options.dir, options.baseline, options.floor, options.wandb, options.delta))
+        print(printable(report(options.dir, options.baseline, options.floor, options.wandb, options.delta)))
     except ValueError as error:
-        print(f"rlaif-report: {error}", file=sys.stderr)
+        print(printable(f"rlaif-report: {error}"), file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"rlaif-report: cannot read or write {error.filename!r}: {error.strerror}", file=sys.stderr)

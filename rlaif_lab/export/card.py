@@ -73,7 +73,7 @@ def model_card(config: dict[str, Any], rows: Sequence[Row], example: Any) -> str
             f"# {escape(name)}",
             f"A language model trained on AI feedback with rlaif_lab: it wrote answers, the judge "
             f"{code(config['judge']['name'])} compared them, and {code(config['learner']['name'])} trained it on those "
-            f"preferences, {config['rounds']} rounds long. {headline(rows)}",
+            f"preferences, {config['rounds']} round{'' if config['rounds'] == 1 else 's'} long. {headline(rows)}",
             "## The curve",
             "![True quality and the judge's win rate by round](curve.png)",
             curve_table(rows),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -15,7 +14,7 @@ from rlaif_lab.loop.data import RoundLoader
 from rlaif_lab.loop.round import Round
 from rlaif_lab.plateau.detector import Detector
 from rlaif_lab.store.checkpoints import newest_checkpoint
-from rlaif_lab.store.run_folder import STOPPED
+from rlaif_lab.store.run_folder import STOPPED, read_json_file
 from rlaif_lab.training.checkpoints import AtomicCheckpoints
 from rlaif_lab.training.module import RoundModule
 from rlaif_lab.training.settings import TrainerConfig
@@ -72,7 +71,14 @@ def callbacks(loader: RoundLoader, detector: Detector | None, log_row: LogRow, d
 def stopped_at(directory: Path) -> int | None:
     """Return the round at which this run ended early, if it did: resumed, it goes no further."""
     file = directory / STOPPED
-    return int(json.loads(file.read_bytes())["round"]) if file.exists() else None
+    if not file.exists():
+        return None
+    index = read_json_file(file, "delete it to have the run go on to its last round").get("round")
+    if not isinstance(index, int) or isinstance(index, bool) or index < 1:
+        raise ValueError(
+            f"{str(file)!r} is corrupt (no round in it); delete it to have the run go on to its last round"
+        )
+    return index
 
 
 def quiet_lightning() -> None:

@@ -14,6 +14,7 @@ from rlaif_lab.export import export_run
 from rlaif_lab.loop.checks import check_together
 from rlaif_lab.loop.parts import build_organisms, choose, make_round, organism_weights
 from rlaif_lab.loop.versions import git_commit, resolved, untrained_policy_identity, versions
+from rlaif_lab.progress import LOG, Terminal, say
 from rlaif_lab.store.files import write_atomically, writing
 from rlaif_lab.store.outcome import alone, failure, finished_rounds, write_failure, write_finished
 from rlaif_lab.store.run_folder import STOPPED, RoundStore
@@ -21,7 +22,7 @@ from rlaif_lab.store.sweep_cache import SharedFiles
 from rlaif_lab.tracking.log import RoundLog
 from rlaif_lab.tracking.objective import objective, objective_name
 from rlaif_lab.tracking.run_summary import run_result
-from rlaif_lab.tracking.terminal import introduce
+from rlaif_lab.tracking.terminal import NO_VERDICT_WITHOUT_GOLD, close, introduce
 
 if TYPE_CHECKING:
     from rlaif_lab.loop.round import Round
@@ -51,7 +52,7 @@ class Run:
         with alone(self.directory):
             try:
                 return self.fit()
-            except Exception as error:
+            except BaseException as error:  # signals too
                 write_failure(self.directory, failure(error))
                 raise
 
@@ -82,6 +83,7 @@ class Run:
 
         from rlaif_lab.loop.fit import fit
 
+        Terminal.run, Terminal.log = self.label, self.directory / LOG
         torch.set_num_threads(self.cfg.threads)
         gc.freeze()  # the libraries' half a million objects need not be gone through again in every round
         chosen, tracker = self.chosen, self.chosen.tracker
@@ -105,7 +107,8 @@ class Run:
             round_.parts.policy.save(self.directory / "policy")
         if self.cfg.export:
             export_run(self.directory)
-        write_finished(self.directory, self.store.rows()[-1]["round"])
+        write_finished(self.directory, self.store.rows()[-1]["round"], result.values)
+        close(self.label, result.values, self.directory)
         return self.objective()
 
     def introduce(self) -> None:
@@ -118,3 +121,5 @@ class Run:
             "learner": f"{learner.name}, reference policy: {reference}",
         }
         introduce(self.label, parts, self.directory)
+        if not self.chosen.task.has_gold and self.chosen.heldout_judge is None:
+            say(self.label, NO_VERDICT_WITHOUT_GOLD)

@@ -18,8 +18,6 @@ from rlaif_lab.store.sweep_cache import SharedFiles
 from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS, Stage
 
 if TYPE_CHECKING:
-    from tqdm.auto import tqdm
-
     from rlaif_lab.loop.plan import Parts, Plan, Services
 
 S = TypeVar("S")
@@ -66,7 +64,7 @@ class Stages:
         return self.cache.once(self.store.stage_file(0, stage), what)
 
 
-def bar(index: int, stage: str, total: int) -> tqdm[Any]:
+def bar(index: int, stage: str, total: int) -> Any:
     """Return the progress bar of a stage."""
     return progress.bar(total=total, desc=f"round {index}: {stage}")
 

@@ -177,7 +177,7 @@ def fine_tune(model: LanguageModel, data: Sequence[tuple[Prompt, str]], settings
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     losses: list[float] = []
     starts = range(0, len(order), settings.batch_size)
-    for step, at in enumerate(bar(starts, desc="fine-tuning", unit="step")):
+    for step, at in enumerate(bar(starts, announce=True, desc="fine-tuning", unit="step")):
         rows = order[at : at + settings.batch_size]
         packed = pack([prompts[i] for i in rows], [[responses[i]] for i in rows], model.pad_id).to(model.device)
         loss = -response_logps(model.network, packed).sum() / packed.response_mask.sum()

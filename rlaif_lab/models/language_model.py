@@ -104,8 +104,11 @@ class LanguageModel:
     def save(self, folder: Path) -> None:
         """Save for ``from_pretrained``, with checksums. Weights with a LoRA adapter are saved merged, and the adapter
         by itself in a folder beside (``policy_adapter`` beside ``policy``)."""
+        from transformers.utils import logging
+
         from rlaif_lab.models.lora import save_network
 
+        logging.disable_progress_bar()
         (folder / CHECKSUMS).unlink(missing_ok=True)
         save_network(self.network, folder)
         self.tokenizer.save_pretrained(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.load import Run
-from rlaif_lab.report.tables import Estimate, estimate
+from rlaif_lab.report.tables import Estimate, estimate, inert
 
 NOT_A_STAGE = ("time/round_s",)
 NO_LABEL = ("tie", "invalid", "refused", "timed_out", "over_budget")
@@ -137,4 +137,4 @@ def write_times(path: Path, times: Sequence[StageTimes]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["arm", "stage", "seconds_per_run"])
-        writer.writerows([arm.label, stage, seconds] for arm in times for stage, seconds in arm.seconds.items())
+        writer.writerows([inert(arm.label), stage, seconds] for arm in times for stage, seconds in arm.seconds.items())

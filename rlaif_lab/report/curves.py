@@ -12,7 +12,7 @@ from typing import Literal
 from rlaif_lab.plateau.detector import State
 from rlaif_lab.plateau.verdict import Trace, Traces
 from rlaif_lab.report.arms import Arm
-from rlaif_lab.report.tables import blank
+from rlaif_lab.report.tables import blank, inert
 from rlaif_lab.statistics.intervals import Interval, t_interval
 
 Axis = Literal["round", "k", "sqrt_kl"]
@@ -253,4 +253,4 @@ def write_drawn(path: Path, drawn: DrawnGroup) -> None:
                         if math.isfinite(mean):
                             at = [points.rounds[i], f"{points.x[i]:g}"]
                             ends = [blank(points.low[i]), blank(points.high[i])]
-                            writer.writerow([panel.panel.metric, label, *at, mean, *ends, points.n[i]])
+                            writer.writerow([panel.panel.metric, inert(label), *at, mean, *ends, points.n[i]])

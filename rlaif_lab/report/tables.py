@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlaif_lab.progress import printable
 from rlaif_lab.report.arms import Arm, Study, baseline_for
 from rlaif_lab.report.load import Run
 from rlaif_lab.report.verdicts import ArmVerdict
@@ -237,7 +238,27 @@ def write_records(path: Path, records: Sequence[dict[str, object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
-        writer.writerows(records)
+        writer.writerows({key: inert(value) for key, value in record.items()} for record in records)
+
+
+def inert(value: object) -> object:
+    """Return what stands in a CSV cell: a text that a spreadsheet would run as a formula gets an apostrophe before it,
+    and what would steer a terminal is replaced."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "|", "%")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def interval_columns(name: str, interval: Interval) -> dict[str, object]:

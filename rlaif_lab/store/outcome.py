@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rlaif_lab.progress import LOG, to_log
 from rlaif_lab.store.checksums import read_regular
 from rlaif_lab.store.files import DISK_ERRORS, write_atomically, writing
 from rlaif_lab.store.interrupts import Interrupted
@@ -59,7 +60,9 @@ def now() -> str:
 
 
 def write_failure(folder: Path, failure: Failure) -> None:
-    """As well as the disk allows: it may be what failed."""
+    """Write it down as well as the disk allows: it may be what failed."""
+    if (folder / LOG).exists():
+        to_log(f"failed: {failure.sentence}\n{failure.traceback}", folder / LOG)
     with suppress(OSError, ValueError):
         write_atomically(folder / FAILED, json.dumps(asdict(failure), indent=1).encode())
 
@@ -77,10 +80,14 @@ def write_finished(folder: Path, rounds: int, result: Mapping[str, Any] | None =
     (folder / FAILED).unlink(missing_ok=True)
 
 
+def shown_path(folder: Path) -> str:
+    """Return a folder as one types it from where one is."""
+    return os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)
+
+
 def resume_command(folder: Path) -> str:
     """Return what to type to go on with the run or the sweep in this folder, from the folder one is in."""
-    shown = os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)
-    return f"rlaif-resume {shlex.quote(shown)}"
+    return f"rlaif-resume {shlex.quote(shown_path(folder))}"
 
 
 def finished_rounds(folder: Path) -> int | None:

@@ -6,7 +6,6 @@ round folders by the report's own functions. The report says more, since it has 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlaif_lab.store.run_folder import RoundStore
+from rlaif_lab.store.run_folder import RoundStore, read_json_file
 from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS
 from rlaif_lab.tasks.base import Task
 
@@ -49,7 +48,7 @@ def run_result(directory: Path, task: Task) -> RunResult:
     """Of the run in ``directory``, which has logged its last round."""
     store = RoundStore(directory)
     rows = store.rows()
-    config = json.loads((directory / "config.json").read_bytes())
+    config = read_json_file(directory / "config.json")
     tables = {"pass_at_k": pass_at_k(rows), "reliability": reliability(store, task, [row["round"] for row in rows])}
     return RunResult(result_values(config, rows), {name: table for name, table in tables.items() if table.rows})
 

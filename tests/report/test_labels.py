@@ -16,6 +16,7 @@ from rlaif_lab.report.curves import Curve, Mark
 from rlaif_lab.report.figures import COLOURS, styles
 from rlaif_lab.report.panels import GROUPS
 from rlaif_lab.report.reading import display, right_answer
+from rlaif_lab.report.tables import inert
 from rlaif_lab.report.units import unit_of
 from rlaif_lab.statistics.intervals import Interval
 from rlaif_lab.tasks.arithmetic import Addition
@@ -83,3 +84,15 @@ def test_other_tasks_are_shown_as_they_are() -> None:
     prompt = task.prompts("rounds", 0, 1, 0)[0]
     assert display(task, prompt, ["12"]) == [prompt.text, "12"]
     assert right_answer(task, prompt) == task.gold_answer(prompt)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\x1b[31mred"])
+def test_names_in_csv_files_are_no_formulas(name: str) -> None:
+    kept = str(inert(name))
+    assert not kept.startswith(("=", "+", "-", "@", "\t"))
+    assert "\x1b" not in kept
+
+
+@pytest.mark.parametrize("value", [-0.5, "-0.5", "1e-3", "", "self", 3, None])
+def test_numbers_and_plain_names_in_csv_files_are_as_they_are(value: object) -> None:
+    assert inert(value) == value

@@ -132,7 +132,7 @@ def pretrain(task: ProceduralTask, recipe: Recipe, description: str) -> tuple[Ll
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, recipe))
     network.train()
-    steps = bar(range(recipe.steps), desc=description, unit="step")
+    steps = bar(range(recipe.steps), announce=True, desc=description, unit="step")
     for step in steps:
         packed, weights = corpus.batch(step)
         loss = -(response_logps(network, packed) * weights).sum() / weights.sum()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.organism.recipe import Recipe
+from rlaif_lab.progress import Terminal, say
 from rlaif_lab.store.checksums import check_sealed, seal
 from rlaif_lab.store.files import new_folder_beside, open_to_umask, rename_folder, writing
 from rlaif_lab.store.locks import try_lock, wait_for
@@ -70,12 +71,17 @@ def build_missing(task: ProceduralTask, recipes: Sequence[Recipe]) -> None:
     def missing() -> list[Recipe]:
         return [recipe for recipe in recipes if not organism_folder(task, recipe).exists()]
 
+    told = False
     for _ in wait_for(lambda: not missing()):
         for recipe in missing():
             folder = organism_folder(task, recipe)
             with try_lock(folder.with_name(f"{folder.name}.lock")) as mine:
                 if mine and not folder.exists():
                     _build(task, recipe, folder)
+        if (left := missing()) and not told:
+            told = True
+            names = ", ".join(organism_folder(task, recipe).name for recipe in left)
+            say(Terminal.run, f"waiting for another process, which is pretraining {names}")
 
 
 def _build(task: ProceduralTask, recipe: Recipe, folder: Path) -> None:
