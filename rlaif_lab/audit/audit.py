@@ -18,6 +18,7 @@ from rlaif_lab.audit.measures import Measure, Section
 from rlaif_lab.audit.own import own_answer_pairs
 from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.audit.plan import Plan
+from rlaif_lab.audit.sampled import SampledBank
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.metrics.position import SlotChoices, slot_choices
 from rlaif_lab.models.access import JudgeContext
@@ -55,7 +56,8 @@ class Audit:
 class Auditor:
     """Asks one judge. ``context``: makes what the judge may know, for a seed and a directory of its own.
 
-    other: a model whose wrong answers the judge's own are compared with; None: the task's demonstrators' are.
+    other: a model whose wrong answers the judge's own are compared with; None: the task's demonstrators' are. policy:
+    loads the policy, for a bank that is made of its answers.
     """
 
     judge: Judge
@@ -66,10 +68,11 @@ class Auditor:
     context: Callable[[Task | None, int, Path], JudgeContext]
     other: Callable[[], LanguageModel | None]
     directory: Path
+    policy: Callable[[], LanguageModel] | None = None
     chunk: int = 64
 
     def run(self) -> Audit:
-        pairs = self.bank.load(self.task)
+        pairs = self.pairs()
         self.attach(pairs, self.seed, self.directory)
         judgements = self.ask(pairs, "judging")
         judged = on_bank(pairs, judgements, self.plan.self_author)
@@ -101,6 +104,16 @@ class Auditor:
             slots=slot_choices(judged.shown_first, judged.shown_second),
             examples=failure_examples(judgements),
         )
+
+    def pairs(self) -> list[LabelledPair]:
+        """Return the bank's pairs; of a bank that is made of a policy's answers, those of the policy."""
+        if not isinstance(self.bank, SampledBank):
+            return self.bank.load(self.task)
+        assert self.policy is not None
+        found = self.bank.of_policy(self.task, self.policy())
+        if not found:
+            raise ValueError(f"bank {self.bank.name!r}: no prompt had answers of different quality; raise bank.prompts")
+        return found
 
     def attach(self, pairs: Sequence[LabelledPair], seed: int, directory: Path) -> None:
         gold: Task | None = None

@@ -30,8 +30,11 @@ def own_answer_pairs(
     judge's own, and against the other's.
 
     Each answers ``samples`` times; its first wrong answer counts, the other's being of the same quality and another
-    text. other: None for the task's demonstrators. The pairs' subset says whose the wrong answer is.
+    text. other: None for the task's demonstrators; no pairs where it has none. The pairs' subset says whose the wrong
+    answer is.
     """
+    if other is None and not isinstance(task, ProceduralTask):
+        return []  # nobody else's wrong answers are to be had
     right: dict[Prompt, str] = {}
     for pair in pairs:
         better = pair.comparison.first if pair.prob_first_is_better > 0.5 else pair.comparison.second

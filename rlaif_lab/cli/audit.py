@@ -74,7 +74,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
         mine = judge.language_model().weights_hash()
         return models.policy() if models.policy().weights_hash() != mine else None
 
-    return Auditor(judge, bank, task, plan, cfg.seed, context, other, directory)
+    return Auditor(judge, bank, task, plan, cfg.seed, context, other, directory, models.policy)
 
 
 def check_device(name: str) -> None:

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from rlaif_lab.feedback.kinds import kinds_for
 from rlaif_lab.loop.parts import Chosen
-from rlaif_lab.tasks.base import Split
+from rlaif_lab.tasks.base import Split, Task
 
 
 def check_together(cfg: DictConfig, chosen: Chosen) -> None:
@@ -67,11 +67,31 @@ def check_prompts(cfg: DictConfig, chosen: Chosen) -> None:
             )
 
 
+def repeated_evaluation(cfg: DictConfig, task: Task) -> str:
+    """Say that evaluation prompts come again, and from when; nothing where all are fresh."""
+    held, needed = task.distinct("evaluation"), (cfg.rounds + 1) * cfg.evaluation.prompts
+    if not task.repeats or needed <= held:
+        return ""
+    return (
+        f"task {task.name!r} has {held} evaluation prompts, and {cfg.rounds} rounds with evaluation.prompts="
+        f"{cfg.evaluation.prompts} ask {needed}, so that they come again from round {held // cfg.evaluation.prompts} on"
+    )
+
+
 def check_detector(cfg: DictConfig, chosen: Chosen) -> None:
     """A detector that could not detect anything is refused where the run depends on it."""
     detector = chosen.detector
     if detector is None:
         return
+    again = repeated_evaluation(cfg, chosen.task)
+    if again and detector.stop_on_plateau:
+        raise ValueError(
+            f"detector.stop_on_plateau: {again}, and what is measured on the same prompts again is not independent, so "
+            "the detector's alpha would not hold; lower rounds or evaluation.prompts, or set "
+            "detector.stop_on_plateau=false"
+        )
+    if again:
+        print(f"note: {again}: the detector's alarms do not keep their alpha", flush=True)
     if cfg.rounds > detector.horizon:
         raise ValueError(
             f"detector.horizon={detector.horizon} rounds is what the detector's alpha is good for, but rounds="

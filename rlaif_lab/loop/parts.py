@@ -96,11 +96,14 @@ class Chosen:
             return None
         return self.detector.measure
 
-    def labelled_pairs(self) -> list[LabelledPair]:
-        """Return the bank's pairs; none where it is made by demonstrators that the task has not."""
-        if self.bank is None or (self.bank.graded and not isinstance(self.task, ProceduralTask)):
-            return []
-        return self.bank.load(self.task)
+    def labelled_pairs(self, untrained: LanguageModel) -> list[LabelledPair]:
+        """Return the bank's pairs; none where it is made by demonstrators that the task has not.
+
+        untrained: the policy as it was at first, whose answers some banks are made of.
+        """
+        from rlaif_lab.audit.sampled import pairs_of
+
+        return [] if self.bank is None else pairs_of(self.bank, self.task, untrained)
 
 
 def choose(cfg: DictConfig) -> Chosen:
@@ -169,7 +172,7 @@ def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: Shared
         engine=chosen.engine,
         kinds=kinds_for(chosen.learner.kinds(), chosen.pairing),
         reward_model=chosen.reward_model,
-        bank=chosen.labelled_pairs(),
+        bank=chosen.labelled_pairs(base),
         metrics=chosen.metrics,
     )
     plan = Plan(

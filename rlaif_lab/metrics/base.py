@@ -20,6 +20,7 @@ Level = Literal["headline", "detail"]
 """Headlines are charted first; details stand in closed sections."""
 
 FAMILIES: dict[str, tuple[str, str]] = {
+    "level": (r"[a-z0-9_]+", "a level of difficulty, as the task names it"),
     "k": (r"\d+", "1, 2, 4, ... up to the number of samples"),
     "pairs": (r"on_policy|frozen", "`on_policy` (the policy's own samples) or `frozen` (the bank's fixed pairs)"),
     "role": (r"judge|heldout_judge", "`judge` (it trains) or `heldout_judge` (it only evaluates)"),

@@ -8,6 +8,7 @@ from math import comb
 
 import numpy as np
 
+from rlaif_lab.metrics.difficulty import difficulty_metrics
 from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import pack, response_logps
 from rlaif_lab.records import Comparison, Floats, Generation, Prompt
@@ -61,7 +62,8 @@ def quality_metrics(task: Task, sampled: Sequence[Generation], greedy: Sequence[
         *(mean_pass_at_k(qualities, i) for i in some),
         majority_quality(qualities, [[r.text for r in g.responses] for g in sampled]),
     )
-    return {f"quality/{name}": float(value) for name, value in zip(names, values, strict=True)}
+    by_name = {f"quality/{name}": float(value) for name, value in zip(names, values, strict=True)}
+    return by_name | difficulty_metrics(task, sampled, qualities)
 
 
 def coverage_metrics(task: Task, sampled: Sequence[Generation]) -> dict[str, float]:

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 from rlaif_lab.config import current_path
 
 T = TypeVar("T")
+PYTHON = "python:"
+"""How a value names a function by its path, as ``task.grader`` may."""
 TRUST = "RLAIF_LAB_TRUST"
 OWN = "rlaif_lab"
 HYDRAS = ("_args_", "_partial_", "_recursive_", "_convert_", "_mode_")
@@ -86,6 +88,11 @@ def _value(content: Any, path: str) -> Any:
         if "_target_" in content:
             return _make(content, object, path)
         return {str(key): _value(child, f"{path}.{key}") for key, child in content.items()}
+    if isinstance(content, str) and content.startswith(PYTHON) and not is_trusted(content.removeprefix(PYTHON)):
+        raise UntrustedError(
+            f"{path} is {content!r}, a function that is not the lab's own: it is not run. If you trust it, say so with "
+            f"{TRUST}={content.removeprefix(PYTHON).partition('.')[0]}"
+        )
     return [_value(child, path) for child in content] if isinstance(content, list) else content
 
 

@@ -43,9 +43,17 @@ class Task(ABC):
     has_gold: bool = True
     """False for prompts whose answers nobody has graded: what needs gold is then "n/a" (null in the metrics)."""
 
+    repeats: bool = False
+    """True where prompts come again when all have been seen: what is measured on them is then not independent, and a
+    guarantee that supposes fresh prompts (the detector's alpha) does not hold."""
+
     @abstractmethod
     def available(self, split: Split) -> int:
         """How many different prompts this split holds."""
+
+    def distinct(self, split: Split) -> int:
+        """How many of those are different; fewer than ``available`` where the task ``repeats``."""
+        return self.available(split)
 
     @abstractmethod
     def prompts(self, split: Split, start: int, count: int, seed: int) -> list[Prompt]:
@@ -60,6 +68,10 @@ class Task(ABC):
 
     def gold_answer(self, prompt: Prompt) -> str | None:
         """A response of quality 1, for held-out likelihoods; None where there is no one such to tell."""
+        return None
+
+    def difficulty(self, prompt: Prompt) -> str | None:
+        """The level of a prompt, by which quality is told apart; None where the task has no levels."""
         return None
 
     def identity(self) -> str:

@@ -99,6 +99,7 @@ class PromptsFile(Task):
         self.max_response_tokens, self.split, self.subset, self.name = max_response_tokens, split, subset, name
         check_format(format, "task.format")
         self.columns, self.format, self.ignore = Columns.of(columns or {}), format, tuple(ignore)
+        self.repeats = repeat
         self.evaluation_share, self.repeat, self.max_characters = evaluation_share, repeat, max_characters
         self._check_path()
         self._orders: dict[tuple[Split, int, int], list[Prompt]] = {}
@@ -112,8 +113,11 @@ class PromptsFile(Task):
 
     # --- what a task is ---------------------------------------------------------------------------------------
     def available(self, split: Split) -> int:
-        held = len(self._splits.get(split, ()))
+        held = self.distinct(split)
         return _ENDLESS if held and self.repeat else held
+
+    def distinct(self, split: Split) -> int:
+        return len(self._splits.get(split, ()))
 
     def prompts(self, split: Split, start: int, count: int, seed: int) -> list[Prompt]:
         held = len(self._splits.get(split, ()))
