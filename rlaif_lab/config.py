@@ -50,6 +50,7 @@ class RunConfig:
     detector: Any = None
     trainer: Any = None
     logger: Any = None
+    callbacks: Any = None
     experiment_name: str = "single"
     arm: str = "arm"
     seed: int = 0
@@ -160,6 +161,7 @@ MOVED = {
 ADDED: dict[str, str] = {
     "trainer.half_life": "None",
     "engine._target_": "rlaif_lab.sampling.exact.Exact",
+    "callbacks": "None",
     "block": "0",
     "bank.labels": "None",
     "bank.ignore": "[]",
@@ -211,10 +213,16 @@ def check(cfg: DictConfig) -> None:
             raise ValueError(f"{family} must be a mapping with a _target_; got {node!r}")
         for path, target in targets(node, family):
             check_target(path, target)
-    for name, node in (cfg.metrics or {}).items():
+    for family, kind in (("metrics", "Metric"), ("callbacks", "callback of Lightning's")):
+        check_several(cfg[family], family, kind)
+
+
+def check_several(nodes: DictConfig | None, family: str, kind: str) -> None:
+    """Check a family of which a run may have any number, each by a name of its own."""
+    for name, node in (nodes or {}).items():
         if not isinstance(node, DictConfig) or "_target_" not in node:
-            raise ValueError(f"metrics.{name} must be a mapping with a _target_ (a Metric); got {node!r}")
-        for path, target in targets(node, f"metrics.{name}"):
+            raise ValueError(f"{family}.{name!s} must be a mapping with a _target_ (a {kind}); got {node!r}")
+        for path, target in targets(node, f"{family}.{name!s}"):
             check_target(path, target)
 
 
@@ -251,7 +259,7 @@ def check_target(path: str, node: dict[str, Any]) -> None:
                 f"{path}.{key}: {attribute} takes no such argument{hint}; it takes {', '.join(parameters)}"
             )
     for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in arguments:
+        if parameter.default is parameter.empty and name not in arguments and not node.get("_partial_"):
             raise ValueError(f"{path}.{name} is missing: {attribute} needs it")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -20,7 +22,16 @@ from rlaif_lab.training.module import RoundModule
 from rlaif_lab.training.settings import TrainerConfig
 
 
-def fit(round_: Round, settings: TrainerConfig, detector: Detector | None, *, log_row: LogRow, rounds: int) -> None:
+@dataclass(frozen=True)
+class Hooks:
+    """What goes on around training. log_row: takes each round's row. own: callbacks of the user's."""
+
+    log_row: LogRow
+    detector: Detector | None = None
+    own: Sequence[pl.Callback] = ()
+
+
+def fit(round_: Round, settings: TrainerConfig, hooks: Hooks, *, rounds: int) -> None:
     """Train what is left of ``rounds`` rounds, going on from the newest checkpoint in the run's folder."""
     quiet_lightning()
     directory, parts = round_.services.store.directory, round_.parts
@@ -33,12 +44,13 @@ def fit(round_: Round, settings: TrainerConfig, detector: Detector | None, *, lo
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         logger=False,
-        callbacks=callbacks(loader, detector, log_row, directory),
+        callbacks=callbacks(loader, hooks, directory),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=directory,
         plugins=[AtomicCheckpoints()],
+        **settings.args,
     )
     module = RoundModule(
         parts.policy,
@@ -51,10 +63,10 @@ def fit(round_: Round, settings: TrainerConfig, detector: Detector | None, *, lo
     trainer.fit(module, loader, ckpt_path=newest_checkpoint(directory / "checkpoints"), weights_only=True)
 
 
-def callbacks(loader: RoundLoader, detector: Detector | None, log_row: LogRow, directory: Path) -> list[pl.Callback]:
-    """Return what goes on around training, in any order: ``RoundEnd`` has the only hook at the end of a round, and
+def callbacks(loader: RoundLoader, hooks: Hooks, directory: Path) -> list[pl.Callback]:
+    """Return the callbacks, in any order: of the lab's, ``RoundEnd`` has the only hook at the end of a round, and
     Lightning puts checkpoints last by itself."""
-    detection = PlateauDetector(detector) if detector else None
+    detection = PlateauDetector(hooks.detector) if hooks.detector else None
     checkpoints = ModelCheckpoint(
         dirpath=directory / "checkpoints",
         filename="round_{epoch:03d}",
@@ -64,7 +76,7 @@ def callbacks(loader: RoundLoader, detector: Detector | None, log_row: LogRow, d
         save_top_k=2,
         save_on_train_epoch_end=True,
     )
-    found: list[pl.Callback] = [RoundEnd(loader, log_row, detection), checkpoints]
+    found: list[pl.Callback] = [RoundEnd(loader, hooks.log_row, detection), checkpoints, *hooks.own]
     return [*found, detection] if detection else found
 
 

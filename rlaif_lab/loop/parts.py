@@ -31,6 +31,8 @@ from rlaif_lab.tracking.base import Tracker
 from rlaif_lab.training.settings import TrainerConfig
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Callback
+
     from rlaif_lab.audit.bank import PairBank
     from rlaif_lab.audit.pairs import LabelledPair
     from rlaif_lab.feedback.revision import RevisionConfig
@@ -63,6 +65,7 @@ class Chosen:
     tracker: Tracker
     evaluation: Evaluation
     metrics: Sequence[Metric] = ()
+    callbacks: Sequence[Callback] = ()
 
     @property
     def judges(self) -> dict[str, Judge]:
@@ -128,6 +131,7 @@ def choose(cfg: DictConfig) -> Chosen:
         detector=cfg.detector and build(cfg.detector, "detector"),
         tracker=build(cfg.logger, "logger"),
         evaluation=Evaluation(**cfg.evaluation),
+        callbacks=[build(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items()],
         metrics=[build(node, f"metrics.{name}") for name, node in (cfg.metrics or {}).items()],
     )
 

@@ -81,7 +81,7 @@ class Run:
         """Train all rounds (or those left, on resume); return the final true quality."""
         import torch
 
-        from rlaif_lab.loop.fit import fit
+        from rlaif_lab.loop.fit import Hooks, fit
 
         Terminal.run, Terminal.log = self.label, self.directory / LOG
         torch.set_num_threads(self.cfg.threads)
@@ -98,7 +98,8 @@ class Run:
         result = None
         try:
             log_row = RoundLog(self.store, tracker, chosen.watch, self.label)
-            fit(round_, chosen.trainer, chosen.detector, log_row=log_row, rounds=self.cfg.rounds)
+            hooks = Hooks(log_row, chosen.detector, chosen.callbacks)
+            fit(round_, chosen.trainer, hooks, rounds=self.cfg.rounds)
             result = run_result(self.directory, chosen.task)
         finally:
             chosen.engine.close()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlaif_lab.config import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class TrainerConfig:
     max_skipped_steps: steps per round that may be left out because loss or gradient is not finite; one more ends the
         run, with the last round kept.
     accelerator, precision: as in ``pytorch_lightning.Trainer``.
+    args: further arguments of that Trainer's, such as ``profiler`` or ``deterministic``.
     """
 
     learning_rate: float = 1e-4
@@ -34,6 +40,7 @@ class TrainerConfig:
     max_skipped_steps: int = 5
     accelerator: str = "cpu"
     precision: str = "32-true"
+    args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "passes"):
@@ -54,3 +61,53 @@ class TrainerConfig:
                 raise ValueError(f"trainer.{name} must not be negative; got {getattr(self, name)}")
         if not 0 <= self.adam_beta2 < 1:
             raise ValueError(f"trainer.adam_beta2 must lie in [0, 1); got {self.adam_beta2}")
+        check_arguments(self.args)
+
+
+SET_BY_THE_LAB = {
+    "max_epochs": "rounds",
+    "accelerator": "trainer.accelerator",
+    "precision": "trainer.precision",
+    "gradient_clip_val": "trainer.clip_norm",
+    "accumulate_grad_batches": "trainer.accumulate",
+    "callbacks": "callbacks, e.g. callbacks=timer",
+    "logger": "logger, e.g. logger=csv",
+}
+"""Arguments of Trainer's for which the lab has a key of its own."""
+
+FIXED = {
+    "devices": "it trains on one device",
+    "num_nodes": "it trains on one device",
+    "strategy": "it trains on one device",
+    "plugins": "they write its checkpoints",
+    "enable_checkpointing": "a run is resumed from them",
+    "default_root_dir": "it is the run's folder",
+    "reload_dataloaders_every_n_epochs": "every round has data of its own",
+    "num_sanity_val_steps": "it evaluates by itself",
+    "use_distributed_sampler": "it orders its data by identity",
+    "enable_progress_bar": "it shows its own",
+    "enable_model_summary": "it introduces its parts itself",
+    "fast_dev_run": "a round has to be whole; lower rounds and prompts_per_round",
+    "overfit_batches": "a round has to be whole; lower rounds and prompts_per_round",
+    "limit_train_batches": "a round has to be whole; lower prompts_per_round",
+    "barebones": "it needs callbacks and checkpoints",
+}
+"""Arguments of Trainer's that a run depends on, and why."""
+
+
+def check_arguments(args: Mapping[str, Any]) -> None:
+    """Raise ValueError, one sentence, for what Trainer does not take or the lab sets itself."""
+    if not args:
+        return
+    from pytorch_lightning import Trainer
+
+    known = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
+    for name in args:
+        if name in SET_BY_THE_LAB:
+            raise ValueError(f"trainer.args.{name} is set by the lab: use {SET_BY_THE_LAB[name]}")
+        if name in FIXED:
+            raise ValueError(f"trainer.args.{name} is set by the lab: {FIXED[name]}")
+        if name not in known:
+            raise ValueError(
+                f"trainer.args.{name}: Lightning's Trainer takes no such argument{did_you_mean(name, known)}"
+            )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import pytorch_lightning
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -15,7 +17,7 @@ from rounds import make_round
 from rlaif_lab.config import check, config_dir
 from rlaif_lab.judges.oracle import RandomJudge
 from rlaif_lab.loop import fit as fit_module
-from rlaif_lab.loop.fit import fit
+from rlaif_lab.loop.fit import Hooks, fit
 from rlaif_lab.loop.run import Run
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.store.checkpoints import newest_checkpoint
@@ -105,7 +107,6 @@ def test_an_error_of_the_judge_is_not_reported_as_a_full_disk(
     tmp_path: Path, organism: LanguageModel, task: Addition, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     """Both are OSErrors; only what writes may say that it could not."""
-    import pytorch_lightning
 
     def fails(*_: Any, **__: Any) -> None:
         raise error
@@ -113,7 +114,7 @@ def test_an_error_of_the_judge_is_not_reported_as_a_full_disk(
     monkeypatch.setattr(pytorch_lightning.Trainer, "fit", fails)
     round_ = make_round(organism, task, tmp_path, RandomJudge())
     with pytest.raises(Exception) as caught:
-        fit(round_, TrainerConfig(), None, log_row=lambda row, samples: None, rounds=1)
+        fit(round_, TrainerConfig(), Hooks(lambda row, samples: None), rounds=1)
     assert not isinstance(caught.value, DiskError), caught.value
 
 
@@ -133,3 +134,34 @@ def test_the_order_of_callbacks_changes_nothing(tmp_path: Path, monkeypatch: pyt
         rows[-1].append(held)
     assert rows[0] == rows[1]
     assert "detector/plateau_evidence" in rows[0][1]
+
+
+class Noting(pytorch_lightning.Callback):
+    """A callback of a user's."""
+
+    ends: ClassVar[list[int]] = []
+
+    def on_train_epoch_end(self, trainer: pytorch_lightning.Trainer, pl_module: Any) -> None:
+        self.ends.append(trainer.current_epoch)
+
+
+def test_own_callbacks_and_arguments_of_trainers_reach_lightning(tmp_path: Path) -> None:
+    Noting.ends.clear()
+    run = made(
+        tmp_path,
+        *TINY,
+        *("judge=random", "gate.force=true", "export=false", "~bank", "logger=csv"),
+        f"+callbacks.noting._target_={Noting.__module__}.Noting",
+        "+trainer.args.profiler._target_=pytorch_lightning.profilers.SimpleProfiler",
+        f"+trainer.args.profiler.dirpath={tmp_path}",
+        "+trainer.args.profiler.filename=profile",
+    )
+    run.run()
+    assert Noting.ends == [0, 1]
+    assert "run_training_batch" in (tmp_path / "fit-profile.txt").read_text()
+    with (tmp_path / "csv" / "metrics.csv").open() as file:
+        logged = list(csv.DictReader(file))
+    for row, line in zip(run.store.rows(), logged, strict=True):
+        assert {k: float(v) for k, v in line.items() if v and k != "step"} == {
+            k: v for k, v in row.items() if v is not None
+        }
