@@ -32,6 +32,7 @@ from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.strangers import make
 from rlaif_lab.store.tables import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS
 from rlaif_lab.tasks.base import Task
+from rlaif_lab.tasks.reading import readable_text, right_answer
 from rlaif_lab.tracking.run_summary import RESULTS
 from rlaif_lab.tracking.wandb_files import REPORT, WandbRun, as_runs, offline_runs
 from rlaif_lab.tracking.wandb_online import online_runs
@@ -59,6 +60,7 @@ class Round:
     qualities: Floats
     metrics: Record
     examples: Sequence[Example]
+    task: Task
 
     def responses(self, prompts: int = 3) -> list[Record]:
         """The samples of the first prompts: what was written, how likely it was to the policy, how the judge and gold
@@ -66,9 +68,10 @@ class Round:
         rates = win_rates(self.prob_beats)
         return [
             {
-                "prompt": g.prompt.text,
+                "prompt": readable_text(self.task, g.prompt.text),
                 "sample": i,
-                "response": r.text,
+                "response": readable_text(self.task, r.text),
+                "right answer": right_answer(self.task, g.prompt),
                 "tokens": len(r.token_ids),
                 "log_probability": float(sum(r.logps)),
                 "win_rate": _known(rates[n, i]),
@@ -89,9 +92,10 @@ class Round:
             better = self.qualities[n, j.sample_first] - self.qualities[n, j.sample_second]
             found.append(
                 {
-                    "prompt": j.comparison.prompt.text,
-                    "first": j.comparison.first,
-                    "second": j.comparison.second,
+                    "prompt": readable_text(self.task, j.comparison.prompt.text),
+                    "first": readable_text(self.task, j.comparison.first),
+                    "second": readable_text(self.task, j.comparison.second),
+                    "right answer": right_answer(self.task, j.comparison.prompt),
                     "first wins, shown first": j.prob_first_wins_shown_first,
                     "first wins, shown second": j.prob_first_wins_shown_second,
                     "first wins": j.prob_first_wins,
@@ -110,9 +114,10 @@ class Round:
             texts = [r.text for r in self.generations[n].responses]
             found.append(
                 {
-                    "prompt": pair.prompt.text,
-                    "chosen": texts[pair.sample_chosen],
-                    "rejected": texts[pair.sample_rejected],
+                    "prompt": readable_text(self.task, pair.prompt.text),
+                    "chosen": readable_text(self.task, texts[pair.sample_chosen]),
+                    "rejected": readable_text(self.task, texts[pair.sample_rejected]),
+                    "right answer": right_answer(self.task, pair.prompt),
                     "probability": pair.prob_chosen_wins,
                     "gold of chosen": _known(self.qualities[n, pair.sample_chosen]),
                     "gold of rejected": _known(self.qualities[n, pair.sample_rejected]),
@@ -124,7 +129,11 @@ class Round:
         """The first examples of the learner: each response with the number it is trained by (a reward, a weight, a
         probability: the learner says)."""
         return [
-            {"prompt": e.prompt.text, "response": r.text, "signal": signal}
+            {
+                "prompt": readable_text(self.task, e.prompt.text),
+                "response": readable_text(self.task, r.text),
+                "signal": signal,
+            }
             for e in self.examples[:count]
             for r, signal in zip(e.responses, e.signal, strict=True)
         ]
@@ -270,6 +279,7 @@ class RunFolder:
             pairs=pairs,
             prob_beats=prob_beats,
             qualities=gold_qualities(self.task, generations),
+            task=self.task,
             metrics=next((row for row in self.rows if row["round"] == index), {}),
             examples=self._examples(index, generations, prob_beats, pairs),
         )

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 from rlaif_lab.records import Prompt
 from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.load import Run
-from rlaif_lab.report.reading import display, right_answer
 from rlaif_lab.seeding import seed_for
 from rlaif_lab.store.checksums import DamagedError, read_checked
 from rlaif_lab.store.strangers import make
 from rlaif_lab.tasks.base import Task
+from rlaif_lab.tasks.reading import display, right_answer
 
 Json = dict[str, Any]
 T = TypeVar("T")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rlaif_lab.tracking.run_summary import RunResult
 
 
-SAMPLE_COLUMNS = ("round", "prompt", "sample", "response", "win_rate", "gold_quality")
+SAMPLE_COLUMNS = ("round", "prompt", "sample", "response", "right_answer", "win_rate", "gold_quality")
 
 
 Row = dict[str, Any]

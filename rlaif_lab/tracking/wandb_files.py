@@ -34,6 +34,7 @@ class WandbRun:
     group: the experiment. job_type: the arm, or REPORT. config: as logged. history: one item per logged step, W&B's own
     columns (which start with _) left out. summary: nested where a metric has several aggregates, such as
     {"max": .8, "last": .7}. tables: name -> its rows, the latest table of each name. media: name -> file, likewise.
+    problem: why it could not be read; empty for a run that could.
     """
 
     id: str
@@ -45,17 +46,39 @@ class WandbRun:
     summary: dict[str, Any]
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     media: dict[str, Path] = field(default_factory=dict)
+    problem: str = ""
 
 
 def offline_runs(directory: Path) -> list[WandbRun]:
-    """Every run below ``directory``, sorted by group, job type and name. Of a resumed run the newest folder, which
-    holds the whole curve. ValueError, one sentence, where there is none or a file cannot be read."""
-    newest: dict[str, Path] = {}
+    """Return every run below ``directory``, sorted by group, job type and name. Of a resumed run the newest folder,
+    which holds the whole curve, or the one before where that was stopped too early to hold anything. A run of which no
+    file can be read is there with its ``problem``, and the others are read.
+
+    Raises:
+        ValueError: there is no run at all, in one sentence.
+    """
+    found: dict[str, list[Path]] = {}
     for file in sorted(directory.glob("**/offline-run-*/run-*.wandb"), key=lambda file: file.parent.name):
-        newest[file.name] = file
-    if not newest:
+        found.setdefault(file.name, []).append(file)
+    if not found:
         raise ValueError(f"no offline run of W&B in {str(directory)!r}: no folder in it is called offline-run-*")
-    return sorted((read_run(file) for file in newest.values()), key=lambda run: (run.group, run.job_type, run.name))
+    runs = [_newest_readable(files) for files in found.values()]
+    return sorted(runs, key=lambda run: (run.group, run.job_type, run.name))
+
+
+def _newest_readable(files: Sequence[Path]) -> WandbRun:
+    """files: of one run, the oldest first."""
+    problem = ""
+    for file in reversed(files):
+        try:
+            return read_run(file)
+        except ValueError as error:
+            problem = problem or str(error)
+        except Exception as error:  # protobuf's, JSON's and whatever comes of a file of something else
+            problem = problem or f"{str(file)!r} is corrupt ({type(error).__name__}: {' '.join(str(error).split())})"
+    file = files[-1]
+    name = file.parents[2].name if file.parents[1].name == "wandb" else file.parent.name
+    return WandbRun(file.stem.removeprefix("run-"), name, "", "", {}, [], {}, problem=problem)
 
 
 def read_run(file: Path) -> WandbRun:
@@ -99,7 +122,13 @@ def as_runs(runs: Sequence[WandbRun]) -> Runs:
     for run in runs:
         if run.job_type == REPORT:
             continue
-        if rows := rows_of(run.history):
+        if run.problem:
+            failed.append(Problem(run.name, f"damaged: {run.problem}"))
+        elif rows := rows_of(run.history):
+            missing = [key for key in ("arm", "seed", "rounds") if key not in run.config]
+            if missing:
+                failed.append(Problem(run.name, f"no run of this lab: its config has no {', '.join(missing)}"))
+                continue
             arm, seed, rounds = (run.config[key] for key in ("arm", "seed", "rounds"))
             last = max(rows)
             # A run that came to its end has a verdict: before its last round only if its detector stopped it.

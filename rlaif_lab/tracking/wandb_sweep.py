@@ -33,7 +33,7 @@ def log_report(
     try:
         run = wandb.init(
             mode=mode,
-            project=of_runs(study, "project") or "rlaif_lab",
+            project=of_runs(study, "project") or os.environ.get("WANDB_PROJECT") or "rlaif_lab",
             entity=of_runs(study, "entity"),
             dir=str(folder),
             id=run_id(folder),

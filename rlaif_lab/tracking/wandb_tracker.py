@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlaif_lab.metrics.catalogue import is_detail, is_failure
 from rlaif_lab.tracking.base import SAMPLE_COLUMNS, LoggedRound, Row, Samples, Tracker
+from rlaif_lab.tracking.naming import in_a_sweep, run_name
 
 if TYPE_CHECKING:
     from rlaif_lab.tracking.run_summary import RunResult
@@ -32,47 +33,84 @@ SUMMARISED = (
 """Metrics of which a run's summary shows something else than W&B's default, the last value."""
 
 
+MODES = {"offline": "offline", "online": "online", "disabled": "disabled", "dryrun": "offline", "run": "online"}
+"""What ``WANDB_MODE`` may say; the last two are W&B's own old names."""
+
+
 class WandbTracker(Tracker):
-    """mode: ``offline`` (no prompt, no network) or ``online``. sample_rows: generations logged per round."""
+    """Every setting but ``sample_rows`` may be left null: then W&B's own environment variable decides, which job
+    scripts set, and where there is none the default that is named here.
+
+    mode: ``offline`` (the default: no prompt, no network), ``online`` or ``disabled`` (WANDB_MODE, WANDB_DISABLED).
+    project: ``rlaif_lab`` (WANDB_PROJECT). entity: that of your key (WANDB_ENTITY). tags: none (WANDB_TAGS, with
+    commas). group: the experiment's name (WANDB_RUN_GROUP). name: what tells the run from others, such as ``self_s0``
+    (WANDB_NAME; in a sweep it comes before that). notes: none (WANDB_NOTES). job_type: the arm (WANDB_JOB_TYPE).
+    dir: the run's folder (WANDB_DIR). sample_rows: generations logged per round.
+
+    WANDB_RUN_ID is taken for a run by itself; jobs of a sweep have ids of their own, or they would be one run.
+    """
 
     def __init__(
         self,
-        mode: Literal["offline", "online"] = "offline",
-        project: str = "rlaif_lab",
+        mode: Literal["offline", "online", "disabled"] | None = None,
+        project: str | None = None,
         entity: str | None = None,
         tags: Sequence[str] = (),
+        group: str | None = None,
+        name: str | None = None,
+        notes: str | None = None,
+        job_type: str | None = None,
+        dir: str | None = None,
         sample_rows: int = 32,
     ) -> None:
-        if mode not in ("offline", "online"):
-            raise ValueError(f"logger.mode must be one of offline, online; got {mode!r} (logger=none turns W&B off)")
+        if mode is not None and mode not in ("offline", "online", "disabled"):
+            raise ValueError(
+                f"logger.mode must be one of offline, online, disabled; got {mode!r} (logger=none turns W&B off)"
+            )
         if sample_rows < 0:
             raise ValueError(f"logger.sample_rows must not be negative; got {sample_rows}")
-        self.mode, self.project, self.entity, self.tags = mode, project, entity, list(tags)
+        said = os.environ.get("WANDB_MODE") or "offline"
+        if mode is None and said not in MODES:
+            raise ValueError(f"WANDB_MODE must be one of {', '.join(MODES)}; got {said!r}")
+        if mode is None and os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
+            said = "disabled"
+        self.mode = mode or MODES[said]
+        self.project = project or os.environ.get("WANDB_PROJECT") or "rlaif_lab"
+        self.entity = entity or os.environ.get("WANDB_ENTITY") or None
+        self.tags = list(tags) or [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
+        self.group = group or os.environ.get("WANDB_RUN_GROUP") or None
+        self.name, self.job_type = name, job_type or os.environ.get("WANDB_JOB_TYPE") or None
+        self.notes = notes or os.environ.get("WANDB_NOTES") or None
+        self.dir = dir or os.environ.get("WANDB_DIR") or None
         self.sample_rows = sample_rows
         self.run: Any = None
 
     def begin(
         self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
     ) -> None:
+        if self.mode == "disabled":
+            return
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its one look-up of a host when offline
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
         self.directory = directory
+        quiet: dict[str, Any] = {"console": "off"} if "WANDB_CONSOLE" not in os.environ else {}
         try:
             self.run = wandb.init(
-                mode=self.mode,
+                mode=self.mode,  # type: ignore[arg-type]
                 project=self.project,
                 entity=self.entity,
                 tags=self.tags,
-                dir=str(directory),
+                notes=self.notes,
+                dir=self.dir or str(directory),
                 id=run_id(directory),
                 resume="allow" if self.mode == "online" else None,
-                name=directory.name,
-                group=group,
-                job_type=arm,
+                name=self.name or _name(directory, config),
+                group=self.group or group,
+                job_type=self.job_type or arm,
                 config=config,
-                settings=wandb.Settings(console="off", x_disable_stats=True),
+                settings=wandb.Settings(x_disable_stats=True, **quiet),
             )
         except wandb.errors.Error as error:
             raise ValueError(
@@ -92,6 +130,8 @@ class WandbTracker(Tracker):
     def log(self, row: Row, samples: Samples) -> None:
         from rlaif_lab.store.run_folder import CHANGES, RoundStore
 
+        if self.run is None:
+            return
         values = {key: value for key, value in row.items() if value is not None}
         for name, value in values.items():
             if name != "round" and (name not in self.defined or (name in self.hidden and is_failure(name, value))):
@@ -140,11 +180,20 @@ class WandbTracker(Tracker):
         self.run.summary.update(dict(result.values))
 
 
+def _name(directory: Path, config: dict[str, Any]) -> str:
+    own, given = run_name(directory, config), os.environ.get("WANDB_NAME")
+    if not given:
+        return own
+    return f"{given} {own}" if in_a_sweep(directory) else given
+
+
 def run_id(directory: Path) -> str:
-    """One id per run directory, so that a resumed run goes on with the same curve."""
+    """Return one id per run directory, so that a resumed run goes on with the same curve."""
+    from rlaif_lab.store.checksums import read_checked
     from rlaif_lab.store.files import write_atomically
 
     file = directory / "wandb_id"
     if not file.exists():
-        write_atomically(file, uuid.uuid4().hex[:12].encode())
-    return file.read_text()
+        given = None if in_a_sweep(directory) else os.environ.get("WANDB_RUN_ID")
+        write_atomically(file, (given or uuid.uuid4().hex[:12]).encode())
+    return read_checked(file).decode()

@@ -79,7 +79,7 @@ def test_every_value_reaches_wandb_also_after_a_kill(cache: Path, tmp_path: Path
     # Sampled generations with verdicts, of the rounds before the crash as well.
     tables = [json.loads(f.read_text()) for f in sorted(run.glob("wandb/*/files/media/table/samples_*.json"))]
     assert {row[0] for table in tables for row in table["data"]} == {0, 1, 2}
-    assert tables[0]["columns"] == ["round", "prompt", "sample", "response", "win_rate", "gold_quality"]
+    assert tables[0]["columns"] == ["round", "prompt", "sample", "response", "right_answer", "win_rate", "gold_quality"]
 
 
 @pytest.mark.slow

@@ -15,12 +15,12 @@ from rlaif_lab.report.chart import Line, distinct, line_chart
 from rlaif_lab.report.curves import Curve, Mark
 from rlaif_lab.report.figures import COLOURS, styles
 from rlaif_lab.report.panels import GROUPS
-from rlaif_lab.report.reading import display, right_answer
 from rlaif_lab.report.tables import inert
 from rlaif_lab.report.units import unit_of
 from rlaif_lab.statistics.intervals import Interval
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.lookup import Lookup
+from rlaif_lab.tasks.reading import display, right_answer
 
 
 @given(st.lists(st.text("abc_", min_size=1, max_size=40), unique=True, max_size=20))

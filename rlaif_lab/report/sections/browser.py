@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from rlaif_lab.report.reading import BACKWARDS
 from rlaif_lab.report.sections.view import View, count
+from rlaif_lab.tasks.reading import BACKWARDS
 
 
 def browser(view: View) -> str:
