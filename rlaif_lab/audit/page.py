@@ -15,6 +15,9 @@ from rlaif_lab.audit.measures import Measure, Section
 from rlaif_lab.audit.write import bank_line, number
 from rlaif_lab.report.document import document
 from rlaif_lab.report.figures import svg
+from rlaif_lab.store.strangers import make
+from rlaif_lab.tasks.base import Task
+from rlaif_lab.tasks.reading import readable_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +28,8 @@ STYLE = """
 .measures th:first-child { min-width: 8rem; max-width: 28rem; }
 .note { display: block; font-size: .78rem; color: var(--soft); font-weight: 400; overflow-wrap: anywhere; }
 .panels > * { min-width: 0; }
+.panels img { background: #fff; border-radius: 6px; padding: 4px; }
+.notice.fine { border-color: var(--good); background: var(--tint); }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
@@ -35,7 +40,7 @@ def page(audit: Audit, config: Mapping[str, Any]) -> str:
         headline(audit),
         *(section(s, audit) for s in audit.sections),
         failures(audit),
-        worst(audit),
+        worst(audit, task_of(config)),
         provenance(config),
     ]
     return document(
@@ -62,7 +67,9 @@ def headline(audit: Audit) -> str:
     ]
     if failed:
         items.append("Without a verdict: " + ", ".join(f"{m.title} {m.value:.1%}" for m in failed) + ".")
-    return f'<div class="notice"><ul>{"".join(f"<li>{item}</li>" for item in items)}</ul></div>'
+    doubtful = math.isnan(accuracy.value) or not accuracy.low > 0.5
+    kind = "notice" if doubtful else "notice fine"
+    return f'<div class="{kind}"><ul>{"".join(f"<li>{item}</li>" for item in items)}</ul></div>'
 
 
 def section(given: Section, audit: Audit) -> str:
@@ -109,8 +116,16 @@ def failures(audit: Audit) -> str:
     return f"<h2>Failed verdicts, verbatim</h2>{parts}"
 
 
-def worst(audit: Audit, count: int = 8) -> str:
-    """The pairs that it got wrong with the greatest confidence."""
+def task_of(config: Mapping[str, Any]) -> Task | None:
+    """Return the task, which knows how its texts are read; None for one that cannot be made from the config here."""
+    try:
+        return make(config.get("task"), Task, "task")  # type: ignore[type-abstract]
+    except (ValueError, OSError):
+        return None
+
+
+def worst(audit: Audit, task: Task | None, count: int = 8) -> str:
+    """The pairs that it got wrong with the greatest confidence, as a person would write them."""
     wrong = []
     for pair, judgement in zip(audit.pairs, audit.judgements, strict=True):
         if judgement.prob_first_wins is not None and pair.prob_first_is_better != 0.5:
@@ -120,9 +135,10 @@ def worst(audit: Audit, count: int = 8) -> str:
         return ""
     rows = []
     for probability, pair in wrong:
-        texts = (pair.comparison.first, pair.comparison.second)
-        better, worse = texts if pair.prob_first_is_better == 1.0 else texts[::-1]
-        cells = (pair.comparison.prompt.text, better, worse)
+        both = (pair.comparison.first, pair.comparison.second)
+        better, worse = both if pair.prob_first_is_better == 1.0 else both[::-1]
+        texts = (pair.comparison.prompt.text, better, worse)
+        cells = [text if task is None else readable_text(task, text) for text in texts]
         rows.append(f"<tr>{''.join(f'<td>{escape(_cut(cell))}</td>' for cell in cells)}<td>{probability:.3f}</td></tr>")
     head = "".join(f'<th scope="col">{t}</th>' for t in ("prompt", "better", "picked instead", "its probability"))
     table = f'<table class="text"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
