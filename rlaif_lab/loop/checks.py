@@ -60,10 +60,13 @@ def check_prompts(cfg: DictConfig, chosen: Chosen) -> None:
         if each < 1:
             raise ValueError(f"{split}.prompts must be at least 1; got {each}")
         if rounds * each + spare > task.available(split):
+            hint = (
+                ", or set task.repeat=true" if getattr(task, "repeat", None) is False and task.distinct(split) else ""
+            )
             needed = f"{rounds} x {each}" + (f" and {spare} for the judge" if spare else "")
             raise ValueError(
                 f"task {task.name!r} has {task.available(split)} prompts in its {split!r} split, but {needed} fresh "
-                "ones are needed; lower rounds or the prompts per round"
+                f"ones are needed; lower rounds or the prompts per round{hint}"
             )
 
 

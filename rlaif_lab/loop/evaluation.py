@@ -27,6 +27,7 @@ from rlaif_lab.metrics.quality import (
 )
 from rlaif_lab.records import Comparison, Floats, Generation, Metrics, Position, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.statistics.clusters import stderr_of_mean
 from rlaif_lab.store.run_folder import CHANGES, RoundStore, StageResult
 from rlaif_lab.store.tables import AHEAD, COVERAGE, EVALUATED, Stage
 
@@ -188,7 +189,9 @@ def change(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Pla
         assert parts.heldout_judge is not None
         changes = judged_changes(parts.heldout_judge.evaluator(), sampled, before)
     store.compute_once(index, CHANGES, lambda: {"measure": plan.changes, "changes": changes.tolist()})
-    stderr = float(changes.std(ddof=1) / np.sqrt(len(changes))) if len(changes) > 1 else float("nan")
+    known = len(changes) == len(sampled)  # a judge leaves out what it has no verdict on
+    asked = [(g.prompt.text, g.prompt.turns) for g in sampled] if known else range(len(changes))
+    stderr = stderr_of_mean(changes, asked)
     return {"quality/change": float(changes.mean()), "quality/change_stderr": stderr}
 
 

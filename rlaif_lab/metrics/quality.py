@@ -12,6 +12,7 @@ from rlaif_lab.metrics.difficulty import difficulty_metrics
 from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import pack, response_logps
 from rlaif_lab.records import Comparison, Floats, Generation, Prompt
+from rlaif_lab.statistics.clusters import stderr_of_mean
 from rlaif_lab.tasks.base import Task
 
 
@@ -54,7 +55,8 @@ def quality_metrics(task: Task, sampled: Sequence[Generation], greedy: Sequence[
     if not task.has_gold:
         return {f"quality/{name}": float("nan") for name in names}
     qualities = gold_qualities(task, sampled)
-    stderr = qualities.mean(1).std(ddof=1) / np.sqrt(len(sampled)) if len(sampled) > 1 else 0.0
+    asked = [(g.prompt.text, g.prompt.turns) for g in sampled]  # a finite set may ask one and the same twice
+    stderr = stderr_of_mean(qualities.mean(1), asked) if len(sampled) > 1 else 0.0
     values = (
         qualities.mean(),
         stderr,
