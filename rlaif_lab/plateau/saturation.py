@@ -1,32 +1,26 @@
-"""The saturation fit: how high the loop would get, how fast, and how much is left.
+"""The ceiling: how high the loop would get, said only where it would be right whatever kind of curve this is.
 
-The mean curve of the seeds is fitted by least squares to
+A ceiling is an extrapolation, and curves that agree as far as they were seen part beyond it. So nothing is fitted to
+one family and believed. Every curve of every family in shapes.py is held against the arm's mean curve, and what they
+promise is put together:
 
-    Q_t = Q_inf - (Q_inf - Q_s) exp(-(t - s) / tau)      t >= s in rounds, Q in quality (0 to 1)
+1. The covariance of the seeds' levels is estimated from the seeds themselves: independent errors (evaluation, and what
+   training mends in the next round), swings that stay (a random walk), and an offset per seed. The random walk's part
+   is the larger of what the correlation of neighbouring rounds says and what the seeds' whole gains say.
+2. By generalised least squares each curve has its error. Those within `SLACK` of the best one's are not excluded: that
+   is three and a half standard errors of a single parameter. For each shape that is left, the promises of all its
+   scales within that error are an interval.
+3. The union over shapes and families is the interval that is printed, if it is worth it: no wider than `WIDEST`, and if
+   no curve in it has more than `MOST_LEFT` to come. So a truth that has not ended is refused because its own curve is
+   among those that are not excluded, and the interval covers the truth in any family listed, up to the chance of having
+   excluded it. experiments/statements/ceilings.py counts both, on truths that are listed and on others.
 
-by variable projection (Golub and Pereyra 1973): for a given tau the model is linear in Q_inf and Q_s, so only tau is
-searched, on a grid of log tau that is refined. The seed is the unit: the fit is repeated without each of the seeds, and
-what is reported is the Student t interval over the jackknife's pseudo-values (Tukey 1958).
+Three checks go before: the curve has risen; some family fits; the first two thirds of the rounds, treated likewise,
+predict the last third. One comes after: the interval holds the ceiling found without any one of the seeds.
 
-Measured in simulation (tests/plateau/test_coverage.py; 5 and 10 seeds, evaluations as noisy as ours): these intervals
-hold the truth in 93 to 96 % of cases. A fit for each seed and a t interval over the fits does so as well, but as soon
-as training itself wanders (.02 a round) its ceilings are too high by .01 to .02, its intervals wider by a tenth to a
-third, and it finds no ceiling three times as often, since single curves may look straight. Resampling the seeds
-(percentile bootstrap) covers in 84 % at 5 seeds and in 88 % at 10.
-
-The onset s is 0 where the whole curve is of this kind. Learning curves are often S-shaped (warm-up, and learning that
-speeds up as the policy gets better), and an exponential laid through the slow beginning promises a ceiling that is too
-high: by .01 to .04 in simulated loops of 12 to 20 rounds. So s is the first round from which a lack-of-fit test, with
-the seeds as replicates, finds no fault with the exponential; at most half way.
-
-tau is averaged on the log scale, as is the remaining gain: both are positive, and their estimates skewed to the right.
-t_90, the rounds from the onset until 90 % of the gain is made, is tau ln 10, so its interval is that of tau times that.
-
-Q_inf is not held within [0, 1] while fitting: a bound would pull in just those fits that overshoot, and both shift the
-mean and narrow the interval. A ceiling cannot lie outside, though, so the *limits* of the interval are cut at 0 and 1,
-which costs no coverage.
-
-A ceiling is an extrapolation. `saturation` says "not identified", with the reason, where the data do not carry it.
+No curve is followed further than to twice the rounds seen, but for those that have an end and are well on the way
+there. That nothing new begins after that is the condition under which a ceiling is printed. One seed cannot tell its
+swings from its curve, and has none.
 """
 
 from __future__ import annotations
@@ -38,79 +32,27 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rlaif_lab.plateau.shapes import Shapes, families
 from rlaif_lab.statistics.intervals import Interval, t_interval
 
 Floats = npt.NDArray[np.float64]
 
-LN_10 = math.log(10.0)
-SHORTEST = 0.2  # rounds: e^-5 is left after one, so that a smaller tau could not be told from this one
-LONGEST = 10.0  # times the last round: the curve is straight as far as it was seen
-GRID = 81
-REFINED = 17
-MIN_ROUNDS = 4  # points: one more than the parameters
-
-
-@dataclass(frozen=True)
-class CurveFits:
-    """Least squares for a batch of curves, all arrays (B,). ceiling: Q_inf. start: Q_0. tau in rounds.
-    last: the fitted value in the last round. error: sum of squared residuals."""
-
-    ceiling: Floats
-    start: Floats
-    tau: Floats
-    last: Floats
-    error: Floats
-
-    @property
-    def remaining(self) -> Floats:
-        """Q_inf minus the fitted value in the last round: what more rounds would bring."""
-        return self.ceiling - self.last
-
-
-def fit(rounds: Floats, quality: Floats) -> CurveFits:
-    """The best curve for each row of ``quality`` (B, n) at ``rounds`` (n,), increasing. ValueError for fewer than 4
-    rounds, or values that are not finite."""
-    if len(rounds) < MIN_ROUNDS:
-        raise ValueError(f"a saturation fit needs at least {MIN_ROUNDS} rounds; got {len(rounds)}")
-    if not np.isfinite(quality).all():
-        raise ValueError("a saturation fit needs finite qualities")
-    lowest, highest = math.log(SHORTEST), math.log(LONGEST * rounds[-1])
-    log_tau = np.broadcast_to(np.linspace(lowest, highest, GRID), (len(quality), GRID))
-    step = (highest - lowest) / (GRID - 1)
-    best = _best(rounds, quality, log_tau[:1], log_tau)
-    for _ in range(3):
-        offsets = np.linspace(-step, step, REFINED)
-        around = np.clip(best[:, None] + offsets, lowest, highest)
-        best = _best(rounds, quality, around, around)
-        step *= 2.0 / (REFINED - 1)
-    tau = np.exp(best)
-    decay = np.exp(-rounds / tau[:, None])
-    centred = decay - decay.mean(1, keepdims=True)
-    slope = (centred * quality).sum(1) / (centred**2).sum(1)
-    ceiling = quality.mean(1) - slope * decay.mean(1)
-    fitted = ceiling[:, None] + slope[:, None] * decay
-    start = ceiling + slope
-    return CurveFits(ceiling, start, tau, fitted[:, -1], ((quality - fitted) ** 2).sum(1))
-
-
-def _best(rounds: Floats, quality: Floats, shapes: Floats, candidates: Floats) -> Floats:
-    """Of each row's candidate log taus (B, K) the one with the least error. shapes: candidates, or (1, K) where all
-    rows share them."""
-    decay = np.exp(-rounds[:, None] / np.exp(shapes)[:, None, :])  # (B or 1, n, K)
-    decay -= decay.mean(1, keepdims=True)
-    explained = np.einsum("bn,bnk->bk", quality, np.broadcast_to(decay, (len(quality), *decay.shape[1:]))) ** 2
-    explained /= (decay**2).sum(1)
-    chosen = explained.argmax(1)
-    return np.take_along_axis(candidates, chosen[:, None], axis=1)[:, 0]
-
-
-# --- what a set of seeds says -----------------------------------------------------------------------------------------
-WIDEST = 4.0  # times either way: a tau that is known no better than this is not known
-MISFITS, FITS = 0.05, 0.2
-"""p of the lack-of-fit test below which an onset is not taken at all; and from which on a later one than 0 is."""
-NEGLIGIBLE = 1e-4  # root mean square of a misfit, in quality, that is none
-LEAST = MIN_ROUNDS + 1
-"""Evaluated rounds from the onset on without which nothing is fitted."""
+SLACK = 12.0
+"""In units of the error's variance, by which a curve may fit worse than the best one and not be excluded."""
+WIDEST = 0.08
+"""Width of an interval that still says where a ceiling is, in quality."""
+MOST_LEFT = 0.04
+"""Gain to come, in quality, that an arm may be promised by a curve not excluded."""
+MISFIT = 0.05
+"""p value below which not even the best curve fits."""
+LEAST_WALK = 0.02
+"""Share of the variance of a round's gain that is taken to stay, at least."""
+CAUTION = 1.5
+"""Factor on the variance of swings that stay: it is estimated, and too small an estimate would exclude the truth."""
+LEAST = 8
+"""Rounds evaluated without which nothing is said."""
+PREDICTED = 3.0
+"""Standard errors by which the last third may lie outside of what the first two thirds predict."""
 
 
 @dataclass(frozen=True)
@@ -120,235 +62,311 @@ class Curve:
     rounds: Floats
     quality: Floats
 
-    def after(self, onset: float) -> Curve:
-        """From ``onset`` on, and with rounds counted from there."""
-        kept = self.rounds >= onset
-        return Curve(self.rounds[kept] - onset, self.quality[kept])
-
     def at(self, rounds: Floats) -> Curve:
         """At these of its rounds only."""
         return Curve(rounds, self.quality[np.isin(self.rounds, rounds)])
 
 
 @dataclass(frozen=True)
+class Promise:
+    """What the curves of one family that are not excluded say. level: where quality ends, or is at twice the rounds.
+    remaining: that minus the fitted level now. Both nan where the whole family is excluded. misfit: of its best curve,
+    minus that of the best of all; excluded from SLACK on."""
+
+    family: str
+    level: Interval
+    remaining: Interval
+    misfit: float
+
+    @property
+    def excluded(self) -> bool:
+        return self.misfit > SLACK
+
+
+@dataclass(frozen=True)
 class Saturation:
     """What an arm's curves say about where they end.
 
-    identified: whether the data carry a ceiling; where not, ``reason`` says why, and all that would state a ceiling or
-    a time to it is nan: none is reported anywhere.
-    ceiling: Q_inf. gain: Q_inf - Q_0, as evaluated. tau, t_90: rounds. remaining: Q_inf - Q_T, what more rounds would
-    bring. onset: s, the round from which the curve is fitted.
-    exhausted: whether ``remaining`` is shown to be smaller than delta either way, by two one-sided tests at level .05
-    (TOST), with their p value in ``exhausted_p``. delta: in quality.
-    ceilings: seed -> its pseudo-value of Q_inf, for paired comparisons of arms; empty where not identified.
-    seeds: with one, intervals are over the noise of its evaluations only (profile likelihood), which says nothing
-    about other seeds. rounds: the last round.
+    identified: whether every family not excluded promises much the same; where not, ``reason`` says why, and ceiling
+    and remaining are nan: none is reported anywhere. condition: what a printed ceiling supposes.
+    ceiling: the best curve's level, within the union over all curves not excluded. remaining: gain to come, likewise.
+    exhausted: whether every curve not excluded promises less than delta either way. delta: in quality.
+    last_gain: mean gain per round over the last quarter of the rounds, over seeds. promises: by family, the best fit
+    first; empty where nothing could be fitted. rounds: the last round.
     """
 
     identified: bool
     reason: str
+    condition: str
     ceiling: Interval
-    gain: Interval
-    tau: Interval
-    t_90: Interval
     remaining: Interval
-    onset: int
     exhausted: bool
-    exhausted_p: float
-    ceilings: dict[int, float]
+    last_gain: Interval
+    promises: tuple[Promise, ...]
     seeds: int
     rounds: int
     delta: float
 
 
-def saturation(curves: Mapping[int, Curve], delta: float, doubt: str = "", confidence: float = 0.95) -> Saturation:
-    """The ceiling that ``curves`` (seed -> curve) speak for, if they do.
+UNDEFINED = Interval(math.nan, math.nan, math.nan)
 
-    doubt: a reason from elsewhere not to believe in a ceiling, such as a detector that sees quality fall.
-    Pure, and the same whatever the order of the seeds.
+
+def saturation(
+    curves: Mapping[int, Curve], delta: float, doubt: str = "", kl: Mapping[int, Floats] | None = None
+) -> Saturation:
+    """Return the ceiling that ``curves`` speak for, if they do. Pure, and the same whatever the order of the seeds.
+
+    Args:
+        curves: Seed -> its curve.
+        delta: Gain that counts, in quality.
+        doubt: A reason from elsewhere not to believe in a ceiling, such as a trend that falls.
+        kl: Seed -> KL to the initial policy at the rounds of its curve, nats; where all have it, for the hump.
     """
-    from rlaif_lab.plateau.profile import of_one_seed
-
     seeds = sorted(curves)
     last = int(max((curves[seed].rounds[-1] for seed in seeds), default=0))
 
-    def unidentified(reason: str) -> Saturation:
-        return not_identified(reason, len(seeds), last, delta)
+    def unidentified(reason: str, gain: Interval = UNDEFINED, promises: tuple[Promise, ...] = ()) -> Saturation:
+        return Saturation(False, reason, "", UNDEFINED, UNDEFINED, False, gain, promises, len(seeds), last, delta)
 
     if not seeds:
         return unidentified("no whole run with gold quality")
-    if min(len(curves[seed].rounds) for seed in seeds) < LEAST:
-        return unidentified(f"a ceiling needs at least {LEAST} evaluated rounds")
-    if doubt:
-        return unidentified(doubt)
-    if len(seeds) == 1:
-        return of_one_seed(seeds[0], curves[seeds[0]], delta, confidence)
     rounds = common_rounds([curves[seed] for seed in seeds])
     if len(rounds) < LEAST:
-        return unidentified(f"the seeds have only {len(rounds)} evaluated rounds in common")
-    whole = [curves[seed].at(rounds) for seed in seeds]
-    change = t_interval([_end(curve) - _beginning(curve) for curve in whole], confidence)
+        return unidentified(f"a ceiling needs at least {LEAST} evaluated rounds that all seeds have")
+    levels = np.stack([curves[seed].at(rounds).quality for seed in seeds])
+    quarter = max(2, math.ceil(len(rounds) / 4))
+    steps = (levels[:, -1] - levels[:, -1 - quarter]) / (rounds[-1] - rounds[-1 - quarter])
+    gain = t_interval(steps.tolist())
+    if len(seeds) == 1:
+        return unidentified("one seed cannot tell its swings from its curve", gain)
+    change = t_interval((levels[:, -quarter:].mean(1) - levels[:, :quarter].mean(1)).tolist())
+    if change.low <= 0.0 <= change.high:
+        return unidentified(
+            f"no change from the first rounds to the last that the seeds agree on: {signed(change)}", gain
+        )
     if change.high < 0.0:
-        return unidentified(f"quality falls from the first rounds to the last: {signed(change)}")
-    if change.low <= 0.0:
-        return unidentified(f"no change from the first rounds to the last that the seeds agree on: {signed(change)}")
-    onset = find_onset(whole)
-    if onset is None:
-        return unidentified("the curve bends in another way than a saturating exponential")
-    fits = jackknife([curve.after(onset) for curve in whole])
-    length = float(rounds[-1]) - onset
-    log_tau = pseudo_values(np.log(fits.tau))
-    ceilings = pseudo_values(fits.ceiling)
-    tau = exponential(_around(np.log(fits.tau[0]), log_tau, confidence))
-    ceiling = _around(fits.ceiling[0], ceilings, confidence)
-    straight = [seed for seed, value in zip(seeds, fits.tau[1:], strict=True) if value >= 0.99 * LONGEST * length]
-    reason = ""
-    if fits.ceiling[0] <= fits.start[0]:
-        reason = f"quality falls after round {onset}"
-    elif tau.mean > rounds[-1] / 2:
-        reason = too_slow(tau.mean, int(rounds[-1]))
-    elif straight or (fits.ceiling <= fits.start).any():
-        which = ", ".join(map(str, straight)) or "one"
-        reason = f"without seed {which} the curve shows no curvature"
-    elif tau.high / tau.mean > WIDEST:
-        reason = f"the seeds disagree on tau: {tau.low:.2g} to {tau.high:.2g} rounds"
-    elif not 0.0 <= ceiling.mean <= 1.0:
-        reason = f"the fitted ceiling, {ceiling.mean:.3f}, is no possible quality"
+        return unidentified(f"quality falls from the first rounds to the last: {signed(change)}", gain)
+    mean_kl = None
+    if kl is not None and all(seed in kl for seed in seeds):
+        mean_kl = np.mean([kl[seed][np.isin(curves[seed].rounds, rounds)] for seed in seeds], axis=0)
+    shapes = families(rounds, mean_kl)
+    covariance = of_the_mean(levels, rounds)
+    found = compare(levels.mean(0), covariance, shapes)
+    promises, level, remaining = found.promises(), found.level(), found.remaining()
+    reason = doubt or _doubts(found, level, remaining, len(rounds))
+    if not reason and not _predicts(levels.mean(0), covariance, shapes):
+        reason = "the first two thirds of the rounds do not predict the last third"
+    if not reason:
+        reason = _without_each(levels, seeds, covariance, shapes, level)
     if reason:
-        return unidentified(reason)
-    log_left = np.log(np.maximum(fits.remaining, 1e-300))  # of a gain that is over, and no longer told from 0
-    p = equivalence(log_left[0], pseudo_values(log_left), math.log(delta))
-    begun = np.array([curve.quality[0] for curve in whole])
+        return unidentified(reason, gain, promises)
     return Saturation(
-        identified=True,
-        reason="",
-        ceiling=within(ceiling),
-        gain=_around(fits.ceiling[0] - begun.mean(), ceilings - begun, confidence),
-        tau=tau,
-        t_90=Interval(*(LN_10 * value for value in tau)),
-        remaining=exponential(_around(log_left[0], pseudo_values(log_left), confidence)),
-        onset=onset,
-        exhausted=p < 0.05,
-        exhausted_p=p,
-        ceilings=dict(zip(seeds, ceilings.tolist(), strict=True)),
-        seeds=len(seeds),
-        rounds=last,
-        delta=delta,
+        True,
+        "",
+        f"if nothing new begins after round {2 * last}",
+        Interval(min(level.mean, 1.0), max(level.low, 0.0), min(level.high, 1.0)),
+        remaining,
+        -delta < remaining.low and remaining.high < delta,
+        gain,
+        promises,
+        len(seeds),
+        last,
+        delta,
     )
 
 
-def jackknife(curves: Sequence[Curve]) -> CurveFits:
-    """Fits of the mean curve of all seeds, then without the first, without the second, ...; all at the same rounds."""
-    quality = np.stack([curve.quality for curve in curves])
-    without = (quality.sum(0) - quality) / (len(curves) - 1)
-    return fit(curves[0].rounds, np.concatenate([quality.mean(0)[None], without]))
+# --- the noise --------------------------------------------------------------------------------------------------------
+def of_the_mean(levels: Floats, rounds: Floats) -> Floats:
+    """Return the covariance of the seeds' mean curve, (n, n), from the seeds' levels (seeds, n), at least two seeds."""
+    seeds = len(levels)
+    unbiased = seeds / (seeds - 1.0)
+    steps = np.diff(levels, axis=1)
+    steps = steps - steps.mean(0)
+    single = unbiased * float((steps**2).mean())
+    neighbours = unbiased * float((steps[:, 1:] * steps[:, :-1]).mean())
+    second = unbiased * float((steps[:, 2:] * steps[:, :-2]).mean())
+    error = max(-neighbours, 0.0)
+    whole = float((levels[:, -1] - levels[:, 0]).var(ddof=1)) - 2.0 * error
+    near, nearer = single + 2.0 * neighbours + 2.0 * second, single + 2.0 * neighbours
+    walk = CAUTION * max(near, nearer, whole / (len(rounds) - 1.0), LEAST_WALK * single)
+    per_round = (len(rounds) - 1.0) / (rounds[-1] - rounds[0])
+    inside = error * np.eye(len(rounds)) + walk * per_round * np.minimum.outer(rounds, rounds)
+    offset = max(0.0, float(levels.mean(1).var(ddof=1)) - float(inside.mean()))
+    return (inside + offset + NEGLIGIBLE * np.eye(len(rounds))) / seeds
 
 
-def pseudo_values(estimates: Floats) -> Floats:
-    """n x (of all) - (n - 1) x (of all but one), for each one: (1 + n,) -> (n,)."""
-    n = len(estimates) - 1
-    return n * estimates[0] - (n - 1) * estimates[1:]
+NEGLIGIBLE = 1e-8  # variance that even exact curves are granted, by rounding
 
 
-def _around(value: float, pseudo: Floats, confidence: float) -> Interval:
-    """The t interval of pseudo-values, about the estimate itself: their mean, corrected for bias, has more variance."""
-    mean, low, high = t_interval(pseudo.tolist(), confidence)
-    return Interval(float(value), float(value) + low - mean, float(value) + high - mean)
-
-
-def find_onset(curves: Sequence[Curve]) -> int | None:
-    """0 unless the whole curve is not exponential (p of `lack_of_fit` below .05). Then the first round from which it
-    is, now asking for more (.2), since the beginning of an S fades slowly; failing that, the round from which it fits
-    best, if that is above .05; else None. At most half way, and with 5 rounds left."""
-    tried: dict[int, float] = {}
-    for onset in onsets(curves[0]):
-        tried[onset] = lack_of_fit([curve.after(onset) for curve in curves])
-        if tried[onset] > (FITS if onset else MISFITS):
-            return onset
-    best = max(tried, key=lambda onset: tried[onset])
-    return best if tried[best] > MISFITS else None
-
-
-def onsets(curve: Curve) -> list[int]:
-    """The rounds that may be one."""
-    return [int(t) for t in curve.rounds[: len(curve.rounds) - LEAST + 1] if t <= curve.rounds[-1] / 2]
-
-
-def lack_of_fit(curves: Sequence[Curve]) -> float:
-    """p value of the lack-of-fit F test of an exponential, with the seeds as replicates: whether the mean over seeds of
-    the residuals from each seed's own fit differs from 0 by more than their spread explains. All at the same rounds."""
-    from scipy.special import fdtrc  # slow to import
-
-    rounds, quality = curves[0].rounds, np.stack([curve.quality for curve in curves])
-    fits = fit(rounds, quality)
-    decay = np.exp(-rounds / fits.tau[:, None])
-    residuals = quality - fits.ceiling[:, None] + (fits.ceiling - fits.start)[:, None] * decay
-    n, means = len(curves), residuals.mean(0)
-    if n * float((means**2).sum()) < residuals.size * NEGLIGIBLE**2:
-        return 1.0
-    above = len(rounds) - 3  # three parameters of the mean curve, and of each seed's deviation from it
-    between = n * float((means**2).sum()) / above
-    inside = float(((residuals - means) ** 2).sum()) / (above * (n - 1))
-    return float(fdtrc(above, above * (n - 1), between / inside)) if inside > 0.0 else 0.0
-
-
-def equivalence(log_value: float, pseudo: Floats, log_delta: float) -> float:
-    """p value of TOST (Schuirmann 1987) for a remaining gain within (-delta, delta), from its logarithm and the
-    pseudo-values of that.
-
-    On the log scale since estimates are skewed: on the raw scale the test errs up to twice as often as it says at 5
-    seeds. The curve rises here, so of the two one-sided tests the one against -delta is settled, and the p value is
-    that of ``logarithm >= log_delta``.
+# --- curves against the mean curve ------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Fitted:
+    """A family held against a curve. scales: of its columns (K, p). best: coefficients (K, p) of scaled columns.
+    inverse: of the normal matrices, (K, p, p). error: weighted sum of squares (K,). at_last: columns in the last round.
     """
-    from scipy.special import stdtr
 
-    n = len(pseudo)
-    distance, error = float(log_value) - log_delta, float(pseudo.std(ddof=1)) / math.sqrt(n)
-    if error == 0.0:
-        return float(distance >= 0.0)
-    return float(stdtr(n - 1, distance / error))
+    shapes: Shapes
+    scales: Floats
+    best: Floats
+    inverse: Floats
+    error: Floats
+
+    def reach(self, columns: Floats, bound: float) -> tuple[Floats, Floats, Floats]:
+        """Return least, best and largest value of ``columns`` (K, p) times coefficients with an error up to ``bound``:
+        for each shape that has any."""
+        kept = self.error <= bound
+        scaled = (columns / self.scales)[kept]
+        middle = (scaled * self.best[kept]).sum(1)
+        spread = np.einsum("kp,kpq,kq->k", scaled, self.inverse[kept], scaled)
+        half = np.sqrt(np.maximum(bound - self.error[kept], 0.0) * np.maximum(spread, 0.0))
+        return middle - half, middle, middle + half
+
+    def rising(self, bound: float) -> npt.NDArray[np.bool_]:
+        """Return which of the shapes kept rise, each column for itself."""
+        kept = self.error <= bound
+        columns = self.shapes.at[kept]
+        if not self.shapes.rises:
+            return np.zeros(int(kept.sum()), dtype=np.bool_)
+        moved: Floats = (columns[:, -1, 1:] - columns[:, 0, 1:]) / self.scales[kept][:, 1:] * self.best[kept][:, 1:]
+        return np.all(moved >= 0.0, axis=1)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All families against one curve. bound: error from which on a curve is excluded; least: the best one's."""
+
+    fits: tuple[Fitted, ...]
+    least: float
+    slack: float = SLACK
+
+    @property
+    def bound(self) -> float:
+        return self.least + self.slack
+
+    def level(self) -> Interval:
+        return self._union(self.fits, minus_last=False)
+
+    def remaining(self) -> Interval:
+        return self._union(self.fits, minus_last=True)
+
+    def promises(self) -> tuple[Promise, ...]:
+        """By family, the best fit first."""
+        names = list(dict.fromkeys(fitted.shapes.name for fitted in self.fits))
+        found = []
+        for name in names:
+            some = [fitted for fitted in self.fits if fitted.shapes.name == name]
+            misfit = min(float(fitted.error.min()) for fitted in some) - self.least
+            nothing = misfit > self.slack
+            level = UNDEFINED if nothing else self._union(some, minus_last=False)
+            left = UNDEFINED if nothing else self._union(some, minus_last=True)
+            found.append(Promise(name, level, left, misfit))
+        return tuple(sorted(found, key=lambda promise: promise.misfit))
+
+    def _union(self, fits: Sequence[Fitted], *, minus_last: bool) -> Interval:
+        """Of what the curves promise at twice the rounds and at their end; less the level now."""
+        low, high, middle, least = math.inf, -math.inf, math.nan, math.inf
+        for fitted in fits:
+            if not (fitted.error <= self.bound).any():
+                continue
+            now = fitted.shapes.at[:, -1]
+            rising = fitted.rising(self.bound)
+            floor = np.zeros(len(rising)) if minus_last else fitted.reach(now, self.bound)[0]
+            for columns in (fitted.shapes.twice, fitted.shapes.end):
+                lows, middles, highs = fitted.reach(columns - now if minus_last else columns, self.bound)
+                lows = np.where(rising, np.maximum(lows, floor), lows)
+                low, high = min(low, float(lows.min())), max(high, float(highs.max()))
+                if float(fitted.error.min()) < least:
+                    least = float(fitted.error.min())
+                    middle = float(middles[int(fitted.error[fitted.error <= self.bound].argmin())])
+        return Interval(min(max(middle, low), high), low, high)
+
+
+def compare(mean: Floats, covariance: Floats, shapes: Sequence[Shapes], slack: float = SLACK) -> Comparison:
+    """Return every family's generalised least squares fit to a mean curve (n,)."""
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance))
+    target = whitening @ mean
+    fits = []
+    for family in shapes:
+        columns = np.tensordot(whitening, family.at, (1, 1))  # (n, K, p)
+        scales: Floats = np.sqrt((columns**2).sum(0)) + 1e-12
+        columns /= scales
+        width = columns.shape[-1]
+        normal = np.empty((columns.shape[1], width, width))
+        for row in range(width):
+            for column in range(width):
+                normal[:, row, column] = (columns[:, :, row] * columns[:, :, column]).sum(0)
+        inverse = np.asarray(np.linalg.inv(normal + 1e-10 * np.eye(width)), dtype=np.float64)
+        explained: Floats = np.tensordot(target, columns, (0, 0))  # (K, p)
+        best: Floats = (inverse * explained[:, None, :]).sum(-1)
+        left: Floats = float(target @ target) - (best * explained).sum(-1)
+        error = np.maximum(left, 0.0)
+        fits.append(Fitted(family, scales, best, inverse, error))
+    return Comparison(tuple(fits), min(float(fitted.error.min()) for fitted in fits), slack)
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+def _doubts(found: Comparison, level: Interval, remaining: Interval, rounds: int) -> str:
+    from scipy.special import chdtrc  # slow to import
+
+    if float(chdtrc(rounds - 3, found.least)) < MISFIT:
+        return "no family of curves fits"
+    left = [one for one in found.promises() if not one.excluded]
+    names = ", ".join(one.family for one in left)
+    span = f"{limited(level.low)} to {limited(level.high)}"
+    if max(-remaining.low, remaining.high) > MOST_LEFT:
+        most = max(left, key=lambda one: one.remaining.high)
+        return (
+            f"it may not have ended: of the families not excluded ({names}), {most.family} allows for "
+            f"{min(most.remaining.high, 1.0):+.3f} more"
+        )
+    if min(level.high, 1.0) - max(level.low, 0.0) > WIDEST or level.low > 1.0:
+        return f"the families not excluded ({names}) leave it open: {span}"
+    return ""
+
+
+def _predicts(mean: Floats, covariance: Floats, shapes: Sequence[Shapes]) -> bool:
+    """Return whether curves not excluded by the first two thirds of the rounds allow for the mean of the last third."""
+    seen = len(mean) - len(mean) // 3
+    if seen < 4:
+        return False
+    part = [
+        Shapes(one.name, one.at[:, :seen], one.at[:, seen:].mean(1), one.at[:, seen:].mean(1), one.rises)
+        for one in shapes
+    ]
+    found = compare(mean[:seen], covariance[:seen, :seen], part)
+    bounds = [
+        fitted.reach(fitted.shapes.end, found.bound) for fitted in found.fits if (fitted.error <= found.bound).any()
+    ]
+    error = PREDICTED * math.sqrt(float(covariance[seen:, seen:].mean()))
+    low = min(float(lows.min()) for lows, _, _ in bounds) - error
+    high = max(float(highs.max()) for _, _, highs in bounds) + error
+    return low <= float(mean[seen:].mean()) <= high
+
+
+def _without_each(
+    levels: Floats, seeds: Sequence[int], covariance: Floats, shapes: Sequence[Shapes], level: Interval
+) -> str:
+    """Return a reason where the best curve without one of the seeds ends outside of the interval; "" if none does."""
+    if len(seeds) < 3:
+        return ""
+    wider = covariance * len(seeds) / (len(seeds) - 1.0)
+    for index, seed in enumerate(seeds):
+        rest = np.delete(levels, index, axis=0).mean(0)
+        found = compare(rest, wider, shapes).level()
+        if not level.low <= found.mean <= level.high:
+            return f"without seed {seed} it would be {found.mean:.3f}, outside of {level.low:.3f} to {level.high:.3f}"
+    return ""
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
-def not_identified(reason: str, seeds: int, last: int, delta: float) -> Saturation:
-    nothing = Interval(math.nan, math.nan, math.nan)
-    return Saturation(
-        False, reason, nothing, nothing, nothing, nothing, nothing, 0, False, math.nan, {}, seeds, last, delta
-    )
-
-
-def too_slow(tau: float, last: int) -> str:
-    """Why there is no ceiling where tau is more than half of the ``last`` rounds."""
-    if tau > 2 * last:
-        return "the curve is nearly a straight line, with no end in sight"
-    return f"tau is about {tau:.1f} rounds, more than half of the {last} that were run"
-
-
 def common_rounds(curves: Sequence[Curve]) -> Floats:
-    """Those that every seed has: all, unless some ended early."""
+    """Return those that every seed has: all, unless some ended early."""
     return np.array(sorted(set.intersection(*(set(curve.rounds.tolist()) for curve in curves))))
 
 
-def _quarter(curve: Curve) -> int:
-    return max(2, math.ceil(len(curve.rounds) / 4))
-
-
-def _beginning(curve: Curve) -> float:
-    return float(curve.quality[: _quarter(curve)].mean())
-
-
-def _end(curve: Curve) -> float:
-    return float(curve.quality[-_quarter(curve) :].mean())
-
-
-def exponential(interval: Interval) -> Interval:
-    """Of logarithms -> of what they are logarithms of; the mean becomes the geometric one."""
-    return Interval(*(math.exp(value) for value in interval))
-
-
-def within(interval: Interval) -> Interval:
-    """Limits cut to [0, 1], where every quality lies."""
-    return Interval(interval.mean, max(0.0, interval.low), min(1.0, interval.high))
+def limited(value: float) -> str:
+    """Return a level as text, within [0, 1], where every quality lies."""
+    return f"{min(max(value, 0.0), 1.0):.3f}"
 
 
 def signed(interval: Interval) -> str:

@@ -213,8 +213,6 @@ def quantities(row: ArmSummary, verdict: ArmVerdict, baseline: str) -> Mapping[s
         "kl_per_sequence_final": row.kl,
         "wall_seconds": row.seconds,
         "ceiling": Estimate(fitted.ceiling, n),
-        "tau_rounds": Estimate(fitted.tau, n),
-        "t_90_rounds": Estimate(fitted.t_90, n),
         "remaining_gain": Estimate(fitted.remaining, n),
         "pgr": None if pgr is None or pgr.reason else Estimate(pgr.interval, pgr.seeds),
     }

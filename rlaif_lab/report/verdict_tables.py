@@ -1,4 +1,5 @@
-"""What is said about the arms as CSV files: verdicts, fits (curve families), attribution, differences, across_tasks."""
+"""What is said about the arms as CSV files: verdicts, promises and fits (families of curves), attribution, differences,
+across_tasks."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ def write_verdict_tables(
     that would now be empty is removed."""
     tables: dict[str, list[dict[str, object]]] = {
         "verdicts.csv": [verdict_record(verdict) for verdict in verdicts],
+        "promises.csv": [record for verdict in verdicts for record in promise_records(verdict)],
         "fits.csv": [record for verdict in verdicts for record in family_records(verdict)],
         "attribution.csv": [record for verdict in verdicts for record in attribution_records(verdict)],
         "differences.csv": [difference_record(difference) for difference in differences],
@@ -50,18 +52,25 @@ def verdict_record(given: ArmVerdict) -> dict[str, object]:
         record[f"runs_{state}"] = given.votes.get(state, 0) if given.votes else ""
     record |= {"single_rounds": given.verdict.state, "single_rounds_reason": given.verdict.reason}
     record |= {"ceiling_identified": int(fitted.identified), "ceiling_not_identified_because": fitted.reason}
-    record |= interval_columns("ceiling", fitted.ceiling) | interval_columns("fitted_gain", fitted.gain)
-    record |= interval_columns("tau_rounds", fitted.tau) | interval_columns("t_90_rounds", fitted.t_90)
-    record |= interval_columns("remaining_gain", fitted.remaining)
-    record["onset_round"] = fitted.onset if fitted.identified else ""
+    record |= interval_columns("ceiling", fitted.ceiling) | {"ceiling_condition": fitted.condition}
+    record |= interval_columns("remaining_gain", fitted.remaining) | interval_columns("last_gain", fitted.last_gain)
     record |= {"delta": fitted.delta, "remaining_below_delta": int(fitted.exhausted) if fitted.identified else ""}
-    record |= {"remaining_below_delta_p": blank(fitted.exhausted_p)}
     record["best_family"] = given.families.best if given.families else ""
     record["cause"] = given.attribution.cause if given.attribution else "unknown"
     record["why"] = given.why
     record |= interval_columns("pgr", pgr.interval if pgr else UNDEFINED)
     record |= {"pgr_floor": pgr.floor if pgr else "", "pgr_ceiling": pgr.ceiling if pgr else ""}
     return record | {"pgr_seeds": pgr.seeds if pgr else "", "pgr_undefined_because": pgr.reason if pgr else ""}
+
+
+def promise_records(given: ArmVerdict) -> list[dict[str, object]]:
+    """One per family of curves: what those of its curves that the data do not exclude promise."""
+    return [
+        {"arm": given.label, "family": promise.family, "excluded": int(promise.excluded), "misfit": promise.misfit}
+        | interval_columns("level", promise.level)
+        | interval_columns("remaining_gain", promise.remaining)
+        for promise in given.saturation.promises
+    ]
 
 
 def family_records(given: ArmVerdict) -> list[dict[str, object]]:

@@ -104,13 +104,13 @@ class ArmVerdict:
         """What more rounds would bring, or why that is not known: a clause or two."""
         fitted = self.saturation
         if not fitted.identified:
-            return f"ceiling not identified: {fitted.reason}"
-        text = f"still to come: {limits(fitted.remaining, '+.4f')}"
-        if fitted.seeds > 1:
-            shown = f"(TOST, p = {fitted.exhausted_p:.2g})"
-            text += f", {'shown' if fitted.exhausted else 'not shown'} to be less than delta = {fitted.delta:g} {shown}"
-        since = f" after round {fitted.onset}" if fitted.onset else ""
-        return f"{text}; 90 % of the gain within {limits(fitted.t_90, '.1f')} rounds{since}"
+            gain = f"; the last rounds gain {limits(fitted.last_gain, '+.4f')} each" if fitted.seeds else ""
+            return f"ceiling not identified: {fitted.reason}{gain}"
+        shown = "every curve not excluded promises less" if fitted.exhausted else "not shown to be less"
+        return (
+            f"the ceiling holds {fitted.condition}; still to come: {limits(fitted.remaining, '+.4f')}, {shown} than "
+            f"delta = {fitted.delta:g}"
+        )
 
     @property
     def why(self) -> str:
@@ -161,6 +161,7 @@ def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None = None)
         settings = replace(settings, delta=delta)
     found, votes = arm_trend(arm, settings)
     curves = {run.seed: curve for run in arm.complete if (curve := quality_curve(run))}
+    kl = {run.seed: seen.kl for run in arm.complete if (seen := _seen(run)) and seen.kl is not None}
     families = compare({run.seed: seen for run in arm.complete if (seen := _seen(run))})
     threshold = (settings or Detector()).delta
     return ArmVerdict(
@@ -169,7 +170,7 @@ def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None = None)
         trend=found,
         votes=votes,
         verdict=arm_detection(arm, settings),
-        saturation=saturation(curves, threshold, _doubt(found, families)),
+        saturation=saturation(curves, threshold, _doubt(found, families), kl),
         families=families,
         attribution=attribution({run.seed: _factors(run) for run in arm.complete}, threshold, found.state),
         pgr=pgr,
@@ -177,7 +178,7 @@ def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None = None)
 
 
 def _doubt(said: Trend, families: Families | None) -> str:
-    """What speaks against a ceiling although an exponential can be fitted."""
+    """Return what speaks against a ceiling, whatever curves can be fitted; "" for nothing."""
     if said.state == "degrading":
         return "quality is falling"
     if families is None:
@@ -298,8 +299,7 @@ def changes(run: Run) -> dict[int, Floats] | None:
 
 # --- arms against arms ------------------------------------------------------------------------------------------------
 def differences(study: Study, verdicts: Sequence[ArmVerdict]) -> list[Difference]:
-    """Every pair of arms in final quality (sampled and greedy), in what they gained, and in their ceiling where both
-    have one."""
+    """Return every pair of arms in final quality (sampled and greedy), and in what they gained."""
 
     def gained(arm: Arm) -> dict[int, float]:
         end = final(arm, QUALITY)
@@ -311,7 +311,6 @@ def differences(study: Study, verdicts: Sequence[ArmVerdict]) -> list[Difference
         *all_differences("quality_sampled_final", {label: final(arm, QUALITY) for label, arm in arms.items()}),
         *all_differences("quality_greedy_final", {label: final(arm, GREEDY) for label, arm in arms.items()}),
         *all_differences("quality_sampled_gain", {label: gained(arm) for label, arm in arms.items()}),
-        *all_differences("ceiling", {v.label: v.saturation.ceilings for v in verdicts if v.saturation.identified}),
     ]
 
 

@@ -46,7 +46,7 @@ def overview(view: View) -> str:
             f'<h2 id="overview" class="first">{escape(drawn.group.title)}</h2><div class="panels two wide">{both}</div>'
             f"<p>{escape(drawn.group.caption)}</p>"
             f'<p class="soft">Thick: {thick}. Means over seeds, with 95% t intervals as bands. A ring marks the round '
-            "of a plateau, a dotted level with its band the ceiling that the curve tends to and its interval."
+            "of a plateau, a dotted level with its band the ceiling that all curves not excluded agree on."
             f"{left_out}</p>" + files("overview")
         )
     return "".join([*parts, verdict_list(view)])
@@ -135,7 +135,7 @@ def results(view: View) -> str:
     explained = (
         f" The difference to {escape(baseline)} is paired by seed, over the seeds both have." if compared else ""
     )
-    explained += " The ceiling is where the curve tends to, where the data carry that." if capped else ""
+    explained += " A ceiling stands where all curves not excluded promise much the same." if capped else ""
     explained += " PGR is the share of the gap between floor and oracle that the arm closes." if recovered else ""
     return (
         '<h2 id="values">Final values</h2>'
@@ -157,7 +157,6 @@ QUANTITIES = {
     "quality_sampled_final": "sampled, final",
     "quality_greedy_final": "greedy, final",
     "quality_sampled_gain": "gain, sampled",
-    "ceiling": "ceiling",
 }
 MOST_PAIRS = 200
 
