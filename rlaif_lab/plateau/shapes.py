@@ -96,16 +96,16 @@ def crossed(*values: Floats) -> list[Floats]:
 def _families(given: tuple[float, ...]) -> tuple[Shapes, ...]:
     rounds = np.array(given)
     last = rounds[-1]
-    tau = np.geomspace(0.3, 5.0 * last, 48)[:, None]
-    fast, slow = crossed(np.geomspace(0.3, last, 18), np.geomspace(0.6, 5.0 * last, 22))
+    tau = np.geomspace(0.3, 5.0 * last, 80)[:, None]
+    fast, slow = crossed(np.geomspace(0.3, last, 22), np.geomspace(0.6, 5.0 * last, 26))
     apart = (slow > 1.5 * fast)[:, 0]
     fast, slow = fast[apart], slow[apart]
-    offset, power = crossed(np.geomspace(0.25, 16.0, 7), np.geomspace(0.1, 8.0, 30))
-    middle, width = crossed(np.linspace(0.0, 1.5 * last, 25), np.geomspace(0.02 * last, 0.5 * last, 10))
+    offset, power = crossed(np.geomspace(0.25, 16.0, 7), np.geomspace(0.1, 8.0, 40))
+    middle, width = crossed(np.linspace(0.0, 1.5 * last, 41), np.geomspace(0.02 * last, 0.5 * last, 20))
     scale, stretch = crossed(np.geomspace(0.3, 3.0 * last, 30), np.array([0.4, 0.5, 0.65, 0.8, 1.25, 1.6, 2.0, 2.5]))
     knee = np.geomspace(0.1, 4.0 * last, 16)[:, None]
     root = np.array([0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1.25])[:, None]
-    peak = np.geomspace(0.5, 3.0 * last, 40)[:, None]
+    peak = np.geomspace(0.5, 3.0 * last, 100)[:, None]
     knees = np.linspace(1.0, last, 40)[:, None]
     one = np.ones((1, 1))
     return (

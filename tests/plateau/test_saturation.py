@@ -63,7 +63,7 @@ def test_an_exact_curve_of_each_family_is_not_excluded() -> None:
             for columns in shapes.at:
                 left = truth - columns @ np.linalg.lstsq(columns, truth, rcond=None)[0]
                 best = min(best, float(np.sqrt(np.mean(left**2))))
-        assert best < 5e-3, (name, best)
+        assert best < 8e-3, (name, best)
 
 
 # --- the noise --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,281 @@
+"""Why an arm does not improve, as shares of what is left.
+
+What is left is 1 - Q. Prompt by prompt it falls into what no choice among the K samples could bring, and what choosing
+could: with q the gold qualities of the samples,
+
+    1 - mean(q)  =  (1 - max(q))  +  (max(q) - mean(q))
+                    coverage         choice
+
+and choice is of one of three kinds, by what the judge says of the pairs that differ in quality: it mostly prefers the
+worse (`judge prefers wrong`), it mostly prefers the better and training does not take it up (`not taken up`), or
+neither (`judge cannot tell`). The four shares add up to 1. They are what happened, in the last rounds, with intervals
+over seeds.
+
+A cause is a reading of them, and it is named only for an arm that is shown not to be improving; `misled` alone needs no
+more than that nothing is gained. In this order:
+
+- `solved`        what is left is at most `LITTLE`
+- `still going`   the trend says improving; or it says nothing, and the last rounds gain more than 0
+- `misled`        where there is a choice, the judge prefers the worse answer (its preference, weighted by what is at
+                  stake in each prompt, lies below 0); or most of what is left is coverage, and where right answers were
+                  already in the minority the judge preferred the others, in all rounds taken together
+- `undecided`     the trend says nothing
+- `judge cannot tell`  that preference is near 0, and known to be
+- `not taken up`  best of two by this judge would gain at least twice delta a round, and the arm gains less than a fifth
+- `coverage`      more than half of what is left is beyond any choice among the samples
+- `unclear`       none of these
+
+D and I averaged over all pairs (attribution.py) cannot tell these apart: I stays high for a judge that is right about
+slips and always wrong about its misconception.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from rlaif_lab.plateau.trend import TrendState
+from rlaif_lab.statistics.intervals import Interval, t_interval
+
+Kind = Literal["coverage", "judge prefers wrong", "not taken up", "judge cannot tell", "solved"]
+"""Of one prompt in one round."""
+Cause = Literal[
+    "solved", "still going", "undecided", "misled", "judge cannot tell", "not taken up", "coverage", "unclear"
+]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+LITTLE = 0.06
+NEAR = 0.2
+"""Preference (from -1 to 1) that is near 0."""
+UPTAKE = 0.2
+SIDE = 0.25
+"""Preference within a prompt from which the judge has a side there."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """One prompt in one round. left: 1 - mean quality. beyond: what no choice among the samples brings. preference: of
+    the judge among pairs that differ in quality, from -1 (always the worse) to 1; 0 where it says nothing. gap: what
+    best of two by this judge gains over the mean. kind: the largest part."""
+
+    left: float
+    beyond: float
+    preference: float
+    gap: float
+    minority: bool
+    kind: Kind
+
+
+def what_is_left(quality: Sequence[float], verdicts: Sequence[tuple[int, int, float | None]]) -> Left:
+    """Return what is left of a prompt, and why.
+
+    Args:
+        quality: Of each sample, gold, in [0, 1].
+        verdicts: Samples compared and the probability that the first is better; None for no verdict.
+    """
+    mean, best = math.fsum(quality) / len(quality), max(quality)
+    sides, gains = [], []
+    for one, other, probability in verdicts:
+        difference = quality[one] - quality[other]
+        said = 0 if probability is None else (probability > 0.5) - (probability < 0.5)
+        gains.append(said * difference / 2.0)
+        if difference != 0.0:
+            sides.append(said if difference > 0.0 else -said)
+    preference = sum(sides) / len(sides) if sides else 0.0
+    left, beyond = 1.0 - mean, 1.0 - best
+    choice = left - beyond
+    kind: Kind
+    if left <= 0.0:
+        kind = "solved"
+    elif beyond >= choice:
+        kind = "coverage"
+    elif preference <= -SIDE:
+        kind = "judge prefers wrong"
+    else:
+        kind = "not taken up" if preference >= SIDE else "judge cannot tell"
+    gap = math.fsum(gains) / len(gains) if gains else 0.0
+    return Left(left, beyond, preference, gap, 0.0 < mean < 0.5, kind)
+
+
+@dataclass(frozen=True)
+class SeedLeft:
+    """One seed. left, shares and preference: of the last rounds' prompts. gap: by best of two, per round. drawn_away:
+    preference where right answers are in the minority, in all rounds; nan where that is nowhere. gain: true quality
+    gained per round in the last rounds, nan where unknown."""
+
+    left: float
+    coverage: float
+    prefers_wrong: float
+    not_taken_up: float
+    cannot_tell: float
+    preference: float
+    gap: float
+    drawn_away: float
+    gain: float
+
+
+def of_seed(rounds: Sequence[Sequence[Left]], recent: int, gain: float) -> SeedLeft | None:
+    """Return what is left of one seed; None without a prompt.
+
+    Args:
+        rounds: Prompts of each stored round, in order.
+        recent: How many of them are the last.
+        gain: Per round in these, nan where unknown.
+    """
+    last = [prompt for prompts in rounds[-recent:] for prompt in prompts]
+    if not last:
+        return None
+    parts = dict.fromkeys(("coverage", "judge prefers wrong", "not taken up", "judge cannot tell"), 0.0)
+    stakes, sided = 0.0, 0.0
+    for prompt in last:
+        choice = prompt.left - prompt.beyond
+        parts["coverage"] += prompt.beyond
+        stakes += choice
+        sided += choice * prompt.preference
+        if prompt.preference <= -SIDE:
+            parts["judge prefers wrong"] += choice
+        elif prompt.preference >= SIDE:
+            parts["not taken up"] += choice
+        else:
+            parts["judge cannot tell"] += choice
+    total = math.fsum(parts.values())
+    shares = {name: value / total if total > 0.0 else 0.0 for name, value in parts.items()}
+    minority = [prompt for prompts in rounds for prompt in prompts if prompt.minority]
+    weight = math.fsum(prompt.left - prompt.beyond for prompt in minority)
+    drawn = math.fsum((prompt.left - prompt.beyond) * prompt.preference for prompt in minority)
+    return SeedLeft(
+        left=math.fsum(prompt.left for prompt in last) / len(last),
+        coverage=shares["coverage"],
+        prefers_wrong=shares["judge prefers wrong"],
+        not_taken_up=shares["not taken up"],
+        cannot_tell=shares["judge cannot tell"],
+        preference=sided / stakes if stakes > 0.0 else 0.0,
+        gap=math.fsum(prompt.gap for prompt in last) / len(last),
+        drawn_away=drawn / weight if weight > 0.0 else math.nan,
+        gain=gain,
+    )
+
+
+@dataclass(frozen=True)
+class Remains:
+    """An arm, over its seeds: each with its 95 % t interval (no limits with one seed).
+
+    cause: see the module; sentence: with the numbers it rests on. left: 1 - Q. coverage, prefers_wrong, not_taken_up,
+    cannot_tell: shares of it. The others as in `SeedLeft`.
+    """
+
+    cause: Cause
+    sentence: str
+    left: Interval
+    coverage: Interval
+    prefers_wrong: Interval
+    not_taken_up: Interval
+    cannot_tell: Interval
+    preference: Interval
+    gap: Interval
+    drawn_away: Interval
+    gain: Interval
+    seeds: int
+
+
+def remains(seeds: Mapping[int, SeedLeft], state: TrendState, delta: float) -> Remains | None:
+    """Return what is left of an arm, and why; None without a seed. Pure, and the same whatever the order of the seeds.
+
+    Args:
+        seeds: Seed -> what is left of it.
+        state: Of the trend.
+        delta: Gain per round that counts.
+    """
+    known = [seeds[seed] for seed in sorted(seeds)]
+    if not known:
+        return None
+
+    def over(name: str) -> Interval:
+        values = [float(getattr(seed, name)) for seed in known]
+        return t_interval([value for value in values if math.isfinite(value)])
+
+    names = ("left", "coverage", "prefers_wrong", "not_taken_up", "cannot_tell", "preference", "gap", "drawn_away")
+    found = {name: over(name) for name in names}
+    gain = over("gain")
+    cause = _cause(found, gain, state, delta)
+    return Remains(cause, _sentence(cause, found, gain), **found, gain=gain, seeds=len(known))
+
+
+def _low(interval: Interval) -> float:
+    return interval.mean if math.isnan(interval.low) else interval.low
+
+
+def _high(interval: Interval) -> float:
+    return interval.mean if math.isnan(interval.high) else interval.high
+
+
+def _cause(found: Mapping[str, Interval], gain: Interval, state: TrendState, delta: float) -> Cause:
+    if found["left"].mean <= LITTLE:
+        return "solved"
+    if state == "improving" or (state == "undecided" and gain.low > 0.0):
+        return "still going"
+    preference, coverage = found["preference"], found["coverage"]
+    choice = 1.0 - coverage.mean
+    if choice > 0.05 and _high(preference) < -NEAR / 2:
+        return "misled"
+    if coverage.mean > 0.5 and _high(found["drawn_away"]) < -NEAR / 2:
+        return "misled"
+    if state == "undecided":
+        return "undecided"
+    if choice > 0.05 and _low(preference) > -NEAR and _high(preference) < NEAR:
+        return "judge cannot tell"
+    if _low(found["gap"]) >= 2.0 * delta and gain.mean < UPTAKE * found["gap"].mean and _low(preference) > 0.0:
+        return "not taken up"
+    if _low(coverage) > 0.5:
+        return "coverage"
+    return "unclear"
+
+
+def _sentence(cause: Cause, found: Mapping[str, Interval], gain: Interval) -> str:
+    left = f"{_with(found['left'])} of the quality is left to gain"
+    shares = (
+        f"of that, {_share(found['coverage'])} is in no sample, {_share(found['prefers_wrong'])} where the judge "
+        f"prefers the worse answer, {_share(found['not_taken_up'])} where it prefers the better one and training does "
+        f"not take it up, {_share(found['cannot_tell'])} where it cannot tell"
+    )
+    reading = {
+        "solved": "solved: little is left",
+        "still going": f"still going: the last rounds gain {_with(gain, True)} each",
+        "undecided": f"undecided, as the trend is: the last rounds gain {_with(gain, True)} each",
+        "misled": (
+            f"misled: where it matters, the judge's preference for the better answer is "
+            f"{_with(_most_negative(found), True)} (from -1 to 1)"
+        ),
+        "judge cannot tell": (
+            f"judge cannot tell: its preference for the better answer is {_with(found['preference'], True)} "
+            "(from -1 to 1)"
+        ),
+        "not taken up": (
+            f"not taken up: best of two by this judge would gain {_with(found['gap'], True)} a round, the policy gains "
+            f"{_with(gain, True)}"
+        ),
+        "coverage": "coverage: no sample is right where most is left",
+        "unclear": "unclear",
+    }[cause]
+    return f"{reading}; {left}; {shares}"
+
+
+def _most_negative(found: Mapping[str, Interval]) -> Interval:
+    some = [found["preference"], found["drawn_away"]]
+    return min((one for one in some if not math.isnan(one.mean)), key=lambda one: one.mean)
+
+
+def _with(interval: Interval, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    if math.isnan(interval.mean):
+        return "an unknown amount"
+    text = f"{interval.mean:{form}}"
+    return text if math.isnan(interval.low) else f"{text} ({interval.low:{form}} to {interval.high:{form}})"
+
+
+def _share(interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return f"{interval.mean:.0%}"
+    return f"{interval.mean:.0%} ({max(0.0, interval.low):.0%} to {min(1.0, interval.high):.0%})"
