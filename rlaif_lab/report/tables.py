@@ -188,7 +188,7 @@ def write_table(path: Path, rows: Sequence[ArmSummary], verdicts: Sequence[ArmVe
         verdict = said[row.label]
         record: dict[str, object] = {"arm": row.label, "seeds": row.seeds, "rounds": row.rounds}
         record |= {"verdict": verdict.state, "verdict_round": "" if verdict.round is None else verdict.round}
-        record["cause"] = verdict.attribution.cause if verdict.attribution else "unknown"
+        record["cause"] = verdict.cause
         for name, given in quantities(row, verdict, baseline).items():
             interval, n = (given.interval, given.n) if given else (UNDEFINED, 0)
             record |= interval_columns(name, interval)

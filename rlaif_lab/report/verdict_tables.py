@@ -25,6 +25,7 @@ def write_verdict_tables(
         "promises.csv": [record for verdict in verdicts for record in promise_records(verdict)],
         "fits.csv": [record for verdict in verdicts for record in family_records(verdict)],
         "attribution.csv": [record for verdict in verdicts for record in attribution_records(verdict)],
+        "remains.csv": [record for verdict in verdicts for record in remains_records(verdict)],
         "differences.csv": [difference_record(difference) for difference in differences],
         "across_tasks.csv": [
             {"arm": row.arm, "tasks": " ".join(row.tasks), "seeds": row.seeds} | interval_columns("iqm", row.interval)
@@ -56,7 +57,7 @@ def verdict_record(given: ArmVerdict) -> dict[str, object]:
     record |= interval_columns("remaining_gain", fitted.remaining) | interval_columns("last_gain", fitted.last_gain)
     record |= {"delta": fitted.delta, "remaining_below_delta": int(fitted.exhausted) if fitted.identified else ""}
     record["best_family"] = given.families.best if given.families else ""
-    record["cause"] = given.attribution.cause if given.attribution else "unknown"
+    record["cause"] = given.cause
     record["why"] = given.why
     record |= interval_columns("pgr", pgr.interval if pgr else UNDEFINED)
     record |= {"pgr_floor": pgr.floor if pgr else "", "pgr_ceiling": pgr.ceiling if pgr else ""}
@@ -99,12 +100,35 @@ def attribution_records(given: ArmVerdict) -> list[dict[str, object]]:
         "gain": found.gain,
     }
     return [
-        {"arm": given.label, "cause": found.cause, "quantity": name, "seeds": found.seeds}
+        {"arm": given.label, "cause": given.cause, "quantity": name, "seeds": found.seeds}
         | {"early_rounds": f"{found.early[0]}-{found.early[1]}", "late_rounds": f"{found.late[0]}-{found.late[1]}"}
         | interval_columns("early", phase.early)
         | interval_columns("late", phase.late)
         | interval_columns("change", phase.change)
         for name, phase in phases.items()
+    ]
+
+
+def remains_records(given: ArmVerdict) -> list[dict[str, object]]:
+    """One per quantity of what is left: the shares, and what a cause is read off."""
+    found = given.remains
+    if found is None:
+        return []
+    names = (
+        "left",
+        "coverage",
+        "prefers_wrong",
+        "not_taken_up",
+        "cannot_tell",
+        "preference",
+        "gap",
+        "drawn_away",
+        "gain",
+    )
+    return [
+        {"arm": given.label, "cause": found.cause, "quantity": name, "seeds": found.seeds}
+        | interval_columns("value", getattr(found, name))
+        for name in names
     ]
 
 

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from rlaif_lab.plateau import detector
 from rlaif_lab.plateau.attribution import Attribution, Factors, attribution
+from rlaif_lab.plateau.cause import Remains, SeedLeft, remains
 from rlaif_lab.plateau.comparisons import (
     Difference,
     GapRecovered,
@@ -32,6 +34,8 @@ from rlaif_lab.plateau.trend import Trend, TrendMeasure, measured, outlook, tren
 from rlaif_lab.plateau.verdict import NO_DETECTOR, Logged, Verdict, averaged, pooled, verdict
 from rlaif_lab.report.arms import Arm, Study, baseline_for
 from rlaif_lab.report.load import Run
+from rlaif_lab.report.remains import seed_left
+from rlaif_lab.report.samples import Gold
 from rlaif_lab.statistics.intervals import Interval, paired_difference
 
 Floats = npt.NDArray[np.float64]
@@ -52,7 +56,8 @@ class ArmVerdict:
     trend: whether it still gains delta a round; state, round and headline are its. votes: what the trend of each run by
     itself comes to -> number of runs. verdict: what the e-detector says about single rounds, with its traces.
     saturation: the ceiling, or why there is none.
-    families: None below 2 seeds. attribution: None without gold. pgr: None for floor and ceiling themselves, and where
+    families: None below 2 seeds. attribution: D, I and eps, None without gold. remains: what is left and why, None
+    without gold, or where no run stored its samples and verdicts. pgr: None for floor and ceiling themselves, and where
     either is missing. quality: seed -> final sampled quality, gold.
     """
 
@@ -64,6 +69,7 @@ class ArmVerdict:
     saturation: Saturation
     families: Families | None
     attribution: Attribution | None
+    remains: Remains | None
     pgr: GapRecovered | None
 
     @property
@@ -113,9 +119,17 @@ class ArmVerdict:
         )
 
     @property
+    def cause(self) -> str:
+        return self.remains.cause if self.remains else "unknown"
+
+    @property
     def why(self) -> str:
-        """A sentence."""
-        return self.attribution.sentence if self.attribution else "not known: D and I need gold quality in every round"
+        """Why it does not improve, or how far that is known: a sentence."""
+        if self.remains:
+            return self.remains.sentence
+        if self.attribution:
+            return f"cause not known without gold's view of the stored samples; {self.attribution.sentence}"
+        return "not known: what is left needs gold quality in every round"
 
 
 def limits(interval: Interval, form: str = ".3f") -> str:
@@ -132,30 +146,34 @@ def arm_verdicts(
     delta: gain per round, in place of the runs' own. floor: the arm that PGR counts from, name or label; the baseline
     by default. Its ceiling is the arm ``oracle``. ValueError for a changes.json that cannot be understood.
     """
-    found = []
+    found, gold = [], Gold()
     for arm in study.arms:
         least, most = baseline_for(arm, study.arms, floor or baseline), baseline_for(arm, study.arms, CEILING)
         pgr = None
         if least and most and least is not most:
             floor_end, ceiling_end = ((end.label, final(end, QUALITY)) for end in (least, most))
             pgr = gap_recovered(final(arm, QUALITY), floor_end, ceiling_end)
-        found.append(_arm_verdict(arm, pgr, delta))
+        found.append(_arm_verdict(arm, pgr, delta, gold))
     return found
 
 
-def run_verdict(config: Mapping[str, Any], rows: Sequence[Mapping[str, float | None]]) -> ArmVerdict:
-    """The same of a single run that has come to its end, from its config and the rows of metrics.jsonl: its own
-    detector, and a ceiling whose interval covers the noise of its evaluations only."""
+def run_verdict(
+    config: Mapping[str, Any], rows: Sequence[Mapping[str, float | None]], path: Path | None = None
+) -> ArmVerdict:
+    """Return the same of a single run that has come to its end, from its config and the rows of metrics.jsonl.
+
+    path: its folder, if what is left is to be read from its stored rounds.
+    """
     by_round = {
         int(row["round"] or 0): {key: math.nan if value is None else float(value) for key, value in row.items()}
         for row in rows
     }
     last = max(by_round, default=0)
-    run = Run("run", str(config["arm"]), int(config["seed"]), last, dict(config), by_round)
-    return _arm_verdict(Arm(run.arm, {}, [run]), None)
+    run = Run("run", str(config["arm"]), int(config["seed"]), last, dict(config), by_round, path=path)
+    return _arm_verdict(Arm(run.arm, {}, [run]), None, None, Gold())
 
 
-def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None = None) -> ArmVerdict:
+def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None, gold: Gold) -> ArmVerdict:
     settings = detector_settings(arm.runs[0])
     if settings is not None and delta is not None:
         settings = replace(settings, delta=delta)
@@ -172,7 +190,8 @@ def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None = None)
         verdict=arm_detection(arm, settings),
         saturation=saturation(curves, threshold, _doubt(found, families), kl),
         families=families,
-        attribution=attribution({run.seed: _factors(run) for run in arm.complete}, threshold, found.state),
+        attribution=attribution({run.seed: _factors(run) for run in arm.complete}),
+        remains=remains(_left(arm, gold), found.state, threshold),
         pgr=pgr,
     )
 
@@ -185,6 +204,10 @@ def _doubt(said: Trend, families: Families | None) -> str:
         return ""
     turned = "quality has turned: the over-optimisation hump predicts a seed left out best"
     return turned if families.turned else ""
+
+
+def _left(arm: Arm, gold: Gold) -> dict[int, SeedLeft]:
+    return {run.seed: left for run in arm.complete if (left := seed_left(run, gold))}
 
 
 # --- from runs to arrays ----------------------------------------------------------------------------------------------

@@ -50,19 +50,24 @@ def run_result(directory: Path, task: Task) -> RunResult:
     rows = store.rows()
     config = read_json_file(directory / "config.json")
     tables = {"pass_at_k": pass_at_k(rows), "reliability": reliability(store, task, [row["round"] for row in rows])}
-    return RunResult(result_values(config, rows), {name: table for name, table in tables.items() if table.rows})
+    return RunResult(
+        result_values(config, rows, directory), {name: table for name, table in tables.items() if table.rows}
+    )
 
 
-def result_values(config: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, float | str]:
+def result_values(
+    config: Mapping[str, Any], rows: Sequence[Row], directory: Path | None = None
+) -> dict[str, float | str]:
     """Return what the run came to.
 
     verdict: the trend's (plateau/trend.py): improving, plateaued at round r, degrading or undecided. plateau_round:
     that r. ceiling: Q_inf, where identified. final_quality: true quality in the last round; gain: minus round 0's.
-    why: a sentence. outlook: what would decide an undecided run, and what more rounds would bring.
+    why: a sentence, from the stored rounds in ``directory`` if it is given. outlook: what would decide an undecided
+    run, and what more rounds would bring.
     """
     from rlaif_lab.report.verdicts import run_verdict
 
-    said = run_verdict(config, rows)
+    said = run_verdict(config, rows, directory)
     quality = [math.nan if row.get(QUALITY) is None else float(row[QUALITY]) for row in rows] or [math.nan]
     plateau = said.round if said.state == "plateaued" else None
     found: dict[str, float | str | None] = {
