@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_lab.export.markdown import escape, table
-from rlaif_lab.store.run_folder import read_json_file
+from rlaif_lab.store.files import read_json_file
 
 
 def run_config(run_directory: Path) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from rlaif_lab.models.organism.cache import cache_root
 from rlaif_lab.records import Comparison, Generation, Prompt, Score, Verdict
 from rlaif_lab.reward.examples import RewardExample, examples_from
 from rlaif_lab.store.checksums import check_sealed, seal
-from rlaif_lab.store.files import new_folder_beside, rename_folder, writing
-from rlaif_lab.store.run_folder import read_json_file
+from rlaif_lab.store.files import new_folder_beside, read_json_file, rename_folder, writing
 
 if TYPE_CHECKING:
     from rlaif_lab.judges.base import Judge

@@ -16,7 +16,8 @@ from rlaif_lab.loop.data import RoundLoader
 from rlaif_lab.loop.round import Round
 from rlaif_lab.plateau.detector import Detector
 from rlaif_lab.store.checkpoints import newest_checkpoint
-from rlaif_lab.store.run_folder import STOPPED, read_json_file
+from rlaif_lab.store.files import read_json_file
+from rlaif_lab.store.run_folder import STOPPED
 from rlaif_lab.training.checkpoints import AtomicCheckpoints
 from rlaif_lab.training.module import RoundModule
 from rlaif_lab.training.settings import TrainerConfig

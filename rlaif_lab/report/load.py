@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_lab.config import FAMILIES
+from rlaif_lab.store.files import read_json_file
 from rlaif_lab.store.outcome import ending
 from rlaif_lab.store.rows import read_metrics
-from rlaif_lab.store.run_folder import read_json_file
 
 INSIDE_A_RUN = re.compile(r"round_\d+|checkpoints|policy|wandb|\.hydra")
 """Subfolders of a run folder that hold no further runs."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from rlaif_lab.store.checksums import note
+from rlaif_lab.store.checksums import DamagedError, note, read_checked
 
 DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENXIO),
@@ -34,6 +36,19 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
+
+
+def read_json_file(path: Path, remedy: str = "delete it to have it computed again") -> dict[str, Any]:
+    """Return the JSON object in a stored file. ValueError, one sentence, where it holds something else."""
+    content = read_checked(path)
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{str(path)!r} is corrupt ({str(error).splitlines()[0]}); {remedy}") from None
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise DamagedError(f"{str(path)!r} is corrupt (it holds no JSON object but a {kind}); {remedy}")
+    return value
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from rlaif_lab.config import as_of_today
 from rlaif_lab.records import Prompt
 from rlaif_lab.store.checksums import CHECKSUMS, DamagedError, adopt, note, read_checked
-from rlaif_lab.store.files import write_atomically, writing
+from rlaif_lab.store.files import read_json_file, write_atomically, writing
 from rlaif_lab.store.rows import read_metrics, whole_lines, without_nan
 from rlaif_lab.store.tables import Stage
 
@@ -195,19 +195,6 @@ class RoundStore:
                 file.flush()
                 os.fsync(file.fileno())
         return True
-
-
-def read_json_file(path: Path, remedy: str = "delete it to have it computed again") -> dict[str, Any]:
-    """Return the JSON object in a stored file. ValueError, one sentence, where it holds something else."""
-    content = read_checked(path)
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DamagedError(f"{str(path)!r} is corrupt ({str(error).splitlines()[0]}); {remedy}") from None
-    if not isinstance(value, dict):
-        kind = type(value).__name__
-        raise DamagedError(f"{str(path)!r} is corrupt (it holds no JSON object but a {kind}); {remedy}")
-    return value
 
 
 def _write_stage(path: Path, stage: Stage[T], result: StageResult[T]) -> None:

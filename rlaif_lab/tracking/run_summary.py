@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlaif_lab.store.run_folder import RoundStore, read_json_file
+from rlaif_lab.store.files import read_json_file
+from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS
 from rlaif_lab.tasks.base import Task
 

@@ -13,8 +13,7 @@ from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.wrappers.base import Wrapper, length_feature, logit, with_logit
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Verdict
-from rlaif_lab.store.files import write_atomically
-from rlaif_lab.store.run_folder import read_json_file
+from rlaif_lab.store.files import read_json_file, write_atomically
 
 
 @dataclass(frozen=True)
