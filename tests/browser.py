@@ -136,6 +136,21 @@ class Browser:
         while not self.loaded:
             self.receive("loading the page")
 
+    def visit(self, address: str) -> None:
+        """Opens a web address."""
+        self.errors.clear()
+        self.requests.clear()
+        self.loaded = False
+        self.call("Page.navigate", url=address)
+        while not self.loaded:
+            self.receive("loading the page")
+
+    def press(self, key: str) -> None:
+        """Presses a key, wherever the focus is."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": key} if kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, **text)
+
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, conclude, resumed, run_job
 from rlaif_lab.config import check, config_dir, did_you_mean, known_keys
-from rlaif_lab.store.files import DISK_ERRORS, DiskError
+from rlaif_lab.store.files import DISK_ERRORS, DiskError, TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, interruptible
 from rlaif_lab.store.outcome import failure, finished_rounds, resume_command, write_failure
 
@@ -52,7 +52,7 @@ def explained(folder: Path) -> Iterator[None]:
             raise
         if not isinstance(error, Exception):
             write_failure(folder, failure(error))
-        if (folder / "metrics.jsonl").exists() or isinstance(error, (Interrupted, DiskError)):
+        if (folder / "metrics.jsonl").exists() or isinstance(error, (Interrupted, DiskError, TryLaterError)):
             error.add_note(f"go on with: {resume_command(folder)}")
         if isinstance(error, SystemExit) and not error.code:
             error.code = 1
@@ -71,7 +71,7 @@ def main() -> None:
         code = 1  # it has been told, and is among those that are listed
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         print(f"rlaif-lab: {sentence(error)}{how_to_go_on(error)}", file=sys.stderr)
-        code = 2
+        code = error.code if isinstance(error, TryLaterError) else 2
     except Interrupted as error:
         if Sweep.current is None:
             print(f"rlaif-lab: {error}{how_to_go_on(error)}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rlaif_lab.models.access import JudgeContext
@@ -66,6 +66,12 @@ class Judge(ABC):
         """What it alone can say of an evaluation, as metrics. comparisons: the policy's answers first, those of round 0
         second. verdicts: the evaluator's, both orders. identical: further comparisons, of equal texts."""
         return {}
+
+    def note_ai(self, probabilities: Mapping[tuple[Prompt, str, str], float | None]) -> None:
+        """Take note of what an AI judge said of pairs that this one will be asked about, for whoever looks at both.
+
+        probabilities: (prompt, lower text, higher text) -> probability that the lower one wins.
+        """
 
     def language_model(self) -> LanguageModel:
         """The judging model as of now, for judges that declare ``writes``."""

@@ -71,6 +71,13 @@ def disk_error(path: Path | str, reason: str) -> DiskError:
     return DiskError(f"cannot write {str(path)!r}: {reason}; what was computed before is kept")
 
 
+class TryLaterError(ValueError):
+    """A run waits for somebody or something else. It ends with a code of its own, and goes on by ``rlaif-resume``."""
+
+    code = 75
+    """Exit code of the command (EX_TEMPFAIL of sysexits.h)."""
+
+
 class DiskError(ValueError):
     """The disk did not take a write."""
 

@@ -139,6 +139,7 @@ class HumanBudget(Wrapper):
             other = {}
         chosen = set(self._chosen(list(ai), lambda pair: self._priority(pair, ai, other)))
         asked = [i for i, c in enumerate(comparisons) if _pair(c) in chosen]
+        self.human.of.note_ai({pair: ai[pair] for pair in chosen})
         said = self.human.verdicts([comparisons[i] for i in asked]) if asked else []
         verdicts = [_by_ai(verdict) for verdict in by_ai]
         for i, verdict in zip(asked, said, strict=True):

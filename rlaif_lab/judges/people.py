@@ -1,0 +1,204 @@
+"""People as a judge: comparisons go into a queue in the run's folder, and come back as people label them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlaif_lab.judges.base import Judge
+from rlaif_lab.records import Comparison, Prompt, Verdict
+from rlaif_lab.store.files import TryLaterError
+
+if TYPE_CHECKING:
+    from rlaif_lab.models.access import JudgeContext
+    from rlaif_lab.people.queue import Item, Label, LabelQueue
+
+QUEUE = "labels.sqlite"
+"""Name of the queue's file, in the judge's folder."""
+POLL_S = 1.0
+TELL_S = 60.0
+"""Seconds between two lines about how many labels are missing."""
+
+
+class LabelsMissingError(TryLaterError):
+    """A run has to wait for people and was told not to. It goes on by ``rlaif-resume`` once the labels are there."""
+
+
+class PeopleJudge(Judge):
+    """Asks people, on the page of ``rlaif-annotate``.
+
+    Each pair of responses is asked once, whatever its order; who labels it sees the two in an order drawn for them.
+    What several people say of one item is averaged. A flagged item is ``refused``, one beyond the budget
+    ``over_budget``.
+
+    Args:
+        wait: Whether to wait for labels; else the run ends with exit code 75 and goes on by ``rlaif-resume``.
+        labels_per_item: How many people label each item.
+        evaluate: Whether people are also asked about the evaluation's comparisons and the bank, in every round. Off, so
+            that a budget goes into labels that are trained on.
+        criteria: What people are told to judge by; null for no instruction.
+        seconds: Expected time per label; the budget in minutes is kept by it before a label is there.
+        usd_per_hour: What people are paid.
+        max_labels: Budget in labels for the whole run; null for none.
+        max_minutes: Budget in minutes.
+        max_usd: Budget in dollars.
+        name: What the judge is called in reports.
+
+    Raises:
+        ValueError: for settings out of range.
+        LabelsMissingError: with ``wait`` off, when labels are missing.
+    """
+
+    def __init__(
+        self,
+        wait: bool = True,
+        labels_per_item: int = 1,
+        evaluate: bool = False,
+        criteria: str | None = "Which response is better?",
+        seconds: float = 30.0,
+        usd_per_hour: float = 0.0,
+        max_labels: int | None = None,
+        max_minutes: float | None = None,
+        max_usd: float | None = None,
+        name: str = "people",
+    ) -> None:
+        if labels_per_item < 1:
+            raise ValueError(f"judge.labels_per_item must be at least 1; got {labels_per_item}")
+        for key, value in (("seconds", seconds), ("usd_per_hour", usd_per_hour)):
+            if not 0.0 <= value < float("inf"):
+                raise ValueError(f"judge.{key} must be finite and not negative; got {value}")
+        for key, limit in (("max_labels", max_labels), ("max_minutes", max_minutes), ("max_usd", max_usd)):
+            if limit is not None and not 0.0 < limit < float("inf"):
+                raise ValueError(f"judge.{key} must be positive, or null for no limit; got {limit}")
+        if max_usd is not None and usd_per_hour == 0.0:
+            raise ValueError("judge.max_usd needs judge.usd_per_hour, which is 0")
+        self.wait, self.labels_per_item, self.evaluate = wait, labels_per_item, evaluate
+        self.criteria, self.seconds, self.usd_per_hour = criteria, seconds, usd_per_hour
+        self.max_labels, self.max_minutes, self.max_usd = max_labels, max_minutes, max_usd
+        self.name = name
+        self._ai: dict[tuple[Prompt, str, str], float | None] = {}
+
+    def attach(self, context: JudgeContext) -> None:
+        """Open the queue in the judge's folder. Raises ValueError outside a run, where labels would be lost."""
+        from rlaif_lab.people.queue import LabelQueue
+
+        if context.directory is None:
+            raise ValueError(f"judge {self.name!r} keeps people's labels in a run's folder, and there is no run here")
+        self.queue = LabelQueue(context.directory / QUEUE)
+
+    def identity(self) -> str:
+        raise ValueError(f"judge {self.name!r} has no stable identity: people answer once, and their labels are kept")
+
+    def describe(self) -> str:
+        each = f"{self.labels_per_item} labels per item" if self.labels_per_item > 1 else "one label per item"
+        return f"{self.name} (real people, on the page of rlaif-annotate; {each})"
+
+    def evaluator(self) -> Judge:
+        return self if self.evaluate else NotAsked(self.name)
+
+    def note_ai(self, probabilities: Mapping[tuple[Prompt, str, str], float | None]) -> None:
+        """Take note of an AI judge's probabilities that the lower text of a pair wins, for the owner's page."""
+        self._ai.update(probabilities)
+
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        from rlaif_lab.people.queue import item_of
+
+        items = {item.id: item for item in (item_of(c, self.criteria) for c in comparisons)}
+        asked = self._within_budget(list(items.values()))
+        self.queue.add([self._ready(item) for item in asked])
+        ids = [item.id for item in asked]
+        self._wait_for(ids)
+        labels: dict[str, list[Label]] = {item_id: [] for item_id in ids}
+        for label in self.queue.labels(ids):
+            labels[label.item].append(label)
+        self.queue.close_items(ids)
+        paid: set[str] = set()
+        found = []
+        for c in comparisons:
+            item = item_of(c, self.criteria)
+            verdict = self._verdict(c, labels.get(item.id), free=item.id in paid)
+            paid.add(item.id)
+            found.append(verdict)
+        return found
+
+    # --- the queue ------------------------------------------------------------------------------------------------
+    def _ready(self, item: Item) -> Item:
+        from dataclasses import replace
+
+        ai = self._ai.get((item.prompt, item.first, item.second))
+        return replace(item, needed=self.labels_per_item, ai=ai)
+
+    def _within_budget(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items that the budget allows, those that were asked before first: what is in the queue is paid."""
+        known = self.queue.known(item.id for item in items)
+        progress = self.queue.progress()
+        left = float("inf")
+        if self.max_labels is not None:
+            left = self.max_labels - progress.items * self.labels_per_item
+        minutes = self.max_minutes if self.max_minutes is not None else float("inf")
+        if self.max_usd is not None:
+            minutes = min(minutes, 60.0 * self.max_usd / self.usd_per_hour)
+        if minutes < float("inf"):
+            expected = progress.seconds + progress.missing * self.seconds
+            left = min(left, (60.0 * minutes - expected) / max(self.seconds, 1e-9))
+        new = [item for item in items if item.id not in known]
+        allowed = len(new) if left == float("inf") else max(0, int(left // self.labels_per_item))
+        return [item for item in items if item.id in known] + new[:allowed]
+
+    def _wait_for(self, ids: Sequence[str]) -> None:
+        told = -TELL_S
+        while missing := self.queue.missing(ids):
+            command = f"rlaif-annotate {_run_of(self.queue)}"
+            if not self.wait:
+                raise LabelsMissingError(f"{missing} labels are missing; people give them on the page of: {command}")
+            if time.monotonic() - told >= TELL_S:
+                print(f"{self.name}: waiting for {missing} labels; the page is opened by: {command}", flush=True)
+                told = time.monotonic()
+            time.sleep(POLL_S)
+
+    # --- labels -> verdicts ---------------------------------------------------------------------------------------
+    def _verdict(self, comparison: Comparison, labels: Sequence[Label] | None, *, free: bool) -> Verdict:
+        """free: the other order of this pair has been paid for."""
+        from rlaif_lab.people.agreement import VALUES
+        from rlaif_lab.people.queue import LABELS
+
+        if labels is None:
+            return Verdict(None, "over_budget")
+        seconds = sum(label.seconds for label in labels)
+        usd = 0.0 if free else seconds / 3600.0 * self.usd_per_hour
+        said = [label for label in labels if label.choice in LABELS]
+        details = {
+            "by": "human",
+            "human_seconds": seconds,
+            "labels": [[label.annotator, label.choice, label.swapped] for label in labels],
+        }
+        reasons = "\n".join(f"{label.annotator}: {label.reason}" for label in labels if label.reason) or None
+        if not said or any(label.choice == "flag" for label in labels):
+            return Verdict(None, "refused", cost_usd=usd, raw=reasons, details=details)
+        lower_wins = sum(VALUES[label.choice] for label in said) / len(said)
+        probability = lower_wins if comparison.first <= comparison.second else 1.0 - lower_wins
+        status = "tie" if probability == 0.5 else "ok"
+        return Verdict(probability, status, cost_usd=usd, raw=reasons, details=details)  # type: ignore[arg-type]
+
+
+class NotAsked(Judge):
+    """Says of every comparison that people are not asked about it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def identity(self) -> str:
+        return "people who are not asked"
+
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        return [Verdict(None, "over_budget") for _ in comparisons]
+
+
+def _run_of(queue: LabelQueue) -> Path:
+    """Return the folder of the run that a queue belongs to."""
+    folder = queue.path.parent
+    while folder != folder.parent and not (folder / "run.json").exists():
+        folder = folder.parent
+    return folder if (folder / "run.json").exists() else queue.path

@@ -1,0 +1,309 @@
+"""The page on which people label: one small web application over one or more queues.
+
+Every annotator has a link of their own. Its token is exchanged for a cookie at once, so that it stays out of addresses,
+logs and screenshots. The page works without scripts; with them it has keys, a timer, and holds on to a label while the
+connection is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from rlaif_lab.people.agreement import agreement, checks, disagreements
+from rlaif_lab.people.queue import LABELS, Choice, Item, Label, LabelQueue
+from rlaif_lab.seeding import seed_for
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+HERE = Path(__file__).parent
+COOKIE = "rlaif_annotate"
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+KEYS: tuple[tuple[str, str, str], ...] = (
+    ("left", "1", "Left is better"),
+    ("right", "2", "Right is better"),
+    ("tie", "t", "Equally good"),
+    ("skip", "s", "Skip"),
+    ("flag", "f", "Flag"),
+)
+HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, terminal escapes among them, and marks that change the direction of what follows."""
+
+
+def printable(text: str) -> str:
+    """Return a text in which invisible characters are shown by their code, so that none can act or mislead."""
+    return HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text).encode("utf-8", "replace").decode()
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the page is over.
+
+    Attributes:
+        queues: Served in this order: the next one when nothing is left in the one before.
+        secret: Decides the tokens; kept beside the queues.
+        annotators: Their names.
+        check_every: An attention check comes once in so many labels; 0 for none.
+        usd_per_hour: What people are paid, for the owner's page.
+        budget_labels: For the owner's page; None for no budget.
+    """
+
+    queues: Sequence[LabelQueue]
+    secret: bytes
+    annotators: Sequence[str]
+    check_every: int = 10
+    usd_per_hour: float = 0.0
+    budget_labels: int | None = None
+
+    def token(self, name: str) -> str:
+        """Return the token of an annotator's link; the owner's name is the empty text."""
+        return hmac.new(self.secret, b"token:" + name.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def who(self, token: str | None) -> str | None:
+        """Return the name that a token belongs to; None for none. The owner's is the empty text."""
+        names = [*self.annotators, ""]
+        return next((name for name in names if hmac.compare_digest(self.token(name), token or "")), None)
+
+    def csrf(self, name: str) -> str:
+        """Return what a form of this person must hold, which no other site can know."""
+        return hmac.new(self.secret, b"form:" + name.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def next(self, annotator: str) -> tuple[LabelQueue, Item] | None:
+        """Return the next item for this person, and its queue."""
+        for queue in self.queues:
+            item = queue.next_item(annotator, self.check_every)
+            if item is not None:
+                return queue, item
+        return None
+
+    def queue_of(self, item_id: str) -> LabelQueue | None:
+        """Return the queue that an item is in."""
+        return next((queue for queue in self.queues if queue.item(item_id) is not None), None)
+
+
+def swapped(annotator: str, item: Item) -> bool:
+    """Return whether this person sees the second response on the left: drawn anew for every person and item."""
+    return seed_for("annotation order", annotator, item.id) % 2 == 1
+
+
+def application(desk: Desk) -> Starlette:
+    """Return the web application."""
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.routing import Mount, Route
+    from starlette.staticfiles import StaticFiles
+
+    page = Page(desk)
+    return Starlette(
+        routes=[
+            Route("/", page.home),
+            Route("/enter/{token}", page.enter),
+            Route("/label", page.show, methods=["GET"]),
+            Route("/label", page.take, methods=["POST"]),
+            Route("/undo", page.undo, methods=["POST"]),
+            Route("/owner", page.owner),
+            Mount("/static", StaticFiles(directory=HERE / "static")),
+        ],
+        middleware=[Middleware(Headers)],
+    )
+
+
+class Headers:
+    """Sets the security headers of every answer."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        async def with_headers(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                added = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+class Page:
+    """The handlers. Each asks who is there first."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.templates = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=select_autoescape(default=True),
+            undefined=StrictUndefined,
+        )
+        self.templates.filters["printable"] = printable
+
+    async def home(self, request: Request) -> Response:
+        return self.answer("closed.html", 200, message="This page is opened by a link of your own.")
+
+    async def enter(self, request: Request) -> Response:
+        """Exchange a link's token for a cookie."""
+        from starlette.responses import RedirectResponse
+
+        token = request.path_params["token"]
+        name = self.desk.who(token)
+        if name is None:
+            return self.answer("closed.html", 403, message="This link is not valid (any more). Ask for a new one.")
+        answer = RedirectResponse("/owner" if name == "" else "/label", status_code=303)
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=14 * 24 * 3600)
+        return answer
+
+    async def show(self, request: Request) -> Response:
+        """Show the next item."""
+        name = self._annotator(request)
+        if name is None:
+            return self.answer("closed.html", 403, message="Open your own link first.")
+        found = self.desk.next(name)
+        done = sum(sum(queue.counts().get(name, {}).values()) for queue in self.desk.queues)
+        missing = sum(queue.progress().missing for queue in self.desk.queues)
+        common = {"name": name, "done": done, "missing": missing, "csrf": self.desk.csrf(name)}
+        if found is None:
+            return self.answer("done.html", 200, **common)
+        _, item = found
+        turned = swapped(name, item)
+        left, right = (item.second, item.first) if turned else (item.first, item.second)
+        turns = item.prompt.turns or (("user", item.prompt.text),)
+        return self.answer(
+            "label.html", 200, item=item, left=left, right=right, turns=turns, keys=KEYS, turned=turned, **common
+        )
+
+    async def take(self, request: Request) -> Response:
+        """Keep a label. It is on disk before the answer goes out."""
+        from starlette.responses import PlainTextResponse, RedirectResponse
+
+        name = self._annotator(request)
+        form = await request.form(max_fields=10)
+        if name is None or not hmac.compare_digest(str(form.get("csrf", "")), self.desk.csrf(name)):
+            return PlainTextResponse("open your own link again", status_code=403)
+        item_id = str(form.get("item", ""))
+        queue = self.desk.queue_of(item_id)
+        item = queue.item(item_id) if queue is not None else None
+        if queue is None or item is None:
+            return PlainTextResponse("this item is not in the queue", status_code=404)
+        turned = swapped(name, item)
+        choice = choice_of(str(form.get("choice", "")), turned)
+        if choice is None:
+            return PlainTextResponse("no such choice", status_code=400)
+        label = Label(
+            item=item_id,
+            annotator=name,
+            choice=choice,
+            swapped=turned,
+            seconds=seconds_of(str(form.get("seconds", "0"))),
+            reason=str(form.get("reason", "")).strip()[:2000] or None,
+        )
+        try:
+            queue.label(label)
+        except ValueError as error:
+            return PlainTextResponse(str(error), status_code=409)
+        return RedirectResponse("/label", status_code=303)
+
+    async def undo(self, request: Request) -> Response:
+        """Take the last label back."""
+        from starlette.responses import PlainTextResponse, RedirectResponse
+
+        name = self._annotator(request)
+        form = await request.form(max_fields=10)
+        if name is None or not hmac.compare_digest(str(form.get("csrf", "")), self.desk.csrf(name)):
+            return PlainTextResponse("open your own link again", status_code=403)
+        for queue in reversed(self.desk.queues):
+            if queue.undo(name) is not None:
+                break
+        return RedirectResponse("/label", status_code=303)
+
+    async def owner(self, request: Request) -> Response:
+        """Show the owner how far it is, who agrees with whom, and what it costs."""
+        if self.desk.who(request.cookies.get(COOKIE)) != "":
+            return self.answer("closed.html", 403, message="This page is the owner's.")
+        items = [item for queue in self.desk.queues for item in queue.items()]
+        labels = [label for queue in self.desk.queues for label in queue.labels()]
+        progress = [queue.progress() for queue in self.desk.queues]
+        found = agreement(items, labels)
+        by_id = {item.id: item for item in items}
+        hours = sum(p.seconds for p in progress) / 3600.0
+        return self.answer(
+            "owner.html",
+            200,
+            labels=sum(p.labels for p in progress),
+            missing=sum(p.missing for p in progress),
+            flagged=[(by_id[label.item], label) for label in labels if label.choice == "flag" and label.item in by_id],
+            hours=hours,
+            usd=hours * self.desk.usd_per_hour,
+            budget=self.desk.budget_labels,
+            alpha=_number(found.alpha),
+            alpha_with_ai=_number(found.alpha_with_ai),
+            twice=found.items,
+            people=_people(labels, checks(items, labels)),
+            disagreements=disagreements(items, labels)[:50],
+        )
+
+    def _annotator(self, request: Request) -> str | None:
+        return self.desk.who(request.cookies.get(COOKIE)) or None
+
+    def answer(self, template: str, status: int, **values: Any) -> Response:
+        """Return a page; every value is escaped."""
+        from starlette.responses import HTMLResponse
+
+        return HTMLResponse(self.templates.get_template(template).render(**values), status_code=status)
+
+
+def choice_of(pressed: str, turned: bool) -> Choice | None:
+    """Return the choice in the item's own order; None for something that is no choice."""
+    named: dict[str, Choice] = {"tie": "tie", "skip": "skip", "flag": "flag"}
+    named |= {"left": "second", "right": "first"} if turned else {"left": "first", "right": "second"}
+    return named.get(pressed)
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds that a form says, within a day; 0 for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return min(value, 86400.0) if math.isfinite(value) and value >= 0.0 else 0.0
+
+
+def _people(labels: Sequence[Label], passed: Mapping[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    """Return one row for each annotator."""
+    rows = []
+    for name in sorted({label.annotator for label in labels}):
+        mine = [label for label in labels if label.annotator == name]
+        times = sorted(label.seconds for label in mine)
+        right, of = passed.get(name, (0, 0))
+        rows.append(
+            {
+                "name": name,
+                "labels": sum(label.choice in LABELS for label in mine),
+                "skips": sum(label.choice == "skip" for label in mine),
+                "median": f"{times[len(times) // 2]:.0f} s",
+                "checks": f"{right} of {of}" if of else "none yet",
+            }
+        )
+    return rows
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.2f}"

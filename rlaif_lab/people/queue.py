@@ -1,0 +1,392 @@
+"""The queue of comparisons that people label: one SQLite file, one transaction for every label.
+
+The queue is what both sides share: the run that asks, and the page on which people answer. A label is on disk before
+the page says so, and a comparison that is in the queue is never added again, so a kill on either side loses nothing and
+asks nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rlaif_lab.records import Comparison, Prompt
+
+Choice = Literal["first", "second", "tie", "skip", "flag"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+LABELS = ("first", "second", "tie")
+"""The choices that count as a label. ``skip`` leaves the item to others, ``flag`` closes it for the owner to look
+at."""
+
+WAIT_S = 30.0
+"""Seconds to wait for another process that is writing."""
+RESERVED_S = 1800.0
+"""Seconds for which an item that somebody looks at is kept from the others."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS items (
+    id TEXT PRIMARY KEY, position INTEGER NOT NULL, prompt TEXT NOT NULL, first TEXT NOT NULL, second TEXT NOT NULL,
+    criteria TEXT, gold TEXT, ai REAL, needed INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0,
+    closed INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS open_items ON items (position) WHERE closed = 0 AND gold IS NULL AND done < needed;
+CREATE TABLE IF NOT EXISTS labels (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT NOT NULL, annotator TEXT NOT NULL, choice TEXT NOT NULL,
+    swapped INTEGER NOT NULL, seconds REAL NOT NULL, reason TEXT, at REAL NOT NULL, undone INTEGER NOT NULL DEFAULT 0);
+CREATE UNIQUE INDEX IF NOT EXISTS one_each ON labels (item, annotator) WHERE undone = 0;
+CREATE INDEX IF NOT EXISTS by_annotator ON labels (annotator, id) WHERE undone = 0;
+CREATE TABLE IF NOT EXISTS reservations (
+    item TEXT NOT NULL, annotator TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (item, annotator));
+"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A comparison to be labelled.
+
+    Attributes:
+        id: Decided by what is compared and under which criteria, whatever the order of the two.
+        prompt: What the two responses answer.
+        first: The response whose text comes first in the alphabet; which one is shown first is decided per annotator.
+        second: The other one.
+        criteria: What to judge by; None for no instruction.
+        gold: The right choice of an attention check; None for an item that is really asked.
+        ai: The AI judge's probability that ``first`` is better; None where it is not known.
+        needed: Labels wanted from different people.
+        done: Labels it has.
+        closed: Whether it is out of the queue: read by the run, or flagged.
+    """
+
+    id: str
+    prompt: Prompt
+    first: str
+    second: str
+    criteria: str | None = None
+    gold: Choice | None = None
+    ai: float | None = None
+    needed: int = 1
+    done: int = 0
+    closed: bool = False
+
+
+@dataclass(frozen=True)
+class Label:
+    """What one person said of one item.
+
+    Attributes:
+        item: The item's id.
+        annotator: Who said it.
+        choice: In the item's own order, whatever was shown first.
+        swapped: Whether ``second`` was shown first.
+        seconds: Time spent on it, pauses left out.
+        reason: In their own words, where given.
+        at: Seconds since the epoch.
+    """
+
+    item: str
+    annotator: str
+    choice: Choice
+    swapped: bool
+    seconds: float
+    reason: str | None = None
+    at: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a queue is.
+
+    Attributes:
+        items: Items that are really asked.
+        labels: Labels they have.
+        missing: Labels that are still needed.
+        flagged: Items that somebody flagged.
+        seconds: Time that all labels took, checks and skips included.
+    """
+
+    items: int
+    labels: int
+    missing: int
+    flagged: int
+    seconds: float
+
+
+def item_of(comparison: Comparison, criteria: str | None = None) -> Item:
+    """Return the item of a comparison: the same for both orders of its responses."""
+    low, high = sorted((comparison.first, comparison.second))
+    prompt = comparison.prompt
+    key = json.dumps([prompt.id, prompt.text, prompt.turns, low, high, criteria])
+    return Item(hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:24], prompt, low, high, criteria)
+
+
+class LabelQueue:
+    """The queue in one file, shared by any number of processes and threads.
+
+    Args:
+        path: The file; made with its folder if it is not there.
+
+    Raises:
+        ValueError: if the file is not such a queue, is corrupt, or stays locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._told():
+            self._database = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+            self._use_journal()
+            self._database.executescript(SCHEMA)
+
+    def _use_journal(self) -> None:
+        """Use a write-ahead log where the file system takes one; network file systems do not."""
+        try:
+            self._database.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            self._database.execute("PRAGMA journal_mode=DELETE")
+        self._database.execute("PRAGMA synchronous=FULL")
+
+    # --- the side that asks ---------------------------------------------------------------------------------------
+    def add(self, items: Sequence[Item]) -> int:
+        """Put items into the queue; return how many were new. One that is there keeps its labels."""
+        new = 0
+        with self._transaction() as database:
+            (last,) = database.execute("SELECT COALESCE(MAX(position), -1) FROM items").fetchone()
+            for item in items:
+                prompt = json.dumps([item.prompt.id, item.prompt.text, item.prompt.turns])
+                row = (item.id, last + 1 + new, prompt, item.first, item.second, item.criteria, item.gold, item.ai)
+                new += database.execute(
+                    "INSERT OR IGNORE INTO items (id, position, prompt, first, second, criteria, gold, ai, needed) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*row, item.needed),
+                ).rowcount
+        return new
+
+    def known(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids that are in the queue."""
+        with self._reading() as database:
+            return {i for i in ids if database.execute("SELECT 1 FROM items WHERE id = ?", (i,)).fetchone()}
+
+    def missing(self, ids: Iterable[str]) -> int:
+        """Return how many labels these items still need; a closed one needs none."""
+        with self._reading() as database:
+            rows = (
+                database.execute("SELECT needed - done, closed FROM items WHERE id = ?", (i,)).fetchone() for i in ids
+            )
+            return sum(max(0, left) for left, closed in (row for row in rows if row) if not closed)
+
+    def labels(self, ids: Iterable[str] | None = None) -> list[Label]:
+        """Return the labels of these items, or of all, skips and flags included, in the order in which they came."""
+        columns = "item, annotator, choice, swapped, seconds, reason, at"
+        with self._reading() as database:
+            rows = database.execute(f"SELECT {columns} FROM labels WHERE undone = 0 ORDER BY id").fetchall()
+        wanted = None if ids is None else set(ids)
+        return [
+            Label(item, annotator, choice, bool(swapped), seconds, reason, at)
+            for item, annotator, choice, swapped, seconds, reason, at in rows
+            if wanted is None or item in wanted
+        ]
+
+    def close_items(self, ids: Iterable[str]) -> None:
+        """Take items out of the queue: their labels are used, and are not undone any more."""
+        with self._transaction() as database:
+            database.executemany("UPDATE items SET closed = 1 WHERE id = ?", [(i,) for i in ids])
+
+    # --- the side that answers ------------------------------------------------------------------------------------
+    def next_item(self, annotator: str, check_every: int = 10) -> Item | None:
+        """Return what this person should label now, and keep it from the others; None when nothing is left.
+
+        Somebody who comes back gets the item they were at. Every ``check_every`` labels an attention check comes, if
+        there is one that they have not had.
+        """
+        now = time.time()
+        with self._transaction() as database:
+            database.execute("DELETE FROM reservations WHERE until < ?", (now,))
+            held = database.execute(
+                "SELECT i.id FROM reservations r JOIN items i ON i.id = r.item WHERE r.annotator = ? AND i.closed = 0 "
+                "AND (i.gold IS NOT NULL OR i.done < i.needed) ORDER BY r.until DESC LIMIT 1",
+                (annotator,),
+            ).fetchone()
+            chosen = held or self._check_due(database, annotator, check_every) or self._open(database, annotator)
+            if chosen is None:
+                return None
+            database.execute(
+                "INSERT OR REPLACE INTO reservations VALUES (?, ?, ?)", (chosen[0], annotator, now + RESERVED_S)
+            )
+            return _item(database.execute("SELECT * FROM items WHERE id = ?", chosen).fetchone())
+
+    def _check_due(self, database: sqlite3.Connection, annotator: str, every: int) -> tuple[str] | None:
+        (count,) = database.execute(
+            "SELECT COUNT(*) FROM labels WHERE annotator = ? AND undone = 0", (annotator,)
+        ).fetchone()
+        if every <= 0 or count % every != every // 2:
+            return None
+        found: tuple[str] | None = database.execute(
+            "SELECT id FROM items WHERE gold IS NOT NULL AND closed = 0 AND NOT EXISTS (SELECT 1 FROM labels l WHERE "
+            "l.item = items.id AND l.annotator = ? AND l.undone = 0) ORDER BY position LIMIT 1",
+            (annotator,),
+        ).fetchone()
+        return found
+
+    def _open(self, database: sqlite3.Connection, annotator: str) -> tuple[str] | None:
+        """Return the first item that needs a label which nobody is giving, and that this person has not had."""
+        found: tuple[str] | None = database.execute(
+            "SELECT id FROM items WHERE closed = 0 AND gold IS NULL AND done < needed "
+            "AND done + (SELECT COUNT(*) FROM reservations r WHERE r.item = items.id) < needed "
+            "AND NOT EXISTS (SELECT 1 FROM labels l WHERE l.item = items.id AND l.annotator = ? AND l.undone = 0) "
+            "ORDER BY position LIMIT 1",
+            (annotator,),
+        ).fetchone()
+        return found
+
+    def label(self, label: Label) -> None:
+        """Keep a label; it is on disk when this returns. The same label again changes nothing.
+
+        Raises:
+            ValueError: for an item that is not in the queue or is closed, for a choice that there is not, and for
+                another label of the same person on the same item.
+        """
+        if label.choice not in CHOICES:
+            raise ValueError(f"a choice must be one of {', '.join(CHOICES)}; got {label.choice!r}")
+        if not 0.0 <= label.seconds < 1e7:
+            raise ValueError(f"the seconds of a label must be finite and not negative; got {label.seconds}")
+        with self._transaction() as database:
+            row = database.execute("SELECT closed FROM items WHERE id = ?", (label.item,)).fetchone()
+            if row is None:
+                raise ValueError(f"item {label.item!r} is not in the queue")
+            held = database.execute(
+                "SELECT choice FROM labels WHERE item = ? AND annotator = ? AND undone = 0",
+                (label.item, label.annotator),
+            ).fetchone()
+            if held is not None:
+                if held[0] != label.choice:
+                    raise ValueError(f"{label.annotator} said {held[0]} of item {label.item!r} before; undo it first")
+                return
+            if row[0]:
+                raise ValueError(f"item {label.item!r} is closed; its labels have been used")
+            row = (label.item, label.annotator, label.choice, int(label.swapped), label.seconds, label.reason)
+            database.execute(
+                "INSERT INTO labels (item, annotator, choice, swapped, seconds, reason, at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*row, label.at or time.time()),
+            )
+            if label.choice in LABELS:
+                database.execute("UPDATE items SET done = done + 1 WHERE id = ?", (label.item,))
+            elif label.choice == "flag":
+                database.execute("UPDATE items SET closed = 1 WHERE id = ? AND gold IS NULL", (label.item,))
+            database.execute("DELETE FROM reservations WHERE item = ? AND annotator = ?", (label.item, label.annotator))
+
+    def undo(self, annotator: str) -> str | None:
+        """Take this person's last label back, and give them the item again; return its id.
+
+        None where there is none, or where the run has used it already.
+        """
+        with self._transaction() as database:
+            last = database.execute(
+                "SELECT l.id, l.item, l.choice, i.closed FROM labels l JOIN items i ON i.id = l.item "
+                "WHERE l.annotator = ? AND l.undone = 0 ORDER BY l.id DESC LIMIT 1",
+                (annotator,),
+            ).fetchone()
+            if last is None or (last[3] and last[2] != "flag"):
+                return None
+            number, item, choice, _ = last
+            database.execute("UPDATE labels SET undone = 1 WHERE id = ?", (number,))
+            if choice in LABELS:
+                database.execute("UPDATE items SET done = done - 1 WHERE id = ?", (item,))
+            elif choice == "flag":
+                database.execute("UPDATE items SET closed = 0 WHERE id = ?", (item,))
+            database.execute(
+                "INSERT OR REPLACE INTO reservations VALUES (?, ?, ?)", (item, annotator, time.time() + RESERVED_S)
+            )
+            return str(item)
+
+    # --- for the owner --------------------------------------------------------------------------------------------
+    def progress(self) -> Progress:
+        """Return how far the queue is. Attention checks count for the time only."""
+        with self._reading() as database:
+            items, labels, missing = database.execute(
+                "SELECT COUNT(*), COALESCE(SUM(done), 0), "
+                "COALESCE(SUM(CASE WHEN closed THEN 0 ELSE MAX(0, needed - done) END), 0) FROM items WHERE gold IS NULL"
+            ).fetchone()
+            (seconds,) = database.execute("SELECT COALESCE(SUM(seconds), 0.0) FROM labels").fetchone()
+            (flagged,) = database.execute(
+                "SELECT COUNT(DISTINCT item) FROM labels WHERE choice = 'flag' AND undone = 0"
+            ).fetchone()
+        return Progress(items, labels, missing, flagged, float(seconds))
+
+    def items(self) -> list[Item]:
+        """Return all items, attention checks included, in the order in which they came."""
+        with self._reading() as database:
+            return [_item(row) for row in database.execute("SELECT * FROM items ORDER BY position").fetchall()]
+
+    def item(self, item_id: str) -> Item | None:
+        """Return one item; None where it is not in the queue."""
+        with self._reading() as database:
+            row = database.execute("SELECT * FROM items WHERE id = ?", (item_id,)).fetchone()
+        return None if row is None else _item(row)
+
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Return how often each person made each choice."""
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT annotator, choice, COUNT(*) FROM labels WHERE undone = 0 GROUP BY annotator, choice"
+            ).fetchall()
+        found: dict[str, dict[str, int]] = {}
+        for annotator, choice, count in rows:
+            found.setdefault(annotator, {})[choice] = count
+        return found
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    # --- SQLite ---------------------------------------------------------------------------------------------------
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Open a transaction that is there whole or not at all. IMMEDIATE waits for other writers, and cannot
+        deadlock."""
+        with self._lock, self._told():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._told():
+            yield self._database
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn SQLite's errors into one sentence."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise ValueError(f"the queue of labels {str(self.path)!r} cannot be used: {error}") from error
+
+
+def _item(row: Sequence[Any]) -> Item:
+    item_id, _, prompt, first, second, criteria, gold, ai, needed, done, closed = row
+    prompt_id, text, turns = json.loads(prompt)
+    return Item(
+        id=item_id,
+        prompt=Prompt(prompt_id, text, tuple((role, said) for role, said in turns)),
+        first=first,
+        second=second,
+        criteria=criteria,
+        gold=gold,
+        ai=ai,
+        needed=needed,
+        done=done,
+        closed=bool(closed),
+    )

@@ -1,0 +1,122 @@
+"""What the server refuses, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from rlaif_lab.people.app import HIDDEN, Desk, application, choice_of, printable, seconds_of
+from rlaif_lab.people.queue import LabelQueue, item_of
+from rlaif_lab.records import Comparison, Prompt
+
+
+def desk(tmp_path: Path, count: int = 3) -> Desk:
+    queue = LabelQueue(tmp_path / "labels.sqlite")
+    queue.add([item_of(Comparison(Prompt(f"p{i}", f"q{i}"), f"a{i}", f"b{i}")) for i in range(count)])
+    return Desk([queue], b"secret", ["ada", "ben"])
+
+
+def client(found: Desk, name: str | None = "ada") -> TestClient:
+    made = TestClient(application(found), follow_redirects=False)
+    if name is not None:
+        made.get(f"/enter/{found.token(name)}")
+    return made
+
+
+def form(found: Desk, item: str, name: str = "ada", **changes: str) -> dict[str, str]:
+    return {"csrf": found.csrf(name), "item": item, "choice": "left", "seconds": "2.5", **changes}
+
+
+def test_nobody_gets_in_without_a_link_and_tokens_are_of_one_person(tmp_path: Path) -> None:
+    found = desk(tmp_path)
+    stranger = client(found, None)
+    assert stranger.get("/label").status_code == 403
+    assert stranger.get("/owner").status_code == 403
+    assert stranger.get("/enter/00000000").status_code == 403
+    assert client(found, "ada").get("/owner").status_code == 403
+    assert client(found, "").get("/owner").status_code == 200
+    assert len({found.token(name) for name in ("ada", "ben", "")}) == 3
+
+
+def test_a_form_of_another_site_or_person_is_refused(tmp_path: Path) -> None:
+    found = desk(tmp_path)
+    (queue,), page = found.queues, client(found)
+    item = queue.items()[0].id
+    assert page.post("/label", data=form(found, item, csrf="")).status_code == 403
+    assert page.post("/label", data=form(found, item, "ben")).status_code == 403
+    assert page.post("/undo", data={}).status_code == 403
+    assert queue.labels() == []
+    assert page.post("/label", data=form(found, item)).status_code == 303
+    assert len(queue.labels()) == 1
+    answer = TestClient(application(found), follow_redirects=False).get(f"/enter/{found.token('ada')}")
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+
+
+def test_every_answer_carries_the_policy_and_is_kept_by_nobody(tmp_path: Path) -> None:
+    page = client(desk(tmp_path))
+    for address in ("/", "/label", "/static/page.css", "/nowhere"):
+        headers = page.get(address).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"choice": "best"}, 400),
+        ({"choice": ""}, 400),
+        ({"item": "nowhere"}, 404),
+        ({"seconds": "nan"}, 303),
+        ({"seconds": "-1"}, 303),
+        ({"seconds": "x"}, 303),
+        ({"seconds": "1e99"}, 303),
+    ],
+)
+def test_forms_that_are_not_the_pages(tmp_path: Path, changes: dict[str, str], status: int) -> None:
+    found = desk(tmp_path)
+    (queue,) = found.queues
+    data = {**form(found, queue.items()[0].id), **changes}
+    assert client(found).post("/label", data=data).status_code == status
+    assert all(0.0 <= label.seconds <= 86400.0 for label in queue.labels())
+
+
+def test_the_same_form_twice_is_one_label_and_another_choice_is_a_conflict(tmp_path: Path) -> None:
+    found = desk(tmp_path)
+    (queue,), page = found.queues, client(found)
+    item = queue.items()[0].id
+    assert [page.post("/label", data=form(found, item)).status_code for _ in range(2)] == [303, 303]
+    assert page.post("/label", data=form(found, item, choice="tie")).status_code == 409
+    assert len(queue.labels()) == 1
+
+
+def test_the_owner_sees_cost_agreement_and_disagreements(tmp_path: Path) -> None:
+    queue = LabelQueue(tmp_path / "labels.sqlite")
+    item = replace(item_of(Comparison(Prompt("p", "what?"), "a", "b")), needed=2, ai=0.9)
+    queue.add([item])
+    found = Desk([queue], b"s", ["ada", "ben"], usd_per_hour=3600.0)
+    for name, choice in (("ada", "tie"), ("ben", "left")):
+        client(found, name).post("/label", data=form(found, item.id, name, choice=choice, seconds="2"))
+    text = client(found, "").get("/owner").text
+    assert "$4.00" in text
+    assert "on 1 items with two or more labels" in text
+    assert "what?" in text
+
+
+def test_nothing_invisible_is_left_in_a_text() -> None:
+    assert printable("a\x1b[31m\u202eb\n\tc") == "a⟨U+001B⟩[31m⟨U+202E⟩b\n\tc"
+    assert printable("\ud800") == "?"
+    assert not HIDDEN.search(printable("".join(map(chr, range(0x20)))).replace("\n", "").replace("\t", ""))
+
+
+def test_choices_are_in_the_items_own_order() -> None:
+    assert choice_of("left", turned=False) == choice_of("right", turned=True) == "first"
+    assert choice_of("right", turned=False) == choice_of("left", turned=True) == "second"
+    assert choice_of("tie", turned=True) == "tie"
+    assert choice_of("first", turned=False) is None
+    assert seconds_of("inf") == seconds_of("nan") == seconds_of("-3") == 0.0
