@@ -189,8 +189,8 @@ def change(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Pla
         assert parts.heldout_judge is not None
         changes = judged_changes(parts.heldout_judge.evaluator(), sampled, before)
     store.compute_once(index, CHANGES, lambda: {"measure": plan.changes, "changes": changes.tolist()})
-    known = len(changes) == len(sampled)  # a judge leaves out what it has no verdict on
-    asked = [(g.prompt.text, g.prompt.turns) for g in sampled] if known else range(len(changes))
+    by_prompt = plan.changes == "gold"  # a judge leaves out what it has no verdict on
+    asked = [(g.prompt.text, g.prompt.turns) for g in sampled] if by_prompt else range(len(changes))
     stderr = stderr_of_mean(changes, asked)
     return {"quality/change": float(changes.mean()), "quality/change_stderr": stderr}
 
