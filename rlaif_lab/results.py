@@ -15,7 +15,6 @@ import numpy as np
 
 from rlaif_lab.audit.judged import on_policy
 from rlaif_lab.audit.measures import reliability
-from rlaif_lab.cli.report import viewed
 from rlaif_lab.export.provenance import run_config
 from rlaif_lab.feedback.base import Example, Feedback
 from rlaif_lab.feedback.matrices import preference_matrices, win_rates
@@ -28,6 +27,7 @@ from rlaif_lab.report.load import Runs, load, run_folders
 from rlaif_lab.report.sections.view import figure_of
 from rlaif_lab.report.tables import Estimate
 from rlaif_lab.report.verdict_tables import attribution_records
+from rlaif_lab.report.viewing import viewed
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.strangers import make
 from rlaif_lab.store.tables import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_lab.audit.audit import Audit
 from rlaif_lab.audit.figures import accuracy_figure, accuracy_rows, orders_figure, position_figure, reliability_figure
 from rlaif_lab.audit.measures import Measure, Section
-from rlaif_lab.audit.write import bank_line, number
+from rlaif_lab.audit.text import bank_line, number
 from rlaif_lab.report.document import document
 from rlaif_lab.report.figures import svg
 from rlaif_lab.store.strangers import make

@@ -13,11 +13,8 @@ from typing import Any
 
 from rlaif_lab.audit.audit import Audit
 from rlaif_lab.audit.measures import Measure
+from rlaif_lab.audit.text import bank_line, number
 from rlaif_lab.metrics.agreement import picks_right
-from rlaif_lab.report.tables import NOT_AVAILABLE
-
-COUNTS = ("verdicts", "tokens_total")
-COSTS = ("tokens", "seconds", "usd")
 
 
 def terminal(audit: Audit) -> str:
@@ -36,11 +33,6 @@ def terminal(audit: Audit) -> str:
     return "\n".join(lines)
 
 
-def bank_line(audit: Audit) -> str:
-    prompts = len(set(audit.judged.prompts))
-    return f"{audit.bank}, {len(audit.pairs)} pairs of {prompts} prompts, each asked in both orders"
-
-
 def _row(m: Measure, width: int) -> str:
     cells = [f"  {m.title:<{width}}  {number(m):>9}"]
     if not math.isnan(m.low):
@@ -50,15 +42,6 @@ def _row(m: Measure, width: int) -> str:
     elif m.n is not None:
         cells.append(f"n={m.n}")
     return "  ".join(cells)
-
-
-def number(m: Measure) -> str:
-    """The value in few digits, or "n/a"."""
-    if math.isnan(m.value):
-        return NOT_AVAILABLE
-    if m.key in COUNTS:
-        return f"{m.value:.0f}"
-    return f"{m.value:.3g}" if m.key.startswith(COSTS) else f"{m.value + 0.0:.3f}".replace("-0.000", "0.000")
 
 
 def _one_line(text: str, limit: int) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from rlaif_lab.report.arms import Study
     from rlaif_lab.report.sections.view import View
 
 
@@ -119,44 +118,6 @@ def read(directory: Path, baseline: str | None = None, floor: str | None = None,
     # Imported here so that --help answers at once.
     from rlaif_lab.report.arms import study
     from rlaif_lab.report.load import load
+    from rlaif_lab.report.viewing import viewed
 
     return viewed(study(load(directory), directory.name), baseline, floor, delta)
-
-
-def viewed(whole: Study, baseline: str | None = None, floor: str | None = None, delta: float | None = None) -> View:
-    """The same of a study, wherever its runs were read from. ValueError for an arm that there is not."""
-    from rlaif_lab.report.cost import costs, stage_times
-    from rlaif_lab.report.curves import draw
-    from rlaif_lab.report.figures import styles
-    from rlaif_lab.report.panels import GROUPS
-    from rlaif_lab.report.samples import samples
-    from rlaif_lab.report.sections.view import View, chosen, drawn_arms
-    from rlaif_lab.report.tables import summaries
-    from rlaif_lab.report.verdicts import arm_verdicts, differences
-
-    names = sorted({name for arm in whole.arms for name in (arm.name, arm.label)})
-    for given in (baseline, floor):
-        if given is not None and given not in names:
-            raise ValueError(f"no arm {given!r} to compare with; there is {', '.join(names)}")
-    baseline = baseline or "self"
-    rows = summaries(whole, baseline)
-    verdicts = arm_verdicts(whole, baseline, floor, delta)
-    said = {verdict.label: verdict for verdict in verdicts}
-    of_label = {arm.label: arm for arm in whole.arms}
-    arms = [of_label[row.label] for row in rows]
-    strong = chosen(rows, baseline, {arm.label: arm.name for arm in arms})
-    shown = drawn_arms(arms, strong)
-    return View(
-        study=whole,
-        rows=rows,
-        arms=arms,
-        verdicts=[said[arm.label] for arm in arms],
-        compared=differences(whole, verdicts),
-        looks=styles(whole.arms),
-        baseline=baseline,
-        strong=strong,
-        groups=draw(GROUPS, shown, {label: verdict.verdict.traces for label, verdict in said.items()}),
-        times=stage_times(shown),
-        costs=costs(arms),
-        samples=samples(arms),
-    )

@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from rlaif_lab.audit.in_loop import on_policy_metrics
 from rlaif_lab.feedback.base import Feedback, Samples
 from rlaif_lab.feedback.matrices import preference_matrices
 from rlaif_lab.loop import evaluation, stages
 from rlaif_lab.loop.plan import Parts, Plan, Services, mixing
 from rlaif_lab.metrics.cost import round_flops
-from rlaif_lab.metrics.round import Segment, round_metrics
+from rlaif_lab.metrics.round import Segment, round_metrics, view_of
 from rlaif_lab.metrics.samples import SampleRow, sample_rows
 from rlaif_lab.records import Floats, Metrics, Position, Prompt
 from rlaif_lab.store.tables import AHEAD, GENERATIONS, JUDGEMENTS
@@ -102,7 +103,10 @@ class Round:
         """Return the metrics of a whole round, once it is over. ``tokens/training`` counts a prompt once for all its
         responses."""
         parts = self.parts
-        row = before | round_metrics(parts.task, segments, parts.metrics, soft=parts.learner.labels == "soft")
+        view = view_of(parts.task, segments)
+        row = before | round_metrics(view, segments, parts.metrics)
+        soft = parts.learner.labels == "soft"  # biases are fitted to the labels that training reads
+        row |= on_policy_metrics(view.judgements, view.generations, view.qualities, soft=soft)
         for segment in segments:
             row |= segment.extra
         stages_run = dict.fromkeys(stage for segment in segments for stage in segment.seconds)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rlaif_lab.audit.in_loop import on_policy_metrics
 from rlaif_lab.feedback.base import Example, Feedback
 from rlaif_lab.metrics.base import Metric, RoundView, own_metrics
 from rlaif_lab.metrics.bias import amplification
@@ -55,21 +54,14 @@ def view_of(task: Task, segments: Sequence[Segment]) -> RoundView:
     )
 
 
-def round_metrics(
-    task: Task, segments: Sequence[Segment], own: Sequence[Metric] = (), *, soft: bool = False
-) -> Metrics:
-    """Return the on-policy metrics of a round, with a user's ``own``. Those that need gold are nan without it.
-
-    soft: whether the learner reads the judge's probabilities, to which its biases are then fitted.
-    """
-    view = view_of(task, segments)
+def round_metrics(view: RoundView, segments: Sequence[Segment], own: Sequence[Metric] = ()) -> Metrics:
+    """Return the on-policy metrics of a round, with a user's ``own``. Those that need gold are nan without it."""
     generations, judgements, qualities = view.generations, view.judgements, view.qualities
     examples = [e for s in segments for e in s.examples]
     k = view.prob_beats.shape[1]
     metrics = {
         **gap_metrics(qualities, view.prob_beats),
         **judge_metrics(judgements),
-        **on_policy_metrics(judgements, generations, qualities, soft=soft),
         "pairs/judged": len(judgements),
         "pairs/duplicate_rate": 1.0 - len(judgements) / (len(generations) * k * (k - 1) / 2) if k > 1 else 0.0,
         "pairs/count": sum(len(s.feedback.pairs) for s in segments),
