@@ -13,6 +13,7 @@ import torch
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.models.language_model import inference
+from rlaif_lab.models.limits import out_of_memory
 from rlaif_lab.models.organism.verdict import verdict_logit, verdict_tokens
 from rlaif_lab.models.packed import Packed, pack, response_logps
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
@@ -143,7 +144,7 @@ class ModelJudge(Judge):
         encoded = iter(model.encode_responses(texts))
         prompts = model.encode_prompts([prompt for prompt, _ in groups])
         batch = pack(prompts, [[next(encoded) for _ in group] for _, group in groups], model.pad_id).to(model.device)
-        with inference(model.network):
+        with inference(model.network), out_of_memory("judge.batch_size"):
             values, lengths = self._read(model, batch)
         for (prompt, group), row, sizes in zip(groups, values.tolist(), lengths.tolist(), strict=True):
             scores.update({(prompt, text): (row[i], sizes[i]) for i, text in enumerate(group)})

@@ -78,6 +78,7 @@ class RoundEnd(pl.Callback):
         data, round_ = self.loader.data, self.loader.round
         training = time.perf_counter() - self.training_started
         self.bar.close()
+        pl_module.check_round(data.index)
         after, changes = round_.after(data.index)
         self.weigh(trainer, data.index + 1, changes)
         metrics = round_.row(data.before, data.segments)

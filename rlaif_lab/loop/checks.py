@@ -6,11 +6,13 @@ from omegaconf import DictConfig
 
 from rlaif_lab.feedback.kinds import kinds_for
 from rlaif_lab.loop.parts import Chosen
+from rlaif_lab.models.precision import check_precision
 from rlaif_lab.tasks.base import Split, Task
 
 
 def check_together(cfg: DictConfig, chosen: Chosen) -> None:
     """Check combinations of parts. Raises ValueError, one sentence."""
+    check_precision(chosen.trainer.precision, chosen.trainer.accelerator)
     check_judges(chosen)
     check_learner(cfg, chosen)
     check_prompts(cfg, chosen)

@@ -163,9 +163,12 @@ def organism_weights(chosen: Chosen) -> dict[str, str]:
 def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: SharedFiles | None) -> Round:
     """Load the policy's weights, and put together what plays the rounds."""
     from rlaif_lab.loop.plan import Parts, Plan
+    from rlaif_lab.models.precision import set_precision
     from rlaif_lab.training.batches import Batching
 
     policy, base = chosen.policy.load_trainable(chosen.task, cfg.seed)
+    for model in (policy, base):
+        set_precision(model.network, chosen.trainer.precision)
     parts = Parts(
         policy=policy,
         base=base,

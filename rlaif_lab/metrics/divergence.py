@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlaif_lab.models.language_model import LanguageModel, inference
-from rlaif_lab.models.packed import Packed, pack, response_logits
+from rlaif_lab.models.limits import out_of_memory
+from rlaif_lab.models.packed import Packed, by_position, fits_at_once, pack, response_logits
 from rlaif_lab.records import Generation
 
-LOGITS_AT_ONCE = 2**26  # of each model: a quarter of a GB in float32
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOKENS_AT_ONCE = 2**14
+"""Prompts' and responses', in one forward pass of each model."""
 
 
 def kl_and_entropy(policy_logits: Tensor, base_logits: Tensor, batch: Packed) -> dict[str, Tensor]:
@@ -30,22 +36,36 @@ def kl_and_entropy(policy_logits: Tensor, base_logits: Tensor, batch: Packed) ->
     return {"kl": (kl * mask).sum(-1), "entropy": (entropy * mask).sum(-1), "tokens": mask.sum(-1)}
 
 
+def divergence(policy: PreTrainedModel, base: PreTrainedModel, batch: Packed) -> dict[str, Tensor]:
+    """Both of them, and the numbers of tokens, (B, n) each; logits exist for some positions at a time."""
+    if fits_at_once(policy, batch):
+        return kl_and_entropy(response_logits(policy, batch), response_logits(base, batch), batch)
+    kl, entropy = by_position([policy, base], batch, _at_positions)
+    return {"kl": kl.sum(-1), "entropy": entropy.sum(-1), "tokens": batch.response_mask.sum(-1)}
+
+
+def _at_positions(ids: Tensor, policy_logits: Tensor, base_logits: Tensor) -> tuple[Tensor, Tensor]:
+    policy, base = torch.log_softmax(policy_logits.float(), -1), torch.log_softmax(base_logits.float(), -1)
+    probabilities = policy.exp()
+    kl = (probabilities * (policy - base)).sum(-1).clamp(min=0)
+    return kl, -(probabilities * policy).sum(-1)
+
+
 def divergence_metrics(
     policy: LanguageModel, base: LanguageModel, generations: Sequence[Generation]
 ) -> dict[str, float]:
     """Full-vocabulary KL to the base policy and entropy, on the first sample of each prompt."""
-    longest = max(len(g.responses[0].token_ids) for g in generations) + 1
-    vocabulary = policy.network.config.get_text_config().vocab_size
-    batch_size = max(1, min(256, LOGITS_AT_ONCE // (longest * vocabulary)))
+    prompts = policy.encode_prompts([g.prompt for g in generations])
+    responses = [g.responses[0].token_ids for g in generations]
+    longest = max(len(ids) + len(said) for ids, said in zip(prompts, responses, strict=True))
+    batch_size = max(1, min(256, TOKENS_AT_ONCE // longest))
     totals: dict[str, list[float]] = {"kl": [], "entropy": [], "tokens": []}
     for start in range(0, len(generations), batch_size):
-        some = generations[start : start + batch_size]
-        prompts = policy.encode_prompts([g.prompt for g in some])
-        batch = pack(prompts, [[g.responses[0].token_ids] for g in some], policy.pad_id).to(policy.device)
-        with inference(policy.network):
-            now, then = response_logits(policy.network, batch), response_logits(base.network, batch)
-        for name, values in kl_and_entropy(now, then, batch).items():
-            totals[name] += values[:, 0].tolist()
+        some = slice(start, start + batch_size)
+        batch = pack(prompts[some], [[said] for said in responses[some]], policy.pad_id).to(policy.device)
+        with inference(policy.network), out_of_memory("evaluation.prompts"):
+            for name, values in divergence(policy.network, base.network, batch).items():
+                totals[name] += values[:, 0].tolist()
     tokens = sum(totals["tokens"])
     return {
         "kl/per_sequence": float(np.mean(totals["kl"])),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,3 +56,18 @@ def check_tokens(
                 f"({tokenizer.convert_ids_to_tokens(token)!r}); its tokenizer belongs to another model, or the "
                 "embedding has to be enlarged (resize_token_embeddings)"
             )
+
+
+@contextmanager
+def out_of_memory(key: str) -> Iterator[None]:
+    """Name the setting that decides how much is computed at once where there is not the memory for it."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"the device's memory is not enough: lower {key}") from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
+            raise
+        raise ValueError(f"the machine's memory is not enough: lower {key}") from error

@@ -55,6 +55,16 @@ def compute_in(network: nn.Module, dtype: torch.dtype | None) -> None:
         setattr(module, _COMPUTES_IN, dtype)
 
 
+def set_precision(network: nn.Module, precision: str) -> None:
+    """Have everything that reads ``network`` compute as a trainer of this precision (Lightning's name) trains it."""
+    import torch
+
+    if precision in MIXED:
+        compute_in(network, torch.bfloat16)
+    elif precision == "bf16-true":
+        network.to(torch.bfloat16)
+
+
 def _inner(network: Any) -> Iterator[nn.Module]:
     plain = network.get_base_model() if hasattr(network, "get_base_model") else network
     yield plain

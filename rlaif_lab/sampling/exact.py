@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rlaif_lab.models.language_model import LanguageModel, inference
+from rlaif_lab.models.limits import out_of_memory
 from rlaif_lab.models.packed import pack
 from rlaif_lab.records import Generation, Prompt, Response
 from rlaif_lab.sampling.config import SamplingConfig
@@ -60,7 +61,7 @@ def sample(
     generations: list[Generation] = []
     step = max(1, config.batch_size // config.k)
     limit = config.max_new_tokens or max_new_tokens
-    with inference(model.network):
+    with inference(model.network), out_of_memory("sampler.batch_size"):
         for start in range(0, len(prompts), step):
             generations += _sample_batch(model, prompts[start : start + step], config, limit, identity)
     return generations

@@ -13,6 +13,7 @@ from rlaif_lab.learners.base import Batch, Learner
 from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel, inference
 from rlaif_lab.models.packed import pack, response_logps
+from rlaif_lab.models.precision import computed_dtype
 from rlaif_lab.records import Position
 from rlaif_lab.seeding import rng_for
 
@@ -82,7 +83,7 @@ def prepare(
     batches = make_batches(examples, order, size, policy)
     rows = [[examples[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
     # Decoding and the packed forward round apart: in bfloat16 by more than a first step changes.
-    coarse = fresh and policy.network.dtype != torch.float32
+    coarse = fresh and computed_dtype(policy.network) != torch.float32
     known = [torch.tensor([e.sampled and not (coarse and e.round_index == at.index) for e in row]) for row in rows]
     batches = with_sampled(batches, known, policy)
     if learner.needs_reference and learner.reference == "initial":

@@ -13,6 +13,7 @@ from torch import Tensor
 from rlaif_lab.learners.base import Batch, Learner, sequence_logps
 from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.models.limits import out_of_memory
 from rlaif_lab.models.packed import response_logps
 from rlaif_lab.records import Metrics
 from rlaif_lab.seeding import seed_for
@@ -46,7 +47,7 @@ class RoundModule(pl.LightningModule):
         self.critic = critic
         self.learner, self.settings, self.seed, self.restart = learner, settings, seed, restart
         self.statistics: dict[str, list[tuple[float, Tensor]]] = {}
-        self.skipped = 0
+        self.skipped = self.made = 0
 
     # --- a step -----------------------------------------------------------------------------------------------
     def training_step(self, step: Step, index: int) -> None:
@@ -58,15 +59,16 @@ class RoundModule(pl.LightningModule):
             return
         total = sum(weight for _, weight in weighed)
         finite = True
-        for batch, weight in weighed:
-            logps = response_logps(self.network, batch.packed)
-            values = None if self.critic is None else self.critic(batch.packed)
-            loss, statistics = self.learner.loss(logps, batch, values)
-            finite = finite and bool(torch.isfinite(loss))
-            if not finite:
-                break
-            self.manual_backward(loss * (weight / total))
-            self.note(weight, {"loss": loss.detach(), **statistics, **preference_logps(logps.detach(), batch)})
+        with out_of_memory("trainer.batch_size"):
+            for batch, weight in weighed:
+                logps = response_logps(self.network, batch.packed)
+                values = None if self.critic is None else self.critic(batch.packed)
+                loss, statistics = self.learner.loss(logps, batch, values)
+                finite = finite and bool(torch.isfinite(loss))
+                if not finite:
+                    break
+                self.manual_backward(loss * (weight / total))
+                self.note(weight, {"loss": loss.detach(), **statistics, **preference_logps(logps.detach(), batch)})
         limit = self.settings.clip_norm or math.inf
         norms = [torch.nn.utils.clip_grad_norm_(part["params"], limit) for part in optimizer.param_groups]
         if finite and all(bool(torch.isfinite(norm)) for norm in norms):  # the critic's is clipped by itself
@@ -75,6 +77,7 @@ class RoundModule(pl.LightningModule):
             assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
             self.decay(optimizer, schedule, step.round_index)
             optimizer.step()
+            self.made += 1
             schedule.step()
             self.decay(optimizer, schedule, step.round_index)  # what is logged is the rate in force
         else:
@@ -98,6 +101,26 @@ class RoundModule(pl.LightningModule):
                 "kept. Lower trainer.learning_rate or raise the learner's anchor (beta, kl_weight)"
             )
 
+    def check_round(self, round_index: int) -> None:
+        """Raise ValueError for a round in which nothing was trained, or that has left weights which are not finite: it
+        is no round of a finished run."""
+        if not self.made and self.skipped:
+            raise ValueError(
+                f"round {round_index}: loss or gradient was not finite in all of its {self.skipped} steps, so nothing "
+                "was trained; lower trainer.learning_rate or raise the learner's anchor (beta, kl_weight)"
+            )
+        if not self.made:
+            raise ValueError(
+                f"round {round_index}: no example was left to train on: its responses were equal, or tied, or got no "
+                "verdict; look at its judgements, raise sampler.temperature or sampler.k, or take another judge"
+            )
+        trained = (p for p in self.parameters() if p.requires_grad)
+        if not all(bool(torch.isfinite(p).all()) for p in trained):
+            raise ValueError(
+                f"round {round_index}: the trained weights are not finite (nan or infinite); the last good round is "
+                "kept. Lower trainer.learning_rate, or set trainer.clip_norm"
+            )
+
     def note(self, weight: float, statistics: dict[str, Tensor]) -> None:
         for name, value in statistics.items():
             self.statistics.setdefault(name, []).append((weight, value))
@@ -109,7 +132,7 @@ class RoundModule(pl.LightningModule):
             for name, noted in self.statistics.items()
         }
         means["train/skipped_steps"] = self.skipped
-        self.statistics, self.skipped = {}, 0
+        self.statistics, self.skipped, self.made = {}, 0, 0
         return means
 
     def configure_optimizers(self) -> Any:

@@ -65,6 +65,7 @@ def test_batching_does_not_change_divergence(
 ) -> None:
     generations = sample(organism, prompts_of(RAGGED_PROMPTS), SamplingConfig(k=1), 6, 0)
     whole = divergence_metrics(organism, untrained, generations)
-    longest = max(len(g.responses[0].token_ids) for g in generations) + 1
-    monkeypatch.setattr(divergence, "LOGITS_AT_ONCE", batch_size * longest * organism.network.config.vocab_size)
+    prompts = organism.encode_prompts([g.prompt for g in generations])
+    longest = max(len(ids) + len(g.responses[0].token_ids) for ids, g in zip(prompts, generations, strict=True))
+    monkeypatch.setattr(divergence, "TOKENS_AT_ONCE", batch_size * longest)
     assert divergence_metrics(organism, untrained, generations) == pytest.approx(whole, rel=1e-4)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rlaif_lab.models.language_model import LanguageModel, inference
+from rlaif_lab.models.limits import out_of_memory
 from rlaif_lab.models.passes import established, holds, longest_trial, passes, relative_error, trial_rows
 from rlaif_lab.models.plain import row_logits
 from rlaif_lab.sampling.decoding import next_logits
@@ -63,7 +64,7 @@ def read_next(
     batches = _batches(sequences, paths, batch_size)
     shared = _common(sequences, keep) if share else 0
     trees = [_levels([sequences[i] for i in rows], [paths[i] for i in rows], keep, shared) for rows in batches]
-    with inference(model.network):
+    with inference(model.network), out_of_memory("judge.batch_size"):
         share = shared > 0 and all(_shares(model, shared + _padded_width(levels)) for levels in trees)
         root = _Root.of(model, sequences[0][:shared]) if share else None
         tokens = shared if share else 0
