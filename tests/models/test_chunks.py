@@ -132,7 +132,7 @@ def high_water() -> int:
 def test_memory_does_not_grow_with_responses_times_vocabulary(
     kind: str, backward: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The logits of 16 responses of 128 tokens over 16384 words would be 128 MiB; their states are a thousandth of it."""
+    """The logits of 16 responses of 128 tokens over 16384 words would be 128 MiB; their states are far less."""
     monkeypatch.setattr(packed, "LOGITS_AT_ONCE", 2**20)
     model = network(kind, 16384, **SPECIAL)
     response_logps(model, pack([[1]], [[[5] * 63]], 0))  # what is set up once
