@@ -9,6 +9,9 @@ from rlaif_lab.loop.parts import Chosen
 from rlaif_lab.models.precision import check_precision
 from rlaif_lab.tasks.base import Split, Task
 
+LARGEST_RATE = 1e-4
+"""Of AdamW on all weights of a real model."""
+
 
 def check_together(cfg: DictConfig, chosen: Chosen) -> None:
     """Check combinations of parts. Raises ValueError, one sentence."""
@@ -17,6 +20,7 @@ def check_together(cfg: DictConfig, chosen: Chosen) -> None:
     check_learner(cfg, chosen)
     check_prompts(cfg, chosen)
     check_detector(cfg, chosen)
+    check_learning_rate(cfg, chosen)
     for source in chosen.sources().values():
         source.check(chosen.task)
     for judge in chosen.judges.values():
@@ -108,4 +112,18 @@ def check_detector(cfg: DictConfig, chosen: Chosen) -> None:
         raise ValueError(
             f"detector.stop_on_plateau needs gold, and task {chosen.task.name!r} has none; use "
             "detector.measure=heldout_judge with a held-out judge"
+        )
+
+
+def check_learning_rate(cfg: DictConfig, chosen: Chosen) -> None:
+    """What an organism needs would ruin a real model within a few steps."""
+    from rlaif_lab.models.hf import HFModel
+
+    policy, rate = chosen.policy, chosen.trainer.learning_rate
+    whole = isinstance(policy, HFModel) and policy.adapter() is None and policy.is_large()
+    if whole and rate > LARGEST_RATE and not cfg.gate.force:
+        raise ValueError(
+            f"trainer.learning_rate={rate:g} is too high for all weights of a real model (1e-5 is usual, and "
+            f"{LARGEST_RATE:g} the most that is taken): lower it, train an adapter (policy.lora.r=16), or insist with "
+            "gate.force=true"
         )

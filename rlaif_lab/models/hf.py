@@ -32,6 +32,7 @@ _CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 """Files of a model folder that can decide what it says."""
 _TRIED_PROMPTS = 8
 _ALL_PROMPTS = 20_000
+_LARGE = 40_000_000
 _NO_UNITS = (
     "model {path!r} is held in float32: this processor has no units for bfloat16, which would be some ten times slower"
 )
@@ -155,6 +156,14 @@ class HFModel(ModelSource):
 
     def chats(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         return bool(tokenizer.chat_template) if self.chat == "auto" else self.chat
+
+    def is_large(self) -> bool:
+        """Whether these are the weights of a real model, by the size of their files; those on the hub are."""
+        if self.local is None:
+            return True
+        repo, gguf_file = self.place()
+        files = [Path(repo) / gguf_file] if gguf_file else model_files(Path(repo))
+        return sum(file.stat().st_size for file in files) > _LARGE
 
     def identity(self, task: Task) -> str:
         """By content: the same path with other weights is another model. Of a hub id, by its commit. And by how it is
