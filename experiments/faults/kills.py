@@ -38,6 +38,7 @@ def main(kills: int) -> int:
             print(f"  files in one of the two only: {sorted(extra)}", flush=True)
         else:
             shutil.rmtree(folder)
+        print(f"{equal} / {made}", end="\r", flush=True)
     print(f"kills after which the folder is equal / tried: {equal} / {made}, in {folders} folders")
     if equal == made:
         shutil.rmtree(place)
