@@ -15,7 +15,7 @@ from rlaif_lab.loop.callbacks import LogRow, PlateauDetector, RoundEnd
 from rlaif_lab.loop.data import RoundLoader
 from rlaif_lab.loop.round import Round
 from rlaif_lab.plateau.detector import Detector
-from rlaif_lab.store.checkpoints import newest_checkpoint
+from rlaif_lab.store.checkpoints import check_logged, newest_checkpoint
 from rlaif_lab.store.files import read_json_file
 from rlaif_lab.store.run_folder import STOPPED
 from rlaif_lab.training.checkpoints import AtomicCheckpoints
@@ -36,6 +36,8 @@ def fit(round_: Round, settings: TrainerConfig, hooks: Hooks, *, rounds: int) ->
     """Train what is left of ``rounds`` rounds, going on from the newest checkpoint in the run's folder."""
     quiet_lightning()
     directory, parts = round_.services.store.directory, round_.parts
+    newest = newest_checkpoint(directory / "checkpoints")
+    check_logged(newest, [row["round"] for row in round_.services.store.rows()])
     loader = RoundLoader(round_)
     trainer = pl.Trainer(
         max_epochs=min(rounds, stopped_at(directory) or rounds),
@@ -61,7 +63,7 @@ def fit(round_: Round, settings: TrainerConfig, hooks: Hooks, *, rounds: int) ->
         seed=round_.plan.seed,
         restart=round_.services.weights.restart,
     )
-    trainer.fit(module, loader, ckpt_path=newest_checkpoint(directory / "checkpoints"), weights_only=True)
+    trainer.fit(module, loader, ckpt_path=newest, weights_only=True)
 
 
 def callbacks(loader: RoundLoader, hooks: Hooks, directory: Path) -> list[pl.Callback]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from rlaif_lab.store.checksums import DamagedError, check, digest_of
@@ -24,6 +25,20 @@ def prune(folder: Path) -> None:
     """Delete all but the newest: a run that was killed and resumed keeps as many as one that never was."""
     for old in checkpoints(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
+
+
+def check_logged(newest: Path | None, logged: Collection[int]) -> None:
+    """A round is logged before its checkpoint is written: where its row is gone, it was damage. Raises DamagedError."""
+    if newest is None:
+        return
+    ended = int(newest.stem.partition("_")[2])
+    missing = next((index for index in range(ended + 1) if index not in logged), None)
+    if missing is not None:
+        raise DamagedError(
+            f"{str(newest.parents[1] / 'metrics.jsonl')!r} is corrupt: it lacks round {missing}, and {newest.name} is "
+            f"the end of round {ended}; restore it from a copy, or delete the folder checkpoints to have the rounds "
+            "trained again (what was sampled and judged is kept)"
+        )
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

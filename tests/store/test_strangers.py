@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from rlaif_lab.learners.base import Learner
-from rlaif_lab.store.checkpoints import newest_checkpoint, prune
+from rlaif_lab.store.checkpoints import check_logged, newest_checkpoint, prune
+from rlaif_lab.store.checksums import DamagedError
 from rlaif_lab.store.strangers import TRUST, UntrustedError, make, trust
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.base import Task
@@ -137,3 +138,12 @@ def test_the_newest_checkpoint_is_found_by_number_and_two_are_kept(tmp_path: Pat
     assert newest_checkpoint(tmp_path) == tmp_path / "round_1000.ckpt"
     prune(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["round_1000.ckpt", "round_998.ckpt"]
+
+
+def test_rows_that_are_gone_are_missed(tmp_path: Path) -> None:
+    newest = tmp_path / "checkpoints" / "round_002.ckpt"
+    check_logged(None, [])
+    check_logged(newest, [0, 1, 2, 3])
+    for logged in ([], [0, 1], [0, 2]):
+        with pytest.raises(DamagedError, match=r"metrics\.jsonl.*is corrupt: it lacks round"):
+            check_logged(newest, logged)
