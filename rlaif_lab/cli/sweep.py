@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlaif_lab.config import check
 from rlaif_lab.progress import Terminal
-from rlaif_lab.store.interrupts import Interrupted, interruptible
+from rlaif_lab.store.interrupts import Interrupted, ignore, interruptible
 from rlaif_lab.store.outcome import (
     Failure,
     alone,
@@ -140,6 +140,7 @@ def _child(work: Callable[[], Any], folder: Path, parent: int) -> None:
         with interruptible():
             work()
     except BaseException as error:  # SystemExit too, which some library may raise in place of an error
+        ignore()  # the sweep that was interrupted as well asks its job to end, too
         problem = failure(error)
         if finished_rounds(folder) is None:
             code = error.code if isinstance(error, (Interrupted, SystemExit)) and isinstance(error.code, int) else 1
@@ -147,6 +148,7 @@ def _child(work: Callable[[], Any], folder: Path, parent: int) -> None:
             write_failure(folder, problem)
         if problem.traceback:
             print(problem.traceback, file=sys.stderr)
+    ignore()
     sys.exit(code)
 
 
