@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from rlaif_lab.audit.formats import parse
 from rlaif_lab.audit.labels import stated_codes
 from rlaif_lab.audit.pairs import LabelledPair, better_and_worse
+from rlaif_lab.config.ranges import Seed
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.tasks.base import ProceduralTask, Skill, Task
 from rlaif_lab.tasks.formats import AUTO, check_format
@@ -42,7 +43,7 @@ class TaskBank(PairBank):
     """
 
     pairs: int = 400
-    seed: int = 0
+    seed: Seed = 0
     name: str = "task"
     graded: ClassVar[bool] = True
 

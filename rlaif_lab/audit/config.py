@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Le
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from rlaif_lab.audit.plan import Plan
-from rlaif_lab.config import check_target, config_dir, leaves, targets
+from rlaif_lab.config import check_core, schema
+from rlaif_lab.config.ranges import Seed
 
 FAMILIES = ("task", "policy", "judge", "bank")
 
@@ -26,34 +26,15 @@ class AuditConfig:
     plan: Any = None
     experiment_name: str = "audit"
     arm: str = "arm"
-    seed: int = 0
-    block: int = 0
+    seed: Seed = 0
+    block: Annotated[int, Ge(0), Le(10**6)] = 0
     device: str = "cpu"
-    threads: int = 1
+    threads: Annotated[int, Ge(1), Le(1024)] = 1
 
 
-ConfigStore.instance().store(name="audit_schema", node=AuditConfig)
+ConfigStore.instance().store(name="audit_schema", node=schema(AuditConfig))
 
 
 def check(cfg: DictConfig) -> None:
-    """Everything that can be told to be wrong without loading weights or the bank. Raises ValueError, one sentence."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise ValueError(f"{missing[0]} has no value; give one, e.g. {missing[0]}=...")
-    if cfg.threads < 1:
-        raise ValueError(f"threads must be at least 1; got {cfg.threads}")
-    for family in (*FAMILIES, "plan"):
-        node = cfg[family]
-        if not isinstance(node, DictConfig) or "_target_" not in node:
-            raise ValueError(f"{family} must be a mapping with a _target_; got {node!r}")
-        for path, target in targets(node, family):
-            check_target(path, target)
-
-
-def known_keys() -> list[str]:
-    """All keys, dotted, of the audit's own config and of every choice in its groups: what a typo may have meant."""
-    keys = [*AuditConfig.__dataclass_fields__, *(f"plan.{name}" for name in Plan.__dataclass_fields__)]
-    for file in Path(config_dir()).glob("*/*.yaml"):
-        if file.parent.name in FAMILIES:
-            keys += leaves(OmegaConf.load(file), file.parent.name)
-    return sorted(set(keys))
+    """Validate everything that requires loading neither weights nor the bank. Raises ValueError with one sentence."""
+    check_core(cfg, AuditConfig, (*FAMILIES, "plan"))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # Before torch is imported; as in rlaif_lab/cli/lab.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -19,9 +18,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.audit.config import check, known_keys
-from rlaif_lab.cli.lab import sentence as lab_sentence
-from rlaif_lab.config import build, config_dir, did_you_mean
+from rlaif_lab.audit.config import check
+from rlaif_lab.cli.command import prepare, sentence
+from rlaif_lab.config import build, config_dir
+from rlaif_lab.config.secrets import Refused
 
 if TYPE_CHECKING:
     from rlaif_lab.audit.audit import Auditor
@@ -142,11 +142,14 @@ class Models:
 
 def main() -> None:
     """A user's mistake ends in one sentence and exit code 2, anything else in a traceback."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out of Hydra as they are; they are printed here
     try:
+        sys.argv[1:] = prepare("rlaif-audit", sys.argv[1:])
         hydra.main(version_base="1.3", config_path=config_dir(), config_name="audit")(run)()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
-        print(f"rlaif-audit: {sentence(error)}", file=sys.stderr)
+        print(f"rlaif-audit: {sentence(error, 'audit', 'rlaif-audit')}", file=sys.stderr)
+        sys.exit(2)
+    except Refused as error:
+        print(f"rlaif-audit: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # the output directory itself, which Hydra makes
         from rlaif_lab.store.files import DISK_ERRORS
@@ -155,14 +158,6 @@ def main() -> None:
             raise
         print(f"rlaif-audit: cannot write {error.filename!r}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
-
-
-def sentence(error: Exception) -> str:
-    unknown: Any = re.match(r"Could not override '([^']+)'", " ".join(str(error).split()))
-    if unknown:
-        others = [key for key in known_keys() if key != unknown[1]]  # of another choice of the group, then
-        return f"unknown key {unknown[1]!r}{did_you_mean(unknown[1], others)}; see rlaif-audit --cfg job"
-    return lab_sentence(error)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,19 +17,40 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether th
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from rlaif_lab.cli.command import prepare, sentence
+from rlaif_lab.cli.help import quick_answer
+from rlaif_lab.cli.origin import go_back, origin_of
 from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, conclude, resumed, run_job
-from rlaif_lab.config import check, config_dir, did_you_mean, known_keys
+from rlaif_lab.config import check, config_dir
+from rlaif_lab.config.secrets import Refused, check_arguments
 from rlaif_lab.store.files import DISK_ERRORS, DiskError, TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, interruptible
 from rlaif_lab.store.outcome import failure, finished_rounds, resume_command, write_failure
 
 
+class Ended:
+    """How the run in this process ended, if not well: Hydra would announce an exception in words of its own."""
+
+    error: BaseException | None = None
+
+
 def run(cfg: DictConfig) -> float:
+    """Run, and keep what ends it for ``main``, so that nothing stands before its sentence."""
+    try:
+        return one(cfg)
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        Ended.error = error
+        return float("nan")
+
+
+def one(cfg: DictConfig) -> float:
     """One run in Hydra's output directory; returns the final true quality."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -62,16 +82,22 @@ def explained(folder: Path) -> Iterator[None]:
 def main() -> None:
     """``rlaif-lab``. A user's mistake ends in one sentence and exit code 2, anything else in a traceback. A sweep with
     jobs that did not finish ends with a line that names them, and exit code 1."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out of Hydra as they are; they are printed here
     code = 0
     try:
+        sys.argv[1:] = prepare("rlaif-lab", sys.argv[1:])
+        Ended.error = None
         with interruptible():
             hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(run)()
+        if Ended.error is not None:
+            raise Ended.error
     except NoObjectiveError:
         code = 1  # it has been told, and is among those that are listed
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         print(f"rlaif-lab: {sentence(error)}{how_to_go_on(error)}", file=sys.stderr)
         code = error.code if isinstance(error, TryLaterError) else 2
+    except Refused as error:
+        print(f"rlaif-lab: {error}", file=sys.stderr)
+        code = 2
     except Interrupted as error:
         if Sweep.current is None:
             print(f"rlaif-lab: {error}{how_to_go_on(error)}", file=sys.stderr)
@@ -94,40 +120,32 @@ def main() -> None:
 def resume() -> None:
     """``rlaif-resume DIR``: goes on with the run or the sweep in DIR, with the overrides that started it."""
     arguments = sys.argv[1:]
+    if answer := quick_answer("rlaif-resume", arguments, []):
+        print(answer)
+        return
     try:
-        overrides = resumed(Path(arguments[0]), arguments[1:]) if arguments else None
+        check_arguments(arguments)
+        folder = Path(arguments[0]).absolute() if arguments else None
+        overrides = resumed(folder, arguments[1:]) if folder else None
     except ValueError as error:
         print(f"rlaif-resume: {error}", file=sys.stderr)
         sys.exit(2)
-    if overrides is None:
+    if overrides is None or folder is None:
         print(
             "usage: rlaif-resume DIR [OVERRIDE ...], where DIR is the folder of a run, of a sweep, or one with sweeps "
             "in it, of which the newest is meant",
             file=sys.stderr,
         )
         sys.exit(2)
-    sys.argv[1:] = overrides
+    origin = origin_of(folder)
+    go_back(origin)
+    sys.argv[1:] = [*overrides, *origin.options]
     main()
 
 
 def how_to_go_on(error: BaseException) -> str:
     """Return what the run has noted on its error, as the end of a sentence."""
     return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-
-
-def sentence(error: Exception) -> str:
-    """Hydra's own errors, in one sentence each and with a guess at what was meant."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        hint = did_you_mean(choice, error.options)
-        return f"{group}={choice}: no such choice{hint}; there is {', '.join(error.options)}"
-    if unknown := re.match(r"Could not override '([^']+)'", text):
-        others = [key for key in known_keys() if key != unknown[1]]  # of another choice of the group, then
-        return f"unknown key {unknown[1]!r}{did_you_mean(unknown[1], others)}; see rlaif-lab --cfg job"
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        text = f"{text} {' '.join(str(error.__cause__).splitlines()[:1])}"
-    return text
 
 
 if __name__ == "__main__":

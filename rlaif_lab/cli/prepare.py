@@ -16,7 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.cli.lab import sentence
+from rlaif_lab.cli.command import prepare as prepared
+from rlaif_lab.cli.command import sentence
 from rlaif_lab.config import check, config_dir
 
 USAGE = """usage: rlaif-prepare [OVERRIDE ...]
@@ -53,6 +54,7 @@ def main() -> None:
         own.append("~hydra.callbacks.sweep")  # it would list all jobs as not run
         sys.argv[1:] = ["-m", *(a for a in arguments if a not in ("-m", "--multirun")), *own]
         try:
+            sys.argv[1:] = prepared("rlaif-prepare", sys.argv[1:])
             hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(prepare)()
         except (ValueError, HydraException, OmegaConfBaseException) as error:
             print(f"rlaif-prepare: {sentence(error)}", file=sys.stderr)

@@ -23,7 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from rlaif_lab.config import check
+from rlaif_lab.config import check, plain
 from rlaif_lab.progress import Terminal
 from rlaif_lab.store.interrupts import Interrupted, ignore, interruptible
 from rlaif_lab.store.outcome import (
@@ -185,7 +185,18 @@ class Sweep(Callback):
     current: tuple[Path, str] | None = None
     plan = Planned()
 
+    def on_run_start(self, config: DictConfig, config_name: str | None = None, **_: Any) -> None:
+        """Check the config while Hydra has not written anything. (A job of a sweep is checked when its turn comes.)"""
+        from rlaif_lab.audit.config import check as check_audit
+        from rlaif_lab.cli.command import before_writing
+
+        before_writing(config, check_audit if config_name == "audit" else check)
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        from rlaif_lab.cli.command import before_writing
+        from rlaif_lab.config.secrets import check_config
+
+        before_writing(config, lambda cfg: check_config(plain(cfg, resolve=False)))
         folder = Path(str(config.hydra.sweep.dir)).absolute()
         Sweep.current, Sweep.plan = (folder, now()), planned(config)
         folder.mkdir(parents=True, exist_ok=True)
@@ -315,6 +326,8 @@ def resumed(folder: Path, changes: list[str]) -> list[str] | None:
     if any(change.startswith("hydra/launcher=") for change in changes):  # with settings of its own
         replaced += ["hydra/launcher=", "hydra.launcher."]
     kept = [override for override in given if not override.lstrip("+").startswith(tuple(replaced))]
+    if "job_folder:" in newest.read_text(encoding="utf-8"):  # an earlier version's, whose jobs have other names
+        kept.append("hydra.sweep.subdir=${job_folder:${hydra:job.override_dirname}}")
     return ["--multirun", *kept, f"hydra.sweep.dir={_quoted(newest.parent)}", "resume=true", *changes]
 
 

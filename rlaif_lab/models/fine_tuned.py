@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlaif_lab.config.ranges import Seed
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.sources import ModelSource
 from rlaif_lab.records import Prompt
@@ -49,7 +50,7 @@ class FineTuned(ModelSource):
     learning_rate: float = 5e-4
     warmup_steps: int = 10
     clip_norm: float = 1.0
-    seed: int = 0
+    seed: Seed = 0
     name: str = "fine-tuned"
 
     def __post_init__(self) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from annotated_types import Ge, Le
+
+from rlaif_lab.config.ranges import Seed, Size
 from rlaif_lab.tasks.base import ProceduralTask, Skill, Split, Task
 
 if TYPE_CHECKING:
@@ -59,17 +63,17 @@ class Organism(ModelSource):
     recipe's.
     """
 
-    skill: Any
+    skill: Mapping[str, float]
     split: Split
-    steps: int = 900
-    batch_size: int = 128
+    steps: Annotated[int, Ge(1), Le(10**7)] = 900
+    batch_size: Size = 128
     learning_rate: float = 6e-3
-    verdict_turns: int = 1
+    verdict_turns: Annotated[int, Ge(1), Le(1000)] = 1
     verdict_weight: float = 1.0
-    width: int = 96
-    layers: int = 3
-    heads: int = 3
-    seed: int = 0
+    width: Annotated[int, Ge(1), Le(8192)] = 96
+    layers: Annotated[int, Ge(1), Le(128)] = 3
+    heads: Annotated[int, Ge(1), Le(256)] = 3
+    seed: Seed = 0
     pretrained: Literal["shipped", "never"] = "shipped"
     name: str = "organism"
 

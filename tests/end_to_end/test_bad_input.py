@@ -19,7 +19,7 @@ MISTAKES = {
     ("+judge.wieghts=live",): "judge.wieghts: ModelJudge takes no such argument (did you mean 'weights'?)",
     ("judge.weights=lively",): "judge.weights must be one of live, previous, initial",
     ("judge.reads=verdit",): "judge.reads must be one of mean_logp, sum_logp, verdict; got 'verdit'",
-    ("seed=abc",): "could not be converted to Integer",
+    ("seed=abc",): "seed must be an integer in [0, 4294967296); got 'abc'",
     ("rounds=0",): "rounds must be at least 1; got 0",
     ("prompts_per_round=-4",): "prompts_per_round must be at least 1; got -4",
     ("evaluation.prompts=0",): "evaluation.prompts must be at least 1; got 0",
@@ -58,7 +58,7 @@ def test_mistakes_are_told_in_one_sentence(cache: Path, tmp_path: Path) -> None:
     for overrides, process in running.items():
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 2, (overrides, errors)
-        last = errors.strip().splitlines()[-1]
+        (last,) = errors.strip().splitlines()  # nothing stands before the sentence
         assert last.startswith("rlaif-lab: "), (overrides, errors)
         assert MISTAKES[overrides] in last, (overrides, last)
         assert "Traceback" not in errors

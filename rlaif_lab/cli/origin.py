@@ -1,0 +1,54 @@
+"""Where a run or a sweep was started, and with whose config folders: what its resumption goes back to.
+
+Hydra keeps both in the run's folder (``runtime.cwd`` and ``runtime.config_sources``).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The folder that a command was run from, and the options that named config folders."""
+
+    cwd: Path | None
+    options: tuple[str, ...] = ()
+
+
+def origin_of(folder: Path) -> Origin:
+    """Read where the run or the sweep in ``folder`` (or the newest sweep in it) was started; nothing where it is not
+    known."""
+    files = [folder / ".hydra" / "hydra.yaml", folder / "multirun.yaml"]
+    sweeps = sorted(folder.glob("*/multirun.yaml"), key=lambda file: file.stat().st_mtime, reverse=True)
+    file = next((file for file in [*files, *sweeps] if file.is_file()), None)
+    try:
+        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))["hydra"] if file else {}
+        runtime = content.get("runtime") or {}
+        options: list[str] = []
+        for source in runtime.get("config_sources") or []:
+            if source.get("provider") == "command-line":
+                options += ["--config-dir", str(source["path"])]
+        if file is not None and file.name == "hydra.yaml":  # a sweep's own are among its overrides
+            given = (content.get("overrides") or {}).get("hydra") or []
+            options += [override for override in given if str(override).lstrip("+").startswith("hydra.searchpath=")]
+        cwd = runtime.get("cwd")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return Origin(None)  # it is told when the overrides are read
+    return Origin(Path(cwd) if cwd else None, tuple(options))
+
+
+def go_back(origin: Origin) -> None:
+    """Change to the folder that the run was started in, so that relative paths mean what they meant."""
+    if origin.cwd is None or origin.cwd == Path.cwd():
+        return
+    if not origin.cwd.is_dir():
+        print(f"started in {str(origin.cwd)!r}, which is not here: relative paths count from {str(Path.cwd())!r}")
+        return
+    os.chdir(origin.cwd)
+    print(f"relative paths count from {str(origin.cwd)!r}, where it was started", flush=True)

@@ -1,0 +1,65 @@
+"""Where classes and YAML files of a user's own lie: the folder that a command is run from, ``--config-dir``,
+``hydra.searchpath``, and installed packages that name their conf folder by an entry point.
+
+A package adds choices by ``[project.entry-points."rlaif_lab.conf"]`` with ``any_name = "package.conf"``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+ENTRY_POINT = "rlaif_lab.conf"
+
+
+class InstalledConfigs(SearchPathPlugin):
+    """Adds the conf folders of installed packages to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for entry in entry_points(group=ENTRY_POINT):
+            search_path.append(provider=entry.name, path=f"pkg://{entry.value}")
+
+
+def config_folders(arguments: Sequence[str]) -> list[Path]:
+    """Return the user's own config folders that a command line names, where they are folders."""
+    found: list[str] = []
+    for i, argument in enumerate(arguments):
+        if argument in ("--config-dir", "-cd") and i + 1 < len(arguments):
+            found.append(arguments[i + 1])
+        elif argument.startswith("--config-dir="):
+            found.append(argument.partition("=")[2])
+        elif argument.lstrip("+").startswith("hydra.searchpath="):
+            paths = argument.partition("=")[2].strip("[]'\"").split(",")
+            found += [path.strip(" '\"").removeprefix("file://") for path in paths if "pkg://" not in path]
+    return [Path(path).absolute() for path in found if Path(path).is_dir()]
+
+
+def installed_folders() -> list[Path]:
+    """Return the conf folders of installed packages."""
+    found = []
+    for entry in entry_points(group=ENTRY_POINT):
+        spec = find_spec(entry.value)
+        found += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    return found
+
+
+def open_places(arguments: Sequence[str]) -> None:
+    """Let ``_target_`` name classes in the folder that the command is run from, and beside its config folders.
+
+    At the end of the path, so that nothing there can stand in for a library; for child processes too.
+    """
+    folders = [Path.cwd(), *(folder.parent for folder in config_folders(arguments))]
+    added = [str(folder) for folder in dict.fromkeys(folders) if str(folder) not in sys.path]
+    sys.path += added
+    if added:
+        known = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([*([known] if known else []), *added])
+    Plugins.instance().register(InstalledConfigs)
