@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import random
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -70,7 +71,17 @@ class ReasoningGym(Task):
         self._streams: dict[int, _Stream] = {}
         self._entries: dict[str, dict[str, Any]] = {}
         self._chunks: dict[tuple[int, int], Any] = {}
-        self._chunk(0, 0)  # what is wrong with the data set or its parameters is told at once
+        self._check_reproducible()  # and whatever is wrong with the parameters
+
+    def _check_reproducible(self) -> None:
+        """Raise ValueError where one and the same index gives several problems: answers could not be graded later."""
+        made = self._chunk(0, 0)
+        again = _create(self.dataset, self.params, self._first(0, 0))
+        if len({_problem(data, 1)["question"] for data in (made, made, again)}) > 1:
+            raise ValueError(
+                f"task.dataset: reasoning-gym's {self.dataset} gives another problem each time it is asked for the "
+                "same one, so its answers could not be graded later; use another data set"
+            )
 
     # --- what a task is -----------------------------------------------------------------------------------------------
     def available(self, split: Split) -> int:
@@ -137,13 +148,16 @@ class ReasoningGym(Task):
     def _chunk(self, seed: int, number: int) -> Any:
         """The data set that makes problems ``number * CHUNK`` and on of a run's seed."""
         if (seed, number) not in self._chunks:
-            first = ((self.seed * 31 + seed) % RANGES) * RANGE + number * CHUNK
-            self._chunks[seed, number] = _create(self.dataset, self.params, first)
+            self._chunks[seed, number] = _create(self.dataset, self.params, self._first(seed, number))
         return self._chunks[seed, number]
+
+    def _first(self, seed: int, number: int) -> int:
+        """What the library's data set of this chunk is seeded with; problem i of it with i more."""
+        return ((self.seed * 31 + seed) % RANGES) * RANGE + number * CHUNK
 
     def text(self, seed: int, index: int) -> str:
         """What problem ``index`` of a run's seed asks."""
-        question = self._chunk(seed, index // CHUNK)[index % CHUNK]["question"]
+        question = _problem(self._chunk(seed, index // CHUNK), index % CHUNK)["question"]
         return f"{question}{self.suffix}"
 
     def _prompt(self, seed: int, index: int) -> Prompt:
@@ -158,7 +172,7 @@ class ReasoningGym(Task):
         chunk = self._chunk(seed, index // CHUNK)
         if prompt.id in self._entries:
             return self._entries[prompt.id], chunk
-        entry = chunk[index % CHUNK]
+        entry = _problem(chunk, index % CHUNK)
         if f"{entry['question']}{self.suffix}" != prompt.text:
             raise ValueError(
                 f"prompt {prompt.id!r} was made by another version of reasoning-gym, or with other settings"
@@ -212,6 +226,17 @@ class _Stream:
         return len(self.found[split])
 
 
+def _problem(data: Any, index: int) -> dict[str, Any]:
+    """Make a problem. Some generators draw from Python's global state, so it is given one of its own for that."""
+    before = random.getstate()
+    random.seed(data.seed + index)
+    try:
+        made: dict[str, Any] = data[index]
+        return made
+    finally:
+        random.setstate(before)
+
+
 def _split_of(digest: bytes) -> str:
     position = int.from_bytes(digest[:7], "big") / 2**56
     edge = 0.0
@@ -238,7 +263,7 @@ def _create(dataset: str, params: Mapping[str, Any], seed: int) -> Any:
             raise ValueError(f"task.params: {dataset} has no {key!r}{hint}; it takes {', '.join(known) or 'none'}")
     try:
         made = create_dataset(dataset, seed=seed, size=CHUNK, **params)
-        made[0]
+        _problem(made, 0)
     except Exception as error:  # assertions of its own, and whatever follows from values that it does not check
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"task.params: {dataset} cannot be made with {dict(params)}: {reason}") from None
