@@ -27,7 +27,8 @@ from rlaif_lab.plateau.trend import trend
 from rlaif_lab.seeding import rng_for
 
 Floats = npt.NDArray[np.float64]
-PROBLEMS, PROMPTS, SAMPLES, DELTA = 300, 150, 4, 0.01
+PROBLEMS, PROMPTS, SAMPLES, DELTA = 300, 80, 4, 0.01
+SEEDS = (5,)
 PAIRS = list(itertools.combinations(range(SAMPLES), 2))
 
 
@@ -124,7 +125,7 @@ def main() -> None:
     arms = parser.parse_args().arms
     rows = []
     for name, loop in LOOPS.items():
-        for seeds in (5, 10):
+        for seeds in SEEDS:
             for spread in (0.0, 0.01):
                 rng = rng_for("cause", name, seeds, spread)
                 said = Counter(named(loop, seeds, spread, rng) for _ in range(arms))

@@ -13,13 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 
 from rlaif_lab.loop.data import RoundLoader
+from rlaif_lab.loop.evaluation import evaluation_prompts
 from rlaif_lab.loop.stages import bar
 from rlaif_lab.metrics.round import length_amplification
 from rlaif_lab.metrics.samples import SampleRow, sample_rows
 from rlaif_lab.plateau.detector import Detector, Evidence, metrics, nothing_yet, step
+from rlaif_lab.plateau.trend import Trend, trend, trend_metrics
 from rlaif_lab.records import Floats, Metrics
 from rlaif_lab.store.files import write_atomically
 from rlaif_lab.store.run_folder import STOPPED
@@ -34,29 +37,46 @@ class PlateauDetector(pl.Callback):
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
         self.held: list[Evidence] = []  # the last two rounds': the one that is to be logged, and the newest
+        self.gains: dict[int, tuple[float, float]] = {}  # round -> mean change of its prompts, and its standard error
 
     def weigh(self, index: int, changes: Floats | None) -> Evidence | None:
         """Add what the training before round ``index`` changed, per prompt. Return the evidence by now, None where
         nothing was measured."""
         if changes is None or len(changes) == 0:
             return None
+        spread = float(changes.std(ddof=1)) if len(changes) > 1 else math.nan
+        self.gains[index] = float(changes.mean()), spread / math.sqrt(len(changes))
         newest = step(self.detector, self.held[-1] if self.held else nothing_yet(), [changes], index)
         self.held = [*self.held[-1:], newest]
         return newest
 
-    def ends_the_run(self, evidence: Evidence | None) -> bool:
-        return evidence is not None and self.detector.stop_on_plateau and "plateaued" in evidence.alarms
+    def trend(self, index: int) -> Trend:
+        """Return what the trend says of the rounds up to this one."""
+        known = [self.gains.get(i, (math.nan, math.nan)) for i in range(1, index + 1)]
+        found, stderr = (np.array([[pair[side] for pair in known]]) for side in (0, 1))
+        return trend(found, self.detector, stderr=stderr)
+
+    def ends_the_run(self, index: int) -> int | None:
+        """Return the round since which the loop has stopped, if the trend says so now and that is to end the run."""
+        if not self.detector.stop_on_plateau:
+            return None
+        found = self.trend(index)
+        stopped = found.state == "plateaued" and index in found.processes["plateaued"].alarms
+        return found.since if stopped else None
 
     def metrics_of(self, round_index: int) -> Metrics:
-        """``detector/*`` of this round; nothing where no change was measured."""
+        """``detector/*`` and ``trend/*`` of this round; nothing where no change was measured."""
         found = [evidence for evidence in self.held if evidence.round_index == round_index]
-        return metrics(self.detector, found[0]) if found else {}
+        return metrics(self.detector, found[0]) | trend_metrics(self.trend(round_index)) if found else {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"held": [evidence.to_json() for evidence in self.held]}
+        gains = [[index, mean, stderr] for index, (mean, stderr) in self.gains.items()]
+        return {"held": [evidence.to_json() for evidence in self.held], "gains": gains}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.held = [Evidence.from_json(content) for content in state_dict["held"]]
+        # Checkpoints from before there was a trend hold no gains: it then begins where the run goes on.
+        self.gains = {int(index): (mean, stderr) for index, mean, stderr in state_dict.get("gains", [])}
 
 
 class RoundEnd(pl.Callback):
@@ -64,6 +84,8 @@ class RoundEnd(pl.Callback):
 
     def __init__(self, loader: RoundLoader, log_row: LogRow, detection: PlateauDetector | None = None) -> None:
         self.loader, self.log_row, self.detection = loader, log_row, detection
+        self.asked: set[str] = set()  # texts of evaluation prompts
+        self.asked_until = 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert self.loader.data is not None
@@ -111,12 +133,27 @@ class RoundEnd(pl.Callback):
         """Tell the detector what training changed; the run ends, and its folder says why, where it has seen enough."""
         if self.detection is None:
             return
-        evidence = self.detection.weigh(index, changes)
-        if evidence is not None and self.detection.ends_the_run(evidence):
-            content = {"round": index, "reason": "plateau", "since": evidence.since["plateaued"]}
+        if self.detection.weigh(index, changes) is None:
+            return
+        since = self.detection.ends_the_run(index)
+        if since is not None:
+            content = {"round": index, "reason": "plateau", "since": since}
             folder: Path = self.loader.round.services.store.directory
             write_atomically(folder / STOPPED, json.dumps(content).encode())
             trainer.should_stop = True
 
     def detected(self, index: int) -> Metrics:
-        return self.detection.metrics_of(index) if self.detection else {}
+        if self.detection is None:
+            return {}
+        found = self.detection.metrics_of(index)
+        return found | {"detector/repeated_prompts": self.repeated(index)} if found else {}
+
+    def repeated(self, index: int) -> float:
+        """Return the share of this round's evaluation prompts whose text was asked before. The e-detector's bound holds
+        for fresh prompts only."""
+        round_ = self.loader.round
+        for earlier in range(self.asked_until, index):
+            self.asked |= {str(p.text) for p in evaluation_prompts(earlier, round_.parts, round_.plan)}
+        self.asked_until = max(self.asked_until, index)
+        texts = [str(prompt.text) for prompt in evaluation_prompts(index, round_.parts, round_.plan)]
+        return sum(text in self.asked for text in texts) / len(texts)

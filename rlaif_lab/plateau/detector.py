@@ -52,7 +52,7 @@ class Detector:
     any false alarm within the horizon, all three processes together; ``plateau_share`` of it is the plateau's, the
     mirrors have half of the rest each. horizon: rounds the bound holds for, which a run may not exceed. It is no run's
     own number of rounds, so that a run can be extended without its earlier evidence being weighed anew.
-    stop_on_plateau: end the run at the first plateau alarm. measure: see Measure.
+    stop_on_plateau: end the run when the trend (trend.py) has plateaued. measure: see Measure.
     """
 
     delta: float = 0.01

@@ -479,7 +479,11 @@ def outlook(given: Trend) -> str:
     return f"{' or '.join(ways)} would decide ({ahead.state}) {at}"
 
 
-NAMES: dict[State, str] = {"plateaued": "plateau", "improving": "improving", "degrading": "degrading"}
+NAMES: dict[State, tuple[str, str]] = {
+    "plateaued": ("trend/plateau_evidence", "trend/plateau_alarm"),
+    "improving": ("trend/improving_evidence", "trend/improving_alarm"),
+    "degrading": ("trend/degrading_evidence", "trend/degrading_alarm"),
+}
 
 
 def trend_metrics(given: Trend) -> dict[str, float]:
@@ -489,8 +493,9 @@ def trend_metrics(given: Trend) -> dict[str, float]:
     found = {}
     for state, process in given.processes.items():
         log = process.evidence[-1] if process.evidence else -math.inf
-        found[f"trend/{NAMES[state]}_evidence"] = math.exp(min(log, 500.0))
-        found[f"trend/{NAMES[state]}_alarm"] = float(given.rounds in process.alarms)
+        evidence, alarm = NAMES[state]
+        found[evidence] = math.exp(min(log, 500.0))
+        found[alarm] = float(given.rounds in process.alarms)
     return found | {
         "trend/plateau_threshold": given.processes["plateaued"].threshold,
         "trend/mirror_threshold": given.processes["improving"].threshold,
