@@ -38,7 +38,7 @@ def write(path: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
     elif kind == "json":
         file.write_text(json.dumps(rows), encoding="utf-8")
     elif kind == "jsonl.gz":
-        file.write_bytes(gzip.compress("\n".join(lines).encode()))
+        file.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
     else:
         end = "\r\n" if "crlf" in kind else "\n"
         file.write_bytes((b"\xef\xbb\xbf" if "bom" in kind else b"") + end.join([*lines, ""]).encode())
@@ -99,7 +99,7 @@ def test_half_characters_become_replacement_characters_and_nothing_else_does(tex
         ("a.csv", b'a,b\n1,"2"x\n', "line 2: not valid CSV"),
         ("a.csv", b"a,b\n1\n", "line 2: 2 columns are needed, as in the first line; there are 1"),
         ("a.jsonl.gz", b"no", "is not a whole gzip file"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000)[:-12], "is not a whole gzip file"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000, mtime=0)[:-12], "is not a whole gzip file"),
         ("a.parquet", b"PAR1", "is not a Parquet file"),
         ("a.ndjson", b"{}", "call a file of JSON lines .jsonl"),
         ("a.xlsx", b"", "path: the name of a file must end in one of"),
