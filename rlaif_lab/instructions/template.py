@@ -10,7 +10,7 @@ out a model's control tokens. So every one of them is
 - cut in the middle, with a visible mark, when it is longer than the template's ``limit`` in characters;
 - shown as ``(empty response)`` when there is nothing to see.
 
-What a response *says* is left as it was written: whether a judge falls for it is measured (judges/injection.py).
+What a response *says* is left as it was written: whether a judge falls for it is measured (audit/injection.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from rlaif_lab.config import did_you_mean
+from rlaif_lab.instructions.reading import final_words, label_in_json, score_in_json, stated_label, stated_score
 from rlaif_lab.instructions.yaml_files import YamlFile, find_yaml, read_mapping
 from rlaif_lab.records import Comparison, Prompt
 from rlaif_lab.seeding import seed_for
@@ -40,11 +41,6 @@ _CONTROL_TOKEN = re.compile(
     re.IGNORECASE,
 )
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-_REFUSAL = re.compile(
-    r"^\W*(?:i(?:'m| am) sorry\W|sorry,|i apologi[sz]e\W|i (?:can(?:not|'t)|won't|will not|must decline)\b"
-    r"|i(?:'m| am) (?:not able|unable)\b|as an ai\b)",
-    re.IGNORECASE,
-)
 
 
 # --- texts that are not trusted ---------------------------------------------------------------------------------------
@@ -82,11 +78,6 @@ def _conversation(prompt: Prompt) -> str:
     if len(prompt.turns) < 2:
         return prompt.turns[0][1] if prompt.turns else prompt.text
     return "\n\n".join(f"{role.capitalize()}: {content}" for role, content in prompt.turns)
-
-
-def is_refusal(text: str) -> bool:
-    """Whether a judge's answer opens by declining to answer. Only asked of answers that hold no verdict."""
-    return _REFUSAL.match(text.replace("’", "'")) is not None
 
 
 # --- templates --------------------------------------------------------------------------------------------------------
@@ -185,21 +176,28 @@ class JudgeTemplate(_Template):
             }
         )
 
-    def parse(self, text: str) -> Choice | None:
-        """The one verdict that a judge's words hold, None when they hold none or several.
+    def parse(self, text: str, cut: bool = False, opened: bool = False) -> Choice | None:
+        """Return the one verdict that a judge's words state, None when they state none or several (see reading.py).
 
-        A verdict is a label that is the whole text, that follows the cue (every one of them, if there are several,
-        has to name the same label), or that opens a line as a sentence of its own (``A.``, ``A:``, ``Response A``;
-        again all have to agree). Brackets, quotes and markdown around a label do not matter. Labels of one letter are
-        told apart from words by their case.
+        Args:
+            text: What the judge said, its thoughts included.
+            cut: Whether a limit on its length stopped it.
+            opened: Whether its chat template had opened a thought.
         """
+        words = final_words(text, cut, opened)
+        label = None if words is None else self.stated(words)
+        return None if label is None else self.choice_of(label)
+
+    def stated(self, words: str, json_key: str | None = None) -> str | None:
+        """The one label that these words state; with ``json_key``, what a JSON object has under it."""
+        if json_key is not None:
+            return label_in_json(words, self.all_labels(), json_key, self.tie_label)
+        return stated_label(words, self.all_labels(), self.cue, self.tie_label)
+
+    def choice_of(self, label: str) -> Choice:
+        """Which response this label stands for."""
         choices: tuple[Choice, ...] = ("first", "second", "tie")
-        names = dict(zip(map(_plain, self.all_labels()), choices, strict=False))
-        verdict = "|".join(re.escape(label) for label in self.all_labels())
-        flags = re.NOFLAG if any(len(label) == 1 for label in names) else re.IGNORECASE
-        found = _cued(text, self.cue, verdict, flags) or _opening(text, verdict, flags)
-        said = {names[_plain(label)] for label in found}
-        return said.pop() if len(said) == 1 else None
+        return choices[self.all_labels().index(label)]
 
 
 @dataclass(frozen=True)
@@ -239,46 +237,22 @@ class ScoreTemplate(_Template):
             }
         )
 
-    def parse_score(self, text: str) -> float | None:
-        """The one score within range that a judge's words hold, None when they hold none, several or one out of
-        range. It is the whole text or follows the cue; ``7/10`` is 7 where 10 is the maximum."""
-        found = _cued(text, self.cue, rf"\d+(?:\.\d+)?(?:\s*/\s*{self.maximum}(?!\d))?(?!\s*/)", re.NOFLAG)
-        said = {float(score.split("/")[0]) for score in found}
-        if len(said) != 1:
-            return None
-        score = said.pop()
-        return score if self.minimum <= score <= self.maximum else None
+    def parse_score(self, text: str, cut: bool = False, opened: bool = False) -> float | None:
+        """Return the one score within range that a judge's words state, None for none, several or one out of range.
+
+        The arguments are those of JudgeTemplate.parse.
+        """
+        words = final_words(text, cut, opened)
+        return None if words is None else self.stated(words)
+
+    def stated(self, words: str, json_key: str | None = None) -> float | None:
+        """The one score that these words state; with ``json_key``, what a JSON object has under it."""
+        if json_key is not None:
+            return score_in_json(words, self.minimum, self.maximum, json_key)
+        return stated_score(words, self.minimum, self.maximum, self.cue)
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-_OPENING = r"[\s\[({\"'`*_#]*"
-_CLOSING = r"[\s\])}\"'`*_]*"
-_NOUN = r"(?i:(?:response|answer|option|assistant)\s+)?"
-
-
-def _plain(label: str) -> str:
-    """Single letters are told apart by case (``a`` is an article), words are not."""
-    return label if len(label) == 1 else label.lower()
-
-
-def _cued(text: str, cue: str, verdict: str, flags: re.RegexFlag) -> list[str]:
-    """What a text states as its verdict: the whole of it, or whatever follows the cue, in order."""
-    whole = re.fullmatch(f"{_OPENING}{_NOUN}{_OPENING}({verdict}){_CLOSING}[.!]?{_CLOSING}", text, flags)
-    if whole:
-        return [whole.group(1)]
-    bare = cue.strip().rstrip(":").rstrip()
-    if not bare:
-        return []
-    link = r"[*_`\"']*\s*(?::|=|is\b)?"
-    return re.findall(rf"(?i:{re.escape(bare)}){link}{_OPENING}{_NOUN}{_OPENING}({verdict})(?!\w)", text, flags)
-
-
-def _opening(text: str, verdict: str, flags: re.RegexFlag) -> list[str]:
-    """Labels that open a line as a sentence or heading of their own."""
-    closed = r"[\])}\"'`*_]*(?:[.:)](?!\w)|[ \t]*$)"
-    return re.findall(rf"^{_OPENING}{_NOUN}{_OPENING}({verdict}){closed}", text, flags | re.MULTILINE)
-
-
+# --- checks -----------------------------------------------------------------------------------------------------------
 def _common(file: YamlFile) -> dict[str, Any]:
     """The fields of every template, checked."""
     values = {"name": file.path.stem}

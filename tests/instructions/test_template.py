@@ -11,7 +11,8 @@ import pytest
 
 from rlaif_lab.config import config_dir
 from rlaif_lab.instructions.criteria import criteria_text
-from rlaif_lab.instructions.template import EMPTY, JudgeTemplate, ScoreTemplate, code_for, is_refusal, neutralised
+from rlaif_lab.instructions.reading import is_refusal
+from rlaif_lab.instructions.template import EMPTY, JudgeTemplate, ScoreTemplate, code_for, neutralised
 from rlaif_lab.records import Comparison, Prompt
 
 PAIRWISE = ("pairwise", "pairwise_tie", "reasoned", "principle", "principle_reasoned")

@@ -199,9 +199,9 @@ class ApiJudge(Judge):
         worth = {"first": 1.0, "second": 0.0, "tie": 0.5}
         template = self.template
 
-        def parse(text: str) -> float | None:
-            choice = template.parse(text)
-            return None if choice is None else worth[choice]
+        def parse(words: str, form: Form) -> float | None:
+            label = template.stated(words, "verdict" if form == "json" else None)
+            return None if label is None else worth[template.choice_of(label)]
 
         return Question(
             template.render(comparison, self.criteria),
@@ -218,7 +218,11 @@ class ApiJudge(Judge):
         template = self.score_template
         messages = template.render_single(prompt, response, self.criteria)
         values = {label: float(label) for label in template.all_labels()}
-        return Question(messages, values, template.parse_score, "score", template.cue, self.reasoning)
+
+        def parse(words: str, form: Form) -> float | None:
+            return template.stated(words, "score" if form == "json" else None)
+
+        return Question(messages, values, parse, "score", template.cue, self.reasoning)
 
     # --- answers ------------------------------------------------------------------------------------------------
     def _answers(self, kind: type[Record], questions: Sequence[Question]) -> list[Record]:

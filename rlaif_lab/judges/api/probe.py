@@ -129,7 +129,7 @@ class _Probe:
         """Whether the answer is the JSON object asked for; one that was cut short or withheld is no sign of that."""
         assert self.reply.completion is not None
         choices = self.reply.completion.choices
-        return all(self.question.read_text(choice.text, "json") is not None for choice in choices)
+        return all(self.question.read(choice, "json") is not None for choice in choices)
 
     def _failure(self, what: str) -> str:
         endpoint = self.asker.endpoint

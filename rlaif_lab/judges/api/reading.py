@@ -6,10 +6,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from rlaif_lab.instructions.template import Message, is_refusal
+from rlaif_lab.instructions.reading import final_words, is_refusal
+from rlaif_lab.instructions.template import Message
+from rlaif_lab.instructions.thoughts import without_thoughts
 from rlaif_lab.records import Status
 
 Form = Literal["text", "json"]
@@ -18,10 +20,11 @@ Vote = float | Status
 """A value, or why there is none."""
 
 LONGEST_RAW = 20_000
-_THOUGHT = re.compile(r"^\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _OPENING = " \t\r\n\"'`*_("  # what may stand before a label
 _LINK = _OPENING + ":="  # and between a cue and a label
 _CLOSING = " \t\r\n\"'`*_).,:"
+_CUT = re.compile(r"length|max|limit|abort|error|cancel|incomplete|timeout", re.IGNORECASE)
+"""In a ``finish_reason``: something else than the model ended the answer."""
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -30,14 +33,15 @@ class Question:
     """One thing to ask a judge, and what its answers mean.
 
     values: the answers it may give, by label, as numbers: for a verdict the probability that the first response wins,
-        for a score the score. parse: the number that a text states, None for no or no single one.
+        for a score the score. parse: the number that a finished text states in plain words or (the second argument) in
+        JSON, None for no or no single one.
     field: what the answer is called in a JSON object. cue: what it follows in a text.
     reasoning: whether thoughts come before the answer. clamp: what a probability read after them is held to.
     """
 
     messages: Sequence[Message]
     values: Mapping[str, float]
-    parse: Callable[[str], float | None]
+    parse: Callable[[str, Form], float | None]
     field: str
     cue: str
     reasoning: bool = False
@@ -73,18 +77,10 @@ class Question:
     def _example(self) -> str:
         return next(iter(self.values))
 
-    def read_text(self, text: str, form: Form) -> float | None:
-        """The one answer that a text gives in this form, None if it does not."""
-        if form == "text":
-            return self.parse(text)
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(content, dict) or set(content) != {self.field, *(["reasoning"] if self.reasoning else [])}:
-            return None
-        said = content[self.field]
-        return self.values.get(said) if isinstance(said, str) else None
+    def read(self, choice: Choice, form: Form) -> float | None:
+        """The one answer that a choice's words state in this form, None if they do not, or were cut off."""
+        words = final_words(choice.text, choice.cut)
+        return None if words is None else self.parse(words, form)
 
 
 @dataclass(frozen=True)
@@ -98,11 +94,12 @@ class Token:
 @dataclass(frozen=True)
 class Choice:
     """One of a completion's choices. refused: the server says that the model declined, or that a filter held its words
-    back. tokens: None where the server gives no log-probabilities."""
+    back. tokens: None where the server gives no log-probabilities. cut: it was not ended by the model."""
 
     text: str
     refused: bool
     tokens: tuple[Token, ...] | None
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,6 +150,7 @@ def _choice(content: Any) -> Choice:
         text=printable(text or declined or ""),
         refused=declined is not None or ended == "content_filter",
         tokens=_tokens(content.get("logprobs")),
+        cut=isinstance(ended, str) and _CUT.search(ended) is not None,
     )
 
 
@@ -221,11 +219,11 @@ def _said(choice: Choice, question: Question, form: Form) -> Vote:
     """What the words of a choice say."""
     if choice.refused:
         return "refused"
-    text = _THOUGHT.sub("", choice.text)
-    value = question.read_text(text, form)
+    value = question.read(choice, form)
     if value is not None:
         return value
-    return "refused" if is_refusal(text) else "invalid"
+    words = final_words(choice.text)
+    return "refused" if words is not None and is_refusal(words) else "invalid"
 
 
 def _by_logprobs(choice: Choice, question: Question, form: Form, minimum_mass: float) -> tuple[float, float] | None:
@@ -236,12 +234,12 @@ def _by_logprobs(choice: Choice, question: Question, form: Form, minimum_mass: f
     after_cue = f'"{question.field}"' if form == "json" else question.cue.strip().rstrip(":").rstrip()
     places = [_place(choice.tokens, after_cue, _LINK)] if after_cue else []
     if question.reasoning or form == "json":
-        if question.read_text(_THOUGHT.sub("", choice.text), form) is None:
+        if question.read(choice, form) is None:
             return None
     else:
-        places.insert(0, _place(choice.tokens, "</think>", _OPENING, needed=False))
+        places.insert(0, _first_word(choice))
     for place in places:
-        if place is None:
+        if place is None or _is_another_word(choice, place, question, form):
             continue
         masses = label_masses(choice.tokens[place].top, list(question.values))
         mass = sum(masses.values())
@@ -253,14 +251,30 @@ def _by_logprobs(choice: Choice, question: Question, form: Form, minimum_mass: f
     return None
 
 
-def _place(tokens: Sequence[Token], after: str, skipped: str, needed: bool = True) -> int | None:
-    """Index of the first token after the last occurrence of ``after`` that is more than ``skipped`` characters; if it
-    is not ``needed``, and not there, of the first of all."""
-    text = "".join(token.text for token in tokens)
-    at = text.lower().rfind(after.lower())
-    if at < 0 and needed:
-        return None
-    start = 0 if at < 0 else at + len(after)
+def _first_word(choice: Choice) -> int | None:
+    """Index of the token that the answer begins with, thoughts left out; None where it never began."""
+    assert choice.tokens is not None
+    text = "".join(token.text for token in choice.tokens)
+    words = without_thoughts(text)
+    return None if words is None else _token_at(choice.tokens, len(text) - len(text[text.rfind(words) :]), _OPENING)
+
+
+def _is_another_word(choice: Choice, place: int, question: Question, form: Form) -> bool:
+    """Whether the token here is a label by its looks, and the words that follow make it something else (``A tie``)."""
+    assert choice.tokens is not None
+    if not any(label_masses([(choice.tokens[place].text, 0.0)], list(question.values)).values()):
+        return False
+    return question.read(replace(choice, cut=False), form) is None
+
+
+def _place(tokens: Sequence[Token], after: str, skipped: str) -> int | None:
+    """Index of the first token after the last occurrence of ``after`` that is more than ``skipped`` characters."""
+    at = "".join(token.text for token in tokens).lower().rfind(after.lower())
+    return None if at < 0 else _token_at(tokens, at + len(after), skipped)
+
+
+def _token_at(tokens: Sequence[Token], start: int, skipped: str) -> int | None:
+    """Index of the first token from character ``start`` that is more than ``skipped`` characters."""
     begins = 0
     for index, token in enumerate(tokens):
         if begins >= start and token.text.strip(skipped):

@@ -40,9 +40,9 @@ def question(labels: tuple[str, ...] = ("A", "B"), **changes: Any) -> Question:
     template = JudgeTemplate("t", "", "", "Verdict:", 1000, (labels[0], labels[1]), *labels[2:])
     worth = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
-    def parse(text: str) -> float | None:
-        choice = template.parse(text)
-        return None if choice is None else worth[choice]
+    def parse(words: str, form: str) -> float | None:
+        label = template.stated(words, "verdict" if form == "json" else None)
+        return None if label is None else worth[template.choice_of(label)]
 
     values = dict(zip(labels, worth.values(), strict=False))
     return Question([{"role": "user", "content": "?"}], values, parse, "verdict", "Verdict:", **changes)
@@ -138,7 +138,8 @@ def test_in_json_the_value_counts_and_not_the_first_character() -> None:
         ('{"verdict": "A"} {"verdict": "B"}', "invalid"),
         ('{"verdict": ["A"]}', "invalid"),
         ('{"verdict": 1}', "invalid"),
-        ('```json\n{"verdict": "A"}\n```', "invalid"),
+        ('{"verdict": "A", "confidence": 0.8}', 1.0),
+        ('```json\n{"verdict": "A"}\n```', 1.0),
         ('["A"]', "invalid"),
         ("A", "invalid"),
         ("", "invalid"),
