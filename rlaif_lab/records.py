@@ -46,6 +46,10 @@ class Position:
     segment: int = 0
 
 
+ROUNDING = 1e-6
+"""By how much a computed probability may leave [0, 1]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One prompt. ``id`` is its identity everywhere (seeds, stores, disjointness checks).
@@ -114,6 +118,34 @@ class Verdict:
     cost_usd: float = 0.0
     details: Details | None = None
 
+    @classmethod
+    def of(
+        cls,
+        probability: float,
+        *,
+        latency_s: float = 0.0,
+        tokens: int = 0,
+        raw: str | None = None,
+        cost_usd: float = 0.0,
+        details: Details | None = None,
+    ) -> Verdict:
+        """Return the verdict that a computed probability makes; ``invalid`` where it is none, as nan is.
+
+        Whatever computes a probability makes its verdict so: no comparison with nan decides anything.
+        """
+        if not -ROUNDING <= probability <= 1.0 + ROUNDING:
+            said = f"(no probability: {probability}){'' if raw is None else chr(10) + raw}"
+            return cls(None, "invalid", latency_s, tokens, said, cost_usd, _finite(details))
+        probability = min(1.0, max(0.0, float(probability)))
+        return cls(probability, "tie" if probability == 0.5 else "ok", latency_s, tokens, raw, cost_usd, details)
+
+    @classmethod
+    def of_log_odds(cls, log_odds: float, **rest: Any) -> Verdict:
+        """``of`` for log-odds in nats; what is not finite is ``invalid``, not certainty."""
+        if not math.isfinite(log_odds):
+            return cls.of(math.nan, **rest)
+        return cls.of(1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, log_odds)))), **rest)
+
     def __post_init__(self) -> None:
         has_probability = self.prob_first_wins is not None
         assert has_probability == (self.status in ("ok", "tie")), self
@@ -135,9 +167,35 @@ class Score:
     cost_usd: float = 0.0
     details: Details | None = None
 
+    @classmethod
+    def of(
+        cls,
+        value: float,
+        *,
+        latency_s: float = 0.0,
+        tokens: int = 0,
+        raw: str | None = None,
+        cost_usd: float = 0.0,
+        details: Details | None = None,
+    ) -> Score:
+        """Return the score that a computed number makes; ``invalid`` where it is not finite."""
+        if not math.isfinite(value):
+            said = f"(no number: {value}){'' if raw is None else chr(10) + raw}"
+            return cls(None, "invalid", latency_s, tokens, said, cost_usd, _finite(details))
+        return cls(float(value), "ok", latency_s, tokens, raw, cost_usd, details)
+
     def __post_init__(self) -> None:
         assert (self.value is not None) == (self.status == "ok"), self
         assert self.value is None or math.isfinite(self.value), self
+
+
+def _finite(details: Details | None) -> Details | None:
+    """Details without numbers that JSON has not got."""
+    if details is None:
+        return None
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in details.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,11 +102,9 @@ class Models:
             sources = [*sources, self.policy_source]
         for source in sources:
             source.check(self.task)
-        check_tokenizers = getattr(judge, "check_tokenizers", None)
-        if check_tokenizers is not None:
-            check_tokenizers(
-                lambda weights: (self.policy_source if isinstance(weights, str) else weights).load_tokenizer(self.task)
-            )
+        judge.check_tokenizers(
+            lambda weights: (self.policy_source if isinstance(weights, str) else weights).load_tokenizer(self.task)
+        )
 
     def prepare(self, judge: Judge) -> None:
         """Pretrains what is missing, side by side, so that none of it is counted as time that a verdict took."""

@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.config.ranges import Count, Number, Seed
+from rlaif_lab.config.ranges import Count, Number, Seed, Share
 from rlaif_lab.config.secrets import check_config
 from rlaif_lab.config.types import check_value, located, not_finite, parameters_of, shown
 from rlaif_lab.config.types import did_you_mean as did_you_mean  # of old use here
@@ -33,6 +33,7 @@ class EvaluationSize:
 class GateSettings:
     force: bool = False
     confidence: Annotated[float, Gt(0.5), Lt(1)] = 0.95
+    max_failed: Share = 0.5
 
 
 @dataclass
@@ -226,6 +227,8 @@ ADDED: dict[str, str] = {
     "task.columns.system": "system",
     "task.columns.input": "None",
     "task.ignore": "[]",
+    "judge.wait_s": "0",
+    "judge.failures_in_row": "8",
 }
 """Keys that the fingerprints of earlier versions lack, with the value that those versions had."""
 

@@ -128,7 +128,7 @@ def _prepared(text: str, names: _Names | None) -> list[str]:
 
     def unquoted(match: re.Match[str]) -> str:
         inner = next((group for group in match.groups() if group is not None), "").strip()
-        plain = names is not None and names.only(inner) is not None or _NUMBER_ALONE.fullmatch(inner)
+        plain = (names is not None and names.only(inner) is not None) or _NUMBER_ALONE.fullmatch(inner)
         return inner if plain else "(...)"
 
     text = _SINGLE_QUOTED.sub(unquoted, _QUOTED.sub(unquoted, text.replace("**", "").replace("__", "")))
@@ -164,7 +164,10 @@ _NOUN = (
     r"|version|solution|system|chatbot|summary|translation|essay|story|number)\s+)"
 )
 _OPEN, _CLOSE = r"[\s\[({<\"'_]*", r"[\s\])}>\"'_]*"
-_ADVERBS = r"(?:(?:clearly|therefore|thus|hence|still|definitely|overall|obviously|slightly|much|far|significantly|also|so|a\s+bit|the|a)\s+)*"
+_ADVERBS = (
+    r"(?:(?:clearly|therefore|thus|hence|still|definitely|overall|obviously|slightly|much|far|significantly|also|so"
+    r"|a\s+bit|the|a)\s+)*"
+)
 _CUE_WORDS = (
     r"(?:final\s+|overall\s+)?(?:verdict|winner|decision|choice|preference|pick|selection|judge?ment|vote)"
     r"|(?:better|best|preferred|superior|stronger|winning|chosen)"
@@ -214,7 +217,16 @@ _CUE_ALONE = re.compile(
 )
 _JSON_KEYS = (
     *("verdict", "winner", "choice", "answer", "preference", "preferred", "better", "best", "decision", "judgement"),
-    *("judgment", "final_verdict", "final_answer", "result", "label", "selection", "better_response", "winning_response"),
+    *(
+        "judgment",
+        "final_verdict",
+        "final_answer",
+        "result",
+        "label",
+        "selection",
+        "better_response",
+        "winning_response",
+    ),
 )
 
 
@@ -230,9 +242,7 @@ class _Names:
         if len(short) == sum(len(name.split()) > 1 for name in names):  # "Response A" is also called A
             new = {name: label for name, label in short.items() if name not in self.of}
             self.of |= new
-            self.any += "".join(
-                f"|{re.escape(name)}" if len(name) == 1 else f"|(?i:{re.escape(name)})" for name in new
-            )
+            self.any += "".join(f"|{re.escape(name)}" if len(name) == 1 else f"|(?i:{re.escape(name)})" for name in new)
 
     def named(self, match: re.Match[str]) -> str:
         return self.of[_plain(match.group("label"))]
@@ -362,9 +372,8 @@ def _agreed(found: Sequence[Found], lines: Sequence[str]) -> Any:
         values = {one.what for one in held}
         last = max(held, key=lambda one: one.at)
         later = {one.what for one in found if one.at > last.at}
-        if "final" in ranks and len(ranks) == 1:
-            if last is not max(found, key=lambda one: one.at):
-                continue  # not so final
+        if ranks == ("final",) and last is not max(found, key=lambda one: one.at):
+            continue  # not so final
         if len(values) != 1 or later - values or (held[0].what is None):
             return None
         if last.rank == "first" or (last.rank == "bare" and 0 < last.at < len(lines) - 1):
@@ -392,7 +401,11 @@ _NUMBER = (
 )
 _NUMBER_ALONE = re.compile(rf"{_OPEN}{_NUMBER}{_CLOSE}[.!]?", re.IGNORECASE)
 _SCORE_CUES = r"(?:final|overall|total)?\s*(?:score|rating|grade|mark|points|result)"
-_GIVEN = r"(?:give|assign|award|rate|grade|score|deserves?|earns?|gets?|receives?|merits?|scores?)\b[\w\s]{0,60}?\b(?:a|an|of|as|at|it|this|that|response|answer|score|rating|deserves?|earns?|gets?|receives?|merits?|scores?)"
+_GIVERS = r"deserves?|earns?|gets?|receives?|merits?|scores?"
+_GIVEN = (
+    rf"(?:give|assign|award|rate|grade|score|{_GIVERS})\b[\w\s]{{0,60}}?"
+    rf"\b(?:a|an|of|as|at|it|this|that|response|answer|score|rating|{_GIVERS})"
+)
 _SCORE_KEYS = ("score", "rating", "grade", "final_score", "overall_score", "total_score", "overall", "points")
 
 
@@ -442,7 +455,9 @@ def _number(text: str) -> float:
 
 def _score_in(content: Mapping[str, Any], key: str | None, minimum: float, maximum: float, cue: str) -> float | None:
     own = cue.strip().rstrip(":").strip().lower()
-    keys = [key] if key is not None else [k for k in content if k.strip().lower().replace(" ", "_") in (*_SCORE_KEYS, own)]
+    keys = (
+        [key] if key is not None else [k for k in content if k.strip().lower().replace(" ", "_") in (*_SCORE_KEYS, own)]
+    )
     values = [content[k] for k in keys if k in content]
     if len(values) != 1:
         return None

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from rlaif_lab.models.access import JudgeContext
-from rlaif_lab.records import (
-    Comparison,
-    Prompt,
-    Score,
-    Verdict,
-)
+from rlaif_lab.models.access import JudgeContext, PolicyWeights
+from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
@@ -42,6 +37,9 @@ class Judge(ABC):
     def sources(self) -> list[ModelSource]:
         """The models it needs besides the policy."""
         return []
+
+    def check_tokenizers(self, tokenizer_of: Callable[[PolicyWeights | ModelSource], Any]) -> None:
+        """Raise ValueError, before any weights load, when verdicts cannot be had with these tokenizers."""
 
     def needs_previous_policy(self) -> bool:
         """Whether it will ask for the policy's ``previous`` weights, which are only kept for one that does."""

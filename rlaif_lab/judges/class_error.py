@@ -39,7 +39,8 @@ class ClassErrorJudge(OracleJudge):
         verdict = super()._verdict(comparison)
         if not self._is_of_the_class(comparison):
             return verdict
-        assert verdict.prob_first_wins is not None
+        if verdict.prob_first_wins is None:
+            return verdict
         wrong = seed_for(self.seed, "class error", comparison.prompt.id) / 2**63 < self.share
         return replace(verdict, prob_first_wins=1.0 - verdict.prob_first_wins) if wrong else verdict
 

@@ -3,7 +3,6 @@ with the policy's weights."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
@@ -95,7 +94,7 @@ class ModelJudge(Judge):
         latency = (time.perf_counter() - start) / len(responses)
         each, rest = divmod(tokens, len(responses))
         return [
-            Score(found[prompt, text][0], "ok", latency, each + (i < rest))
+            Score.of(found[prompt, text][0], latency_s=latency, tokens=each + (i < rest))
             for i, (prompt, text) in enumerate(responses)
         ]
 
@@ -105,19 +104,18 @@ class ModelJudge(Judge):
         latency = (time.perf_counter() - start) / len(comparisons)
         each, rest = divmod(tokens, len(comparisons))  # shared out so that the sum is what was processed
         return [
-            Verdict(
-                prob := self._prob_first_wins(scores[c.prompt, c.first], scores[c.prompt, c.second]),
-                "tie" if prob == 0.5 else "ok",
-                latency,
-                each + (i < rest),
+            Verdict.of_log_odds(
+                self._log_odds(scores[c.prompt, c.first], scores[c.prompt, c.second]),
+                latency_s=latency,
+                tokens=each + (i < rest),
             )
             for i, c in enumerate(comparisons)
         ]
 
-    def _prob_first_wins(self, first: tuple[float, int], second: tuple[float, int]) -> float:
+    def _log_odds(self, first: tuple[float, int], second: tuple[float, int]) -> float:
+        """That the first wins, in nats."""
         scale = (first[1] + second[1]) / 2 if self.reads == "mean_logp" else 1.0
-        difference = scale * (first[0] - second[0])
-        return 1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, difference))))
+        return scale * (first[0] - second[0])
 
     def _score_all(
         self, responses: Sequence[tuple[Prompt, str]]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.judges.base import Judge
-from rlaif_lab.models.access import JudgeContext
+from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 from rlaif_lab.seeding import seed_for
 
@@ -46,7 +47,7 @@ class OracleJudge(Judge):
         return f"{type(self).__name__} of {self.gold.name}"
 
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        return [Score(self.quality(prompt, response)) for prompt, response in responses]
+        return [Score.of(self.quality(prompt, response)) for prompt, response in responses]
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         return [self._verdict(comparison) for comparison in comparisons]
@@ -54,9 +55,9 @@ class OracleJudge(Judge):
     def _verdict(self, comparison: Comparison) -> Verdict:
         first = self.quality(comparison.prompt, comparison.first)
         second = self.quality(comparison.prompt, comparison.second)
-        if first == second:
-            return Verdict(0.5, "tie")
-        return Verdict(float(first > second))
+        if not math.isfinite(first - second):
+            return Verdict.of(math.nan)
+        return Verdict.of(0.5 if first == second else float(first > second))
 
 
 class NoisyOracleJudge(OracleJudge):
@@ -86,7 +87,8 @@ class NoisyOracleJudge(OracleJudge):
 
     def _verdict(self, comparison: Comparison) -> Verdict:
         verdict = super()._verdict(comparison)
-        assert verdict.prob_first_wins is not None
+        if verdict.prob_first_wins is None:
+            return verdict
         if _coin(self.flip, self.seed, "flip", *_pair_identity(comparison)):
             return replace(verdict, prob_first_wins=1.0 - verdict.prob_first_wins)
         return verdict
@@ -127,6 +129,9 @@ class ReversedJudge(Judge):
 
     def sources(self) -> list[ModelSource]:
         return self.of.sources()
+
+    def check_tokenizers(self, tokenizer_of: Callable[[PolicyWeights | ModelSource], Any]) -> None:
+        self.of.check_tokenizers(tokenizer_of)
 
     def needs_previous_policy(self) -> bool:
         return self.of.needs_previous_policy()

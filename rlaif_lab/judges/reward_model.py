@@ -84,16 +84,11 @@ class RewardModelJudge(Judge):
         for i, c in enumerate(comparisons):
             first, second = rewards[c.prompt, c.first], rewards[c.prompt, c.second]
             difference = self._combined(first) - self._combined(second)
-            prob = 1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, difference))))
-            details = {"disagreement": pstdev(a - b for a, b in zip(first, second, strict=True))}
+            details = None
+            if len(first) > 1 and math.isfinite(difference):
+                details = {"disagreement": pstdev(a - b for a, b in zip(first, second, strict=True))}
             verdicts.append(
-                Verdict(
-                    prob,
-                    "tie" if prob == 0.5 else "ok",
-                    latency,
-                    each + (i < rest),
-                    details=details if len(first) > 1 else None,
-                )
+                Verdict.of_log_odds(difference, latency_s=latency, tokens=each + (i < rest), details=details)
             )
         return verdicts
 
@@ -103,7 +98,7 @@ class RewardModelJudge(Judge):
         latency = (time.perf_counter() - start) / max(1, len(responses))
         each, rest = divmod(tokens, max(1, len(responses)))
         return [
-            Score(
+            Score.of(
                 self._combined(members),
                 latency_s=latency,
                 tokens=each + (i < rest),
@@ -124,9 +119,12 @@ class RewardModelJudge(Judge):
             self._combined(rewards[c.prompt, c.first]) - self._combined(rewards[c.prompt, c.second])
             for c in comparisons
         ]
-        return {"judge/mean_score": math.fsum(gains) / (len(gains) + identical)}
+        known = all(map(math.isfinite, gains))
+        return {"judge/mean_score": math.fsum(gains) / (len(gains) + identical) if known else math.nan}
 
     def _combined(self, members: Sequence[float]) -> float:
+        if not all(map(math.isfinite, members)):
+            return math.nan  # of one member too: min() would pass over it
         return fmean(members) if self.combine == "mean" else min(members)
 
     def _rewards(self, asked: Sequence[tuple[Prompt, str]]) -> tuple[dict[tuple[Prompt, str], list[float]], int]:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,32 @@ TYPED_COLUMNS = (
     "kind TEXT NOT NULL, key TEXT NOT NULL, value REAL, status TEXT NOT NULL, latency_s REAL NOT NULL, "
     "tokens INTEGER NOT NULL, raw TEXT, cost_usd REAL NOT NULL, details TEXT"
 )
+
+
+TABLES = {
+    "answers": f"{TYPED_COLUMNS}, PRIMARY KEY (kind, key)",
+    "failures": TYPED_COLUMNS,
+    "notes": "key TEXT PRIMARY KEY, note TEXT NOT NULL",
+    "reservations": "id INTEGER PRIMARY KEY AUTOINCREMENT, prefix TEXT NOT NULL, requests INTEGER NOT NULL, "
+    "tokens INTEGER NOT NULL, usd REAL NOT NULL",
+    "claims": "key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL",
+}
+NETWORK = (
+    "nfs",
+    "cifs",
+    "smb",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "afs",
+    "9p",
+    "gluster",
+    "fuse.",
+    "pvfs",
+    "orangefs",
+)
+"""How types of file systems on networks begin: no shared memory between machines, which write-ahead logging needs."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +74,7 @@ class VerdictStore:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._summed: dict[str, dict[str, tuple[int, Spent]]] = {}
         with self._errors_told():
             if path is not None:
                 from rlaif_lab.store.files import writing
@@ -70,7 +97,7 @@ class VerdictStore:
 
     def put(self, verdicts: Mapping[str, Verdict]) -> None:
         """Keeps verdicts; they are on disk when it returns. A key that is there already keeps what it has."""
-        self._put("verdict", {key: (v.prob_first_wins, v) for key, v in verdicts.items()})
+        self.put_records(verdicts, {}, ())
 
     def get_scores(self, keys: Sequence[str]) -> dict[str, Score]:
         """``get`` for direct scores."""
@@ -78,27 +105,103 @@ class VerdictStore:
 
     def put_scores(self, scores: Mapping[str, Score]) -> None:
         """``put`` for direct scores."""
-        self._put("score", {key: (s.value, s) for key, s in scores.items()})
+        self.put_records(scores, {}, ())
 
-    def put_failures(self, failures: Mapping[str, Verdict | Score]) -> None:
+    def put_failures(self, failures: Mapping[str, Verdict | Score], settled: Sequence[int] = ()) -> None:
         """Keeps what was asked, and maybe paid, without bringing an answer. It counts in ``spent``, but ``get`` does
         not find it, so that the question may be asked again."""
-        rows = [
-            _row("score" if isinstance(failure, Score) else "verdict", key, None, failure)
-            for key, failure in failures.items()
-        ]
-        self._insert("INSERT INTO failures", rows)
+        self.put_records({}, failures, settled)
 
+    def put_records(
+        self, answers: Mapping[str, Verdict | Score], failures: Mapping[str, Verdict | Score], settled: Sequence[int]
+    ) -> None:
+        """``put``, ``put_scores`` and ``put_failures`` in one instant, in place of these reservations."""
+        insert = f"INTO {{}} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        with self._lock, self._errors_told(), self._transaction():
+            execute = self._database.executemany
+            execute(f"INSERT OR IGNORE {insert.format('answers')}", [_record(*item) for item in answers.items()])
+            failed = [_record(key, item, failed=True) for key, item in failures.items()]
+            execute(f"INSERT {insert.format('failures')}", failed)
+            execute("DELETE FROM reservations WHERE id = ?", [(number,) for number in settled])
+
+    # --- what is spent --------------------------------------------------------------------------------------------
     def spent(self, prefix: str = "") -> Spent:
-        """The sum over answers and failures whose key begins with ``prefix``. Each counts ``details["requests"]``
-        requests, one if it does not say."""
-        select = "SELECT tokens, cost_usd, details FROM {} WHERE substr(key, 1, ?) = ?"
-        sums = (
-            "SELECT COALESCE(SUM(COALESCE(json_extract(details, '$.requests'), 1)), 0), COALESCE(SUM(tokens), 0), "
-            f"COALESCE(SUM(cost_usd), 0.0) FROM ({select.format('answers')} UNION ALL {select.format('failures')})"
+        """The sum over answers and failures whose key begins with ``prefix``, and over what is reserved under it. Each
+        record counts ``details["requests"]`` requests, one if it does not say."""
+        with self._lock, self._errors_told(), self._transaction():
+            return self._spent(prefix)
+
+    def reserve(self, prefix: str, bounds: Sequence[Spent], allow: Callable[[Spent], bool]) -> list[int | None]:
+        """Write down, before they are sent, what requests may cost at most, as far as ``allow`` lets the sum of all
+        spending grow; returns the number of each reservation, None where it was not allowed.
+
+        On disk when it returns; whatever other processes do, the sum of what was allowed is never exceeded.
+        """
+        numbers: list[int | None] = []
+        with self._lock, self._errors_told(), self._transaction():
+            known = self._spent(prefix)
+            for bound in bounds:
+                sum_ = Spent(known.requests + bound.requests, known.tokens + bound.tokens, known.usd + bound.usd)
+                if not allow(sum_):
+                    numbers.append(None)
+                    continue
+                known = sum_
+                row = (prefix, bound.requests, bound.tokens, bound.usd)
+                cursor = self._database.execute(
+                    "INSERT INTO reservations (prefix, requests, tokens, usd) VALUES (?, ?, ?, ?)", row
+                )
+                numbers.append(cursor.lastrowid)
+        return numbers
+
+    def correct(self, number: int, cost: Spent) -> None:
+        """Put what a request did cost in place of its bound."""
+        row = (cost.requests, cost.tokens, cost.usd, number)
+        with self._lock, self._errors_told(), self._transaction():
+            self._database.execute("UPDATE reservations SET requests = ?, tokens = ?, usd = ? WHERE id = ?", row)
+
+    def _spent(self, prefix: str) -> Spent:
+        """Only rows since the last sum are read: none is ever changed or taken away."""
+        rows = self._summed.setdefault(prefix, {"answers": (0, Spent()), "failures": (0, Spent())})
+        for table, (last, known) in rows.items():
+            requests, tokens, usd, newest = self._database.execute(
+                "SELECT COALESCE(SUM(COALESCE(json_extract(details, '$.requests'), 1)), 0), COALESCE(SUM(tokens), 0), "
+                f"COALESCE(SUM(cost_usd), 0.0), COALESCE(MAX(rowid), ?) FROM {table} "
+                "WHERE rowid > ? AND substr(key, 1, ?) = ?",
+                (last, last, len(prefix), prefix),
+            ).fetchone()
+            rows[table] = newest, Spent(known.requests + requests, known.tokens + tokens, known.usd + usd)
+        reserved = self._database.execute(
+            "SELECT COALESCE(SUM(requests), 0), COALESCE(SUM(tokens), 0), COALESCE(SUM(usd), 0.0) FROM reservations "
+            "WHERE substr(prefix, 1, ?) = ?",
+            (len(prefix), prefix),
+        ).fetchone()
+        parts = [known for _, known in rows.values()] + [Spent(*reserved)]
+        return Spent(sum(p.requests for p in parts), sum(p.tokens for p in parts), sum(p.usd for p in parts))
+
+    # --- who asks what ----------------------------------------------------------------------------------------------
+    def claim(self, keys: Sequence[str], owner: str, seconds: float) -> list[str]:
+        """Say that ``owner`` is asking these, for so many seconds; returns those that nobody else is asking.
+
+        A claim of the same owner is made longer, and one that has run out, since its owner died, is taken over.
+        """
+        now = time.time()
+        rows = [(key, owner, now + seconds, now) for key in keys]
+        sql = (
+            "INSERT INTO claims (key, owner, until) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+            "owner = excluded.owner, until = excluded.until WHERE claims.owner = excluded.owner OR claims.until < ?"
         )
-        with self._lock, self._errors_told():
-            return Spent(*self._database.execute(sums, (len(prefix), prefix) * 2).fetchone())
+        mine = "SELECT key FROM claims WHERE owner = ? AND key IN (SELECT value FROM json_each(?))"
+        with self._lock, self._errors_told(), self._transaction():
+            self._database.executemany(sql, rows)
+            held = {key for (key,) in self._database.execute(mine, (owner, json.dumps(list(keys))))}
+        return [key for key in keys if key in held]
+
+    def release(self, owner: str) -> None:
+        """Take back all claims of ``owner``."""
+        with self._lock, self._errors_told(), self._transaction():
+            self._database.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+
+    # --- notes --------------------------------------------------------------------------------------------------------
 
     def put_note(self, key: str, note: Mapping[str, Any]) -> None:
         """Keeps something else, as JSON; the first of a key stands."""
@@ -130,23 +233,38 @@ class VerdictStore:
                 f"{str(self.path)!r} is a database of something else, no store of verdicts; use another file"
             )
         execute("PRAGMA synchronous = FULL")  # a paid verdict also survives a power cut
-        if application == APPLICATION_ID:
+        if self.path is not None:
+            self._choose_journal()
+        held = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if set(TABLES) <= held:
             return
+        with self._transaction():  # also of a store of an earlier version
+            for name, columns in TABLES.items():
+                execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+            if application != APPLICATION_ID:
+                execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _choose_journal(self) -> None:
+        """Write-ahead logging, which needs shared memory; on network file systems, or where it fails, a plain one."""
+        assert self.path is not None
+        wanted = "DELETE" if on_network(self.path.parent) else "WAL"
         deadline = time.monotonic() + WAIT_S
         while True:  # the switch does not wait for others who are making the same file
             try:
-                execute("PRAGMA journal_mode = WAL")
-                break
+                mode = str(self._database.execute("PRAGMA journal_mode").fetchone()[0]).upper()
+                if mode != wanted:
+                    mode = str(self._database.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]).upper()
+                self._database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+                return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                busy = (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+                if not busy and wanted == "WAL":
+                    wanted = "DELETE"
+                elif busy and wanted == "DELETE" and time.monotonic() > deadline - WAIT_S + 1.0:
+                    return  # another process holds it open as it is
+                elif not busy or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-        with self._transaction():
-            if execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0:
-                execute(f"CREATE TABLE answers ({TYPED_COLUMNS}, PRIMARY KEY (kind, key))")
-                execute(f"CREATE TABLE failures ({TYPED_COLUMNS})")
-                execute("CREATE TABLE notes (key TEXT PRIMARY KEY, note TEXT NOT NULL)")
-                execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
     def _get(self, kind: Kind, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         sql = (
@@ -157,13 +275,6 @@ class VerdictStore:
             rows = self._database.execute(sql, (kind, json.dumps(list(keys)))).fetchall()
         for *row, details in rows:
             yield (*row, None if details is None else json.loads(details))
-
-    def _put(self, kind: Kind, items: Mapping[str, tuple[float | None, Verdict | Score]]) -> None:
-        self._insert("INSERT OR IGNORE INTO answers", [_row(kind, key, v, item) for key, (v, item) in items.items()])
-
-    def _insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        with self._lock, self._errors_told(), self._transaction():
-            self._database.executemany(f"{statement} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -198,6 +309,30 @@ class VerdictStore:
                     f"{str(self.path)!r} was held by another process for more than {WAIT_S:.0f} s"
                 ) from error
             raise
+
+
+def on_network(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
+    """Whether a folder lies on a network file system, as far as the system says."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+        place = folder.resolve()
+    except OSError:
+        return False
+    best, kind = -1, ""
+    for line in lines:
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = Path(fields[1].replace("\\040", " "))
+        if (place == point or point in place.parents) and len(point.parts) >= best:
+            best, kind = len(point.parts), fields[2]
+    return kind.startswith(NETWORK)
+
+
+def _record(key: str, item: Verdict | Score, failed: bool = False) -> tuple[Any, ...]:
+    if isinstance(item, Score):
+        return _row("score", key, None if failed else item.value, item)
+    return _row("verdict", key, None if failed else item.prob_first_wins, item)
 
 
 def _row(kind: Kind, key: str, value: float | None, item: Verdict | Score) -> tuple[Any, ...]:

@@ -24,8 +24,7 @@ def check_together(cfg: DictConfig, chosen: Chosen) -> None:
     for source in chosen.sources().values():
         source.check(chosen.task)
     for judge in chosen.judges.values():
-        if check := getattr(judge, "check_tokenizers", None):  # a judge that is asked in words
-            check(lambda w: (chosen.policy if isinstance(w, str) else w).load_tokenizer(chosen.task))
+        judge.check_tokenizers(lambda w: (chosen.policy if isinstance(w, str) else w).load_tokenizer(chosen.task))
 
 
 def check_judges(chosen: Chosen) -> None:

@@ -7,16 +7,37 @@ from dataclasses import dataclass
 
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.metrics.agreement import at_chance, gate_message
-from rlaif_lab.records import Judgement
+from rlaif_lab.records import FAILURES, Judgement
 from rlaif_lab.tasks.base import Task
 
 
 @dataclass(frozen=True)
 class Gate:
-    """force: train all the same. confidence: of the interval of the judge's accuracy, which must not hold one half."""
+    """force: train all the same. confidence: of the interval of the judge's accuracy, which must not hold one half.
+    max_failed: share of a round's judgements that may fail, for whatever cause but a spent budget; more end the run.
+    """
 
     force: bool = False
     confidence: float = 0.95
+    max_failed: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_failed <= 1.0:
+            raise ValueError(f"gate.max_failed is a share and must lie in [0, 1]; got {self.max_failed}")
+
+    def check_failures(self, judge: Judge, judgements: Sequence[Judgement], round_index: int) -> None:
+        """Raise ValueError where the judge failed on more than ``max_failed`` of what it was asked in a round."""
+        asked = [j for j in judgements if j.status != "over_budget"]
+        failed = [j for j in asked if j.prob_first_wins is None]
+        if not asked or len(failed) <= self.max_failed * len(asked):
+            return
+        counts = ", ".join(f"{n} {s}" for s in FAILURES if (n := sum(j.status == s for j in failed)))
+        said = next((" ".join(j.raw.split())[:120] for j in failed if j.raw), "nothing")
+        raise ValueError(
+            f"judge {judge.name!r} failed on {len(failed)} of the {len(asked)} comparisons of round {round_index} "
+            f"({counts}; it said for instance {said!r}), more than gate.max_failed={self.max_failed:g} allows: mend "
+            "the judge, or raise the limit to train on the rest"
+        )
 
     def check(self, judge: Judge, task: Task, judgements: Sequence[Judgement]) -> None:
         """Raises ValueError for a judge at chance. Judges that know nothing by design pass, as does everything on a

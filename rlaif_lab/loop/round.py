@@ -55,6 +55,8 @@ class Round:
 
         # generations -> judgements: every pair of different responses, in both orders
         judged = stages.judge(at, sampled.records, parts, services)
+        if self.trains_on_judgements:
+            services.gate.check_failures(parts.judge, judged.records, at.index)
         if at == Position(0) and self.trains_on_judgements:
             services.gate.check(parts.judge, parts.task, judged.records)
 

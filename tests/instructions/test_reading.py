@@ -319,7 +319,9 @@ def test_thoughts_of_every_form_are_taken_out_and_one_cut_off_leaves_nothing(
         assert TEN.parse_score(before + end) is None, end
 
 
-@pytest.mark.parametrize(("opens", "closes"), [pair for pair in THOUGHTS if pair[0][0] in "<◁[" and "channel" not in pair[0]])
+@pytest.mark.parametrize(
+    ("opens", "closes"), [pair for pair in THOUGHTS if pair[0][0] in "<◁[" and "channel" not in pair[0]]
+)
 def test_a_thought_that_the_template_opened_ends_where_it_is_closed(opens: str, closes: str) -> None:
     assert PAIRWISE.parse(f"Verdict: A? No.{closes}\nB") == "second"
     assert PAIRWISE.parse("Verdict: A", opened=True) is None
@@ -426,8 +428,28 @@ def test_a_scale_is_the_templates_own() -> None:
 # --- every text -------------------------------------------------------------------------------------------------------
 PIECES = st.lists(
     st.sampled_from(
-        ["A", "B", "Verdict:", "Response", "is better", "and", "or", "tie", '"', "'", "`", "\n", ". ", "? ", "<", ">", "["]
-        + ["]", "<think>", "</think>", "{", "}", "```", ":", "not", "If", "Score:", "7", "/10", ",", "-", "**", "\\boxed{"]
+        [
+            *(
+                "A",
+                "B",
+                "Verdict:",
+                "Response",
+                "is better",
+                "and",
+                "or",
+                "tie",
+                '"',
+                "'",
+                "`",
+                "\n",
+                ". ",
+                "? ",
+                "<",
+                ">",
+            ),
+            *("[", "]", "<think>", "</think>", "{", "}", "```", ":", "not", "If", "Score:", "7", "/10", ",", "-", "**"),
+            "\\boxed{",
+        ]
     ),
     max_size=30,
 ).map(" ".join)

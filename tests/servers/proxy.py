@@ -39,18 +39,24 @@ Plan = Callable[[int, dict[str, Any]], Fault | None]
 
 @dataclass
 class FaultyProxy:
-    """seen: every chat request that arrived, in order."""
+    """seen: every chat request that arrived, in order. models_fault: what happens to a request for the list of models;
+    loading: so many of these are first answered that the server is not ready."""
 
     upstream: str
     plan: Plan
     seen: list[dict[str, Any]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    models_fault: Fault | None = None
+    loading: int = 0
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while request := await read_message(reader):
                 head, body = request
-                fault = None
+                fault = self.models_fault if head.startswith(b"GET") else None
+                if head.startswith(b"GET") and self.loading > 0:
+                    self.loading -= 1
+                    fault = Fault("status", 503, body=b"loading")
                 if b"/chat/completions" in head.split(b"\r\n")[0]:
                     content = json.loads(body)
                     self.seen.append(content)

@@ -82,10 +82,13 @@ class Keeper:
         self.store = store
         self.answers: dict[str, Verdict | Score] = {}
         self.failures: dict[str, Verdict | Score] = {}
+        self.settled: list[int] = []
         self.lock = asyncio.Lock()
 
-    async def keep(self, key: str, record: Verdict | Score, lasting: bool) -> None:
+    async def keep(self, key: str, record: Verdict | Score, lasting: bool, reserved: Sequence[int] = ()) -> None:
+        """reserved: the reservations in whose place the record comes."""
         (self.answers if lasting else self.failures)[key] = record
+        self.settled += reserved
         async with self.lock:
             if self.answers or self.failures:
                 await asyncio.to_thread(self._put, *self._take())
@@ -94,18 +97,15 @@ class Keeper:
         """What an interruption left."""
         self._put(*self._take())
 
-    def _take(self) -> tuple[dict[str, Verdict | Score], dict[str, Verdict | Score]]:
-        taken = self.answers, self.failures
-        self.answers, self.failures = {}, {}
+    def _take(self) -> tuple[dict[str, Verdict | Score], dict[str, Verdict | Score], list[int]]:
+        taken = self.answers, self.failures, self.settled
+        self.answers, self.failures, self.settled = {}, {}, []
         return taken
 
-    def _put(self, answers: Mapping[str, Verdict | Score], failures: Mapping[str, Verdict | Score]) -> None:
-        if verdicts := {key: record for key, record in answers.items() if isinstance(record, Verdict)}:
-            self.store.put(verdicts)
-        if scores := {key: record for key, record in answers.items() if isinstance(record, Score)}:
-            self.store.put_scores(scores)
-        if failures:
-            self.store.put_failures(failures)
+    def _put(
+        self, answers: Mapping[str, Verdict | Score], failures: Mapping[str, Verdict | Score], settled: Sequence[int]
+    ) -> None:
+        self.store.put_records(answers, failures, settled)
 
 
 def _outcome(

@@ -8,18 +8,21 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from rlaif_lab.judges.api.features import Features
+from rlaif_lab.judges.api.ledger import Ledger
 from rlaif_lab.judges.api.limits import Budget, Limits, Pace, backoff, retry_after
 from rlaif_lab.judges.api.reading import Completion, Form, GarbageError, Question, completion_of, printable
 from rlaif_lab.judges.verdict_store import Spent
 from rlaif_lab.records import Status
 from rlaif_lab.seeding import seed_for
+from rlaif_lab.store.files import TryLaterError
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -31,32 +34,27 @@ RETRIED = (408, 409, 425, 429)
 ABOUT_THIS_REQUEST = (400, 413, 415, 422)
 """HTTP statuses that say something of one request; any other refusal would meet every request, and ends the run."""
 TOP_LOGPROBS = 20
+ABSENCE_S = 2.0
+"""Between two looks for a server that is awaited, at most."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """Where to ask whom, and how answers are sampled. The key itself is nowhere but in the environment."""
 
-    base_url: str
+    base_urls: tuple[str, ...]
     model: str
     api_key_env: str | None
     temperature: float
     max_tokens: int
 
     def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.base_url)
-            host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
-        except ValueError:
-            host = None
-        if not host:
-            shown = self.base_url if "@" not in self.base_url else "one with an @"
-            raise ValueError(f"judge.base_url must be a URL like http://127.0.0.1:8000/v1; got {shown!r}")
-        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-            raise ValueError(
-                f"judge.base_url must be scheme, host and path alone: it is written into configs and logs, and keys "
-                f"belong in the environment (judge.api_key_env); got more than that for host {host!r}"
-            )
+        if not self.base_urls:
+            raise ValueError("judge.base_url must name at least one server; got an empty list")
+        if len(set(self.base_urls)) < len(self.base_urls):
+            raise ValueError(f"judge.base_url must name each server once; got {', '.join(self.base_urls)}")
+        for url in self.base_urls:
+            _check_url(url)
         if not self.model:
             raise ValueError("judge.model must name the model to ask")
         if self.api_key_env is not None:
@@ -78,8 +76,13 @@ class Endpoint:
                 )
 
     @property
+    def base_url(self) -> str:
+        """All of them, for people and for the identity of answers, whatever their order."""
+        return ", ".join(sorted(self.base_urls))
+
+    @property
     def host(self) -> str:
-        return urlsplit(self.base_url).netloc
+        return ", ".join(urlsplit(url).netloc for url in self.base_urls)
 
     def key(self) -> str:
         return "" if self.api_key_env is None else os.environ.get(self.api_key_env, "")
@@ -90,8 +93,28 @@ class Endpoint:
         return text.replace(key, "[the key]") if key else text
 
 
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
+    except ValueError:
+        host = None
+    if not host:
+        shown = url if "@" not in url else "one with an @"
+        raise ValueError(f"judge.base_url must be a URL like http://127.0.0.1:8000/v1; got {shown!r}")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ValueError(
+            f"judge.base_url must be scheme, host and path alone: it is written into configs and logs, and keys "
+            f"belong in the environment (judge.api_key_env); got more than that for host {host!r}"
+        )
+
+
 class UnusableError(ValueError):
     """The endpoint will answer no request of this judge. What was paid for is kept."""
+
+
+class ServerGoneError(UnusableError, TryLaterError):
+    """The server answers no more; the run can go on when it is back."""
 
 
 class RejectedError(Exception):
@@ -105,9 +128,12 @@ class RejectedError(Exception):
 class FailedError(Exception):
     """This attempt brought no answer, but another one may. maybe_paid: the server may have done the work."""
 
-    def __init__(self, status: Status, text: str, maybe_paid: bool, wait: float | None = None) -> None:
+    def __init__(
+        self, status: Status, text: str, maybe_paid: bool, wait: float | None = None, unreachable: bool = False
+    ) -> None:
         super().__init__(text)
         self.status, self.text, self.maybe_paid, self.wait = status, text, maybe_paid, wait
+        self.unreachable = unreachable
 
 
 @dataclass(frozen=True)
@@ -116,6 +142,7 @@ class Reply:
 
     completion: None: there is none, and ``status`` and ``text`` say why. lasting: the same question would meet the
     same; else it may be asked again. spent: all attempts. usage: whether the server gave it, or it is a bound.
+    reserved: what the ledger has for it, until its record is kept.
     """
 
     completion: Completion | None
@@ -125,16 +152,31 @@ class Reply:
     latency_s: float = 0.0
     spent: Spent = field(default_factory=Spent)
     usage_given: bool = True
+    reserved: tuple[int, ...] = ()
 
 
 class Asker:
-    """Asks an endpoint within limits. Lives within one event loop; ``pace`` outlives it."""
+    """Asks an endpoint within limits. Lives within one event loop; ``pace`` outlives it.
+
+    clients: one per server. Each question goes to one of them, decided by what is asked, and to the next where that
+    one does not answer. ledger: where a request is written down before it is sent.
+    """
 
     def __init__(
-        self, client: AsyncOpenAI, endpoint: Endpoint, limits: Limits, pace: Pace, budget: Budget, seed: int
+        self,
+        clients: Sequence[AsyncOpenAI],
+        endpoint: Endpoint,
+        limits: Limits,
+        pace: Pace,
+        budget: Budget,
+        seed: int,
+        ledger: Ledger | None = None,
     ) -> None:
-        self.client, self.endpoint, self.limits = client, endpoint, limits
+        self.clients, self.endpoint, self.limits = list(clients), endpoint, limits
         self.pace, self.budget, self.seed = pace, budget, seed
+        self.ledger = ledger
+        self.failed_in_a_row = 0
+        self.absent_since: float | None = None
 
     async def ask(
         self,
@@ -153,46 +195,89 @@ class Asker:
         body = self._body(key, question, form, features, choices)
         letters = sum(len(message["content"].encode()) for message in body["messages"])
         written = self.endpoint.max_tokens * body.get("n", 1)
+        home = seed_for("api server", key.rpartition("/")[0]) % len(self.clients)
         most = self.limits.cost(letters + 64 * (1 + len(body["messages"])), written)  # no token is less than a byte
         expected = letters / 4 + written
         latency, spent = 0.0, Spent()
+        reserved: list[int] = []
         reply = Reply(None, "over_budget", "", lasting=False)
-        for attempt in range(self.limits.retries + 1):
+        attempt = turned = 0
+        while attempt <= self.limits.retries:
             if not await self.budget.reserve(most):
                 return reply
-            cost = most
+            cost, ticket = most, None
             try:
+                if self.ledger is not None:
+                    ticket = await self.ledger.reserve(most)
+                    if ticket is None:
+                        cost = Spent()
+                        return reply
+                    reserved.append(ticket)
                 jitter = self._draw(key, "turn", attempt)
                 await self.pace.turn(expected, jitter)
                 start = time.perf_counter()
                 try:
-                    completion = await self._post(body)
+                    completion = await self._post(self.clients[(home + turned) % len(self.clients)], body)
                     cost = most if completion.usage is None else self.limits.cost(*completion.usage)
                     outcome: Completion | RejectedError | FailedError = completion
                 except RejectedError as error:
                     cost, outcome = Spent(1), error
+                except UnusableError:
+                    cost = Spent(1)
+                    raise
                 except FailedError as error:
                     cost, outcome = most if error.maybe_paid else Spent(1), error
                 latency += time.perf_counter() - start
             finally:
+                if self.ledger is not None and ticket is not None and cost != most:
+                    await self.ledger.correct(ticket, cost)
                 await self.budget.settle(most, cost)
                 self.pace.correct(expected, cost.tokens)
             spent = Spent(spent.requests + 1, spent.tokens + cost.tokens, spent.usd + cost.usd)
+            tickets = tuple(reserved)
+            if not isinstance(outcome, FailedError):
+                self.failed_in_a_row, self.absent_since = 0, None
             if isinstance(outcome, Completion):
-                return Reply(outcome, "ok", "", True, latency, spent, outcome.usage is not None)
+                return Reply(outcome, "ok", "", True, latency, spent, outcome.usage is not None, tickets)
             if isinstance(outcome, RejectedError):
-                return Reply(None, outcome.status, outcome.text, True, latency, spent)
-            reply = Reply(None, outcome.status, outcome.text, False, latency, spent, usage_given=False)
+                return Reply(None, outcome.status, outcome.text, True, latency, spent, reserved=tickets)
+            reply = Reply(None, outcome.status, outcome.text, False, latency, spent, False, tickets)
             if probing and features.without(outcome.text) is not None:
                 return reply
+            turned += 1
+            if outcome.unreachable and turned % len(self.clients):
+                continue  # another server may be there: that is no further attempt
+            if outcome.unreachable and await self._is_awaited(self._draw(key, "absent", turned)):
+                continue
             if attempt < self.limits.retries:
                 await self._wait(outcome, attempt, self._draw(key, "backoff", attempt))
+            attempt += 1
+        self.failed_in_a_row += 1
+        if not probing and self.failed_in_a_row >= self.limits.failures_in_row:
+            raise self.gone(f"it failed to answer {self.failed_in_a_row} questions in a row", reply.text)
         return reply
+
+    def gone(self, what: str, last: str) -> ServerGoneError:
+        """The error that ends a run whose server does not answer."""
+        return ServerGoneError(
+            f"judge: {self.endpoint.base_url} is gone: {what} (last: {last}); every verdict so far is kept and paid "
+            "once, and the run goes on from there with resume=true when the server is back"
+        )
+
+    async def _is_awaited(self, jitter: float) -> bool:
+        """Whether to try a server again that cannot be reached, after a wait: for ``wait_s`` from its first absence."""
+        now = time.monotonic()
+        if self.absent_since is None:
+            self.absent_since = now
+        if now - self.absent_since >= self.limits.wait_s:
+            return False
+        await asyncio.sleep(min(0.2 + jitter * ABSENCE_S, self.limits.wait_s))
+        return True
 
     def _body(self, key: str, question: Question, form: Form, features: Features, choices: int) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.endpoint.model,
-            "messages": question.asked(form),
+            "messages": question.asked(form, features.system),
             "temperature": self.endpoint.temperature,
             features.token_limit: self.endpoint.max_tokens,
         }
@@ -221,13 +306,13 @@ class Asker:
             )
         self.pace.pause(failure.wait)  # the limit is everybody's: none of the others need run into it
 
-    async def _post(self, body: dict[str, Any]) -> Completion:
+    async def _post(self, client: AsyncOpenAI, body: dict[str, Any]) -> Completion:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         slow = f"no answer within {self.limits.timeout_s:g} s"
         try:
             async with asyncio.timeout(self.limits.timeout_s):
-                response = await self.client.chat.completions.with_raw_response.create(
+                response = await client.chat.completions.with_raw_response.create(
                     **body, extra_headers=authorization(self.endpoint)
                 )
                 text = response.text
@@ -236,7 +321,8 @@ class Asker:
         except APIConnectionError as error:
             cause = error.__cause__
             reached = not type(cause).__name__.startswith("Connect")
-            raise FailedError("invalid", f"connection failed: {self._told(cause)}", maybe_paid=reached) from None
+            text = f"connection failed: {self._told(cause)}"
+            raise FailedError("invalid", text, maybe_paid=reached, unreachable=not reached) from None
         except APIStatusError as error:
             raise self._failure(error) from None
         except UnicodeDecodeError as error:
@@ -249,6 +335,8 @@ class Asker:
     def _failure(self, error: APIStatusError) -> Exception:
         """What an HTTP status means."""
         status, headers = error.response.status_code, error.response.headers
+        if 300 <= status < 400:
+            return redirected(self.endpoint, error)
         text = self._told(f"HTTP {status}: {error.response.text}")
         told = text.lower()
         if status in RETRIED or status >= 500:
@@ -267,8 +355,26 @@ class Asker:
         return printable(self.endpoint.redacted(" ".join(words.split())))[:500]
 
 
-def open_client(endpoint: Endpoint, limits: Limits) -> AsyncOpenAI:
-    """Without the library's own retries, which would not be counted, and with a connection per request in flight."""
+def redirected(endpoint: Endpoint, error: APIStatusError) -> UnusableError:
+    """A server that sends its questions elsewhere: nobody has said that they may go there."""
+    target = endpoint.redacted(error.response.headers.get("location", "an address that it does not name"))[:200]
+    return UnusableError(
+        f"judge.base_url: {error.request.url.host} answers with a redirect (HTTP {error.response.status_code}) to "
+        f"{printable(target)!r}, which is not followed, since prompts and key would go there; give that address as "
+        "judge.base_url if it is meant"
+    )
+
+
+@asynccontextmanager
+async def open_clients(endpoint: Endpoint, limits: Limits) -> AsyncIterator[list[AsyncOpenAI]]:
+    """One client per server, closed afterwards."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(open_client(url, endpoint, limits)) for url in endpoint.base_urls]
+
+
+def open_client(url: str, endpoint: Endpoint, limits: Limits) -> AsyncOpenAI:
+    """Without the library's own retries, which would not be counted, with a connection per request in flight, and
+    without following redirects."""
     import httpx2
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
@@ -279,11 +385,11 @@ def open_client(endpoint: Endpoint, limits: Limits) -> AsyncOpenAI:
         max_connections=limits.max_concurrency, max_keepalive_connections=limits.max_concurrency
     )
     return AsyncOpenAI(
-        base_url=endpoint.base_url,
+        base_url=url,
         api_key=endpoint.key() or "none",  # the library insists on one, and would take OPENAI_API_KEY by itself
         max_retries=0,
         timeout=limits.timeout_s,
-        http_client=DefaultAsyncHttpxClient(limits=connections, timeout=limits.timeout_s),
+        http_client=DefaultAsyncHttpxClient(limits=connections, timeout=limits.timeout_s, follow_redirects=False),
     )
 
 

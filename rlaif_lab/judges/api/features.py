@@ -16,7 +16,8 @@ class Features:
     """What a request may ask for beyond the plain completion.
 
     logprobs: log-probabilities of tokens. json: answers that keep to a JSON schema. many: several choices at once.
-    seed: a seed to sample with. token_limit: what the endpoint calls the length of an answer.
+    seed: a seed to sample with. token_limit: what the endpoint calls the length of an answer. system: a system turn;
+        without it, what that says goes in front of the user's.
     """
 
     logprobs: bool = False
@@ -24,12 +25,15 @@ class Features:
     many: bool = False
     seed: bool = True
     token_limit: TokenLimit = "max_tokens"
+    system: bool = True
 
     def without(self, complaint: str) -> Features | None:
         """The features left after an error message that names one of them; None when it names none."""
         told = complaint.lower()
         if self.token_limit == "max_tokens" and re.search("max_tokens|max_completion_tokens", told):
             return replace(self, token_limit="max_completion_tokens")
+        if self.system and re.search(r"system.{0,20}(?:role|turn|message|prompt)|role.{0,20}system", told):
+            return replace(self, system=False)
         if self.logprobs and "logprobs" in told:
             return replace(self, logprobs=False)
         if self.json and re.search("response_format|json_schema|json schema|structured output", told):
@@ -45,7 +49,10 @@ class Features:
         return replace(self, logprobs=False, json=False, many=False, seed=False)
 
     def noted(self) -> dict[str, Any]:
-        return asdict(self)
+        noted = asdict(self)
+        if self.system:  # as before there was a choice, so that answers are found again
+            del noted["system"]
+        return noted
 
     @classmethod
     def of(cls, note: Mapping[str, Any]) -> Features:

@@ -10,20 +10,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import takewhile
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from rlaif_lab.instructions.criteria import criteria_text
 from rlaif_lab.instructions.template import JudgeTemplate, ScoreTemplate
 from rlaif_lab.judges.api.answers import Keeper, Record, Tally, record_of
-from rlaif_lab.judges.api.client import Asker, Endpoint, open_client, run_apart
+from rlaif_lab.judges.api.client import Asker, Endpoint, open_clients, run_apart
 from rlaif_lab.judges.api.features import Features
+from rlaif_lab.judges.api.ledger import Ledger
 from rlaif_lab.judges.api.limits import Budget, Limits, Pace
-from rlaif_lab.judges.api.probe import Reads, Structured, Wanted, find_features, list_models
+from rlaif_lab.judges.api.probe import AbsentError, Reads, Structured, Wanted, find_features, meet
 from rlaif_lab.judges.api.reading import Form, Question
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.verdict_store import Spent, VerdictStore
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 PROBE = Comparison(Prompt("probe", "How much is two and two?"), "Four.", "Five.")
 
@@ -31,8 +35,9 @@ PROBE = Comparison(Prompt("probe", "How much is two and two?"), "Four.", "Five."
 class ApiJudge(Judge):
     """Asks a served model which response is better, by a template, in both orders like every judge.
 
-    base_url, model: whom to ask. api_key_env: the NAME of the environment variable with the key, None for servers
-        without. The key is read when a request is sent and kept nowhere.
+    base_url, model: whom to ask; of several servers with the same model each question goes to one, by what is asked,
+        and to the next where that one does not answer. api_key_env: the NAME of the environment variable with the key,
+        None for servers without. The key is read when a request is sent and kept nowhere.
     criteria, template: as in PromptedJudge. score_template: how a single response is scored (``scores``), None: not.
     reads: ``logprobs``: probabilities of the verdict's tokens, normalised over the labels. ``votes``: the share of
         ``votes`` sampled answers. ``auto``: log-probabilities if the endpoint is seen to give them, else votes.
@@ -47,12 +52,13 @@ class ApiJudge(Judge):
     ``<context.directory>/verdicts.sqlite`` before anything is made of it, by its content, and is never asked for again;
     so are refusals and unreadable answers, since they are answers. What brought no answer after all retries (timeout,
     lost connection, server error) is a failure of this call; it is on record there, with what it may have cost, and a
-    resumed run may ask again. ``status`` is then ``timed_out`` or ``invalid``; ``over_budget`` was never sent.
+    resumed run may ask again. ``status`` is then ``timed_out`` or ``invalid``; ``over_budget`` was never sent. A server
+    that answers no more ends the run instead (``failures_in_row``), to be resumed when it is back.
     """
 
     def __init__(
         self,
-        base_url: str,
+        base_url: str | Sequence[str],
         model: str,
         api_key_env: str | None = "OPENAI_API_KEY",
         criteria: str = "helpful_honest_harmless",
@@ -77,6 +83,8 @@ class ApiJudge(Judge):
         max_usd: float | None = None,
         price_per_million_input: float | None = None,
         price_per_million_output: float | None = None,
+        wait_s: float = 0.0,
+        failures_in_row: int = 8,
         name: str = "api",
     ) -> None:
         if importlib.util.find_spec("openai") is None:
@@ -93,7 +101,8 @@ class ApiJudge(Judge):
             raise ValueError(f"judge.clamp must be null or an interval around 0.5, e.g. [0.4, 0.6]; got {clamp}")
         if not 0 <= minimum_mass <= 1:
             raise ValueError(f"judge.minimum_mass must lie in [0, 1]; got {minimum_mass}")
-        self.endpoint = Endpoint(base_url, model, api_key_env, float(temperature), max_tokens)
+        urls = (base_url,) if isinstance(base_url, str) else tuple(base_url)
+        self.endpoint = Endpoint(urls, model, api_key_env, float(temperature), max_tokens)
         self.limits = Limits(
             max_concurrency,
             timeout_s,
@@ -106,6 +115,8 @@ class ApiJudge(Judge):
             max_usd,
             price_per_million_input,
             price_per_million_output,
+            wait_s,
+            failures_in_row,
         )
         self.wanted = Wanted(reads, structured, votes)
         self.criteria, self.template = criteria_text(criteria), JudgeTemplate.load(template)
@@ -130,19 +141,24 @@ class ApiJudge(Judge):
         print(f"judge {self.name}: {self._reading()}", flush=True)
 
     async def _meet(self) -> None:
-        async with open_client(self.endpoint, self.limits) as client:
-            models = await list_models(client, self.endpoint, self.limits.timeout_s)
+        async with open_clients(self.endpoint, self.limits) as clients:
+            models = await meet(clients, self.endpoint, self.limits)
             if self.features is not None:
                 return
-            budget = Budget(self.limits, self.store.spent(self._prefix))
-            asker = Asker(client, self.endpoint, self.limits, self.pace, budget, self.seed)
+            asker = self._asker(clients)
             found = await find_features(asker, self._verdict_question(PROBE), self.wanted, models)
             if found is None:
                 return
-            self.features, spent = found
+            self.features, spent = found.features, found.spent
             cost = Verdict(None, "invalid", 0.0, spent.tokens, "(probe)", spent.usd, {"requests": spent.requests})
-            self.store.put_failures({f"{self._prefix}probe": cost})
+            self.store.put_failures({f"{self._prefix}probe": cost}, found.reserved)
             self.store.put_note(f"{self._prefix}features", self.features.noted())
+
+    def _asker(self, clients: Sequence[AsyncOpenAI]) -> Asker:
+        budgeted = self.limits.has_budget
+        budget = Budget(self.limits, self.store.spent(self._prefix) if budgeted else Spent())
+        ledger = Ledger(self.store, self._prefix, self.limits) if budgeted else None
+        return Asker(clients, self.endpoint, self.limits, self.pace, budget, self.seed, ledger)
 
     def _reading(self) -> str:
         if self.features is None:
@@ -261,11 +277,10 @@ class ApiJudge(Judge):
         self, tally: Tally[Record], missing: Mapping[str, Question], records: Mapping[str, list[Record]]
     ) -> None:
         """Completes the records of these questions, ``max_concurrency`` requests at a time."""
-        budget = Budget(self.limits, self.store.spent(self._prefix) if self.limits.has_budget else Spent())
         keeper = Keeper(self.store)
         waiting = iter(missing.items())
-        async with open_client(self.endpoint, self.limits) as client:
-            asker = Asker(client, self.endpoint, self.limits, self.pace, budget, self.seed)
+        async with open_clients(self.endpoint, self.limits) as clients:
+            asker = self._asker(clients)
 
             async def work() -> None:
                 for key, question in waiting:  # shared by all workers: each question goes to one of them
@@ -279,6 +294,11 @@ class ApiJudge(Judge):
                 raise errors.exceptions[0] from None
             finally:
                 keeper.flush()
+            if asker.failed_in_a_row:  # the last ones: was it them, or is nobody there any more?
+                try:
+                    await meet(clients, self.endpoint, replace(self.limits, wait_s=0.0))
+                except AbsentError as error:
+                    raise asker.gone("nothing answers there", error.reason) from None
 
     async def _ask(
         self, asker: Asker, keeper: Keeper, tally: Tally[Record], key: str, question: Question, records: list[Record]
@@ -294,6 +314,6 @@ class ApiJudge(Judge):
             record = record_of(tally.kind, reply, question, form, self.minimum_mass)
             records.append(record := replace(record, raw=self.endpoint.redacted(record.raw or "")))
             if reply.spent.requests:
-                await keeper.keep(name, record, reply.lasting)
+                await keeper.keep(name, record, reply.lasting, reply.reserved)
             if not reply.lasting:
                 return

@@ -26,6 +26,9 @@ class Limits:
         None: no limit. None of them is ever exceeded: before it is sent, a request must fit in with the most that it
         and those in flight can use.
     price_per_million_input, price_per_million_output: in US dollars, None: nothing is paid.
+    wait_s: seconds to wait for a server that is not there, or says that it is loading, before it counts as gone.
+    failures_in_row: questions in a row that the server failed to answer, all attempts included, after which the run
+        stops. What came of them is no verdict; a resumed run asks them again.
     """
 
     max_concurrency: int = 16
@@ -39,12 +42,18 @@ class Limits:
     max_usd: float | None = None
     price_per_million_input: float | None = None
     price_per_million_output: float | None = None
+    wait_s: float = 0.0
+    failures_in_row: int = 8
 
     def __post_init__(self) -> None:
         if self.max_concurrency < 1:
             raise ValueError(f"judge.max_concurrency must be at least 1; got {self.max_concurrency}")
         if self.retries < 0:
             raise ValueError(f"judge.retries must not be negative; got {self.retries}")
+        if not (math.isfinite(self.wait_s) and self.wait_s >= 0):
+            raise ValueError(f"judge.wait_s must be 0 or more seconds; got {self.wait_s}")
+        if self.failures_in_row < 1:
+            raise ValueError(f"judge.failures_in_row must be at least 1; got {self.failures_in_row}")
         for key in ("timeout_s", "max_wait_s", "requests_per_minute", "tokens_per_minute"):
             value = getattr(self, key)
             if value is not None and not (math.isfinite(value) and value > 0):

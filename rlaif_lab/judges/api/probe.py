@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from rlaif_lab.config import did_you_mean
-from rlaif_lab.judges.api.client import Asker, Endpoint, Reply, UnusableError, authorization
+from rlaif_lab.judges.api.client import Asker, Endpoint, Reply, UnusableError, authorization, redirected
 from rlaif_lab.judges.api.features import Features
-from rlaif_lab.judges.api.limits import total
+from rlaif_lab.judges.api.limits import Limits, total
 from rlaif_lab.judges.api.reading import Form, Question
 from rlaif_lab.judges.verdict_store import Spent
 
@@ -30,10 +32,43 @@ class Wanted:
     votes: int
 
 
+async def meet(clients: Sequence[AsyncOpenAI], endpoint: Endpoint, limits: Limits) -> list[str]:
+    """Wait until one of the servers is there, up to ``wait_s``, and ask it for the names of its models.
+
+    UnusableError when nobody is there by then, or the key does not fit.
+    """
+    since, told = time.monotonic(), False
+    while True:
+        found, absent = None, None
+        for client in clients:
+            try:
+                models = await list_models(client, endpoint, limits.timeout_s)
+                found = models if found is None else found
+            except AbsentError as error:
+                absent = error
+        if found is not None:
+            return found
+        assert absent is not None
+        if time.monotonic() - since >= limits.wait_s:
+            raise absent
+        if not told:
+            print(f"judge: waiting for {endpoint.host}, up to {limits.wait_s:g} s ({absent.reason})", flush=True)
+            told = True
+        await asyncio.sleep(min(2.0, limits.wait_s))
+
+
+class AbsentError(UnusableError):
+    """Nobody is there, or it is still loading. reason: in words of the library or of the server."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
 async def list_models(client: AsyncOpenAI, endpoint: Endpoint, timeout_s: float) -> list[str]:
     """The names of the models an endpoint says it has; none where it does not say, as many do not.
 
-    UnusableError when nobody is there, or the key does not fit.
+    AbsentError when nobody is there; UnusableError when the key does not fit, or it sends its questions elsewhere.
     """
     from openai import APIConnectionError, APIStatusError, APITimeoutError
 
@@ -45,21 +80,34 @@ async def list_models(client: AsyncOpenAI, endpoint: Endpoint, timeout_s: float)
         return []  # a question will tell
     except APIConnectionError as error:
         reason = endpoint.redacted(str(error.__cause__ or error))
-        raise UnusableError(f"judge.base_url: nothing answers at {endpoint.base_url} ({reason})") from None
+        url = str(client.base_url).rstrip("/")
+        raise AbsentError(f"judge.base_url: nothing answers at {url} ({reason})", reason) from None
     except APIStatusError as error:
         if error.status_code in (401, 403):
             key = f"the key in {endpoint.api_key_env}" if endpoint.api_key_env else "requests without a key"
             raise UnusableError(
                 f"judge.api_key_env: {endpoint.base_url} does not accept {key} (HTTP {error.status_code})"
             ) from None
+        if 300 <= error.status_code < 400:
+            raise redirected(endpoint, error) from None
+        if error.status_code == 503:
+            reason = "it says that it is not ready (HTTP 503)"
+            raise AbsentError(f"judge.base_url: {endpoint.host}: {reason}", reason) from None
         return []
-    except (ValueError, TypeError, KeyError):  # some other JSON, or none
+    except (ValueError, TypeError, KeyError, RecursionError):  # some other JSON, or none
         return []
 
 
-async def find_features(
-    asker: Asker, question: Question, wanted: Wanted, models: list[str]
-) -> tuple[Features, Spent] | None:
+@dataclass(frozen=True)
+class Found:
+    """What an endpoint can do, what it cost to find out, and the reservations that were made for that."""
+
+    features: Features
+    spent: Spent
+    reserved: tuple[int, ...]
+
+
+async def find_features(asker: Asker, question: Question, wanted: Wanted, models: list[str]) -> Found | None:
     """What the endpoint can do of what is wanted, seen from its answers to ``question``, and what they cost. None when
     the budget has nothing left to ask with.
 
@@ -88,7 +136,7 @@ async def find_features(
         raise UnusableError(
             f"judge.structured=json: {asker.endpoint.host} takes no JSON schema; use judge.structured=auto or text"
         )
-    return features, probe.spent
+    return Found(features, probe.spent, tuple(probe.reserved))
 
 
 class _Probe:
@@ -98,6 +146,8 @@ class _Probe:
         self.asker, self.question, self.models = asker, question, models
         self.spent = Spent()
         self.asked = 0
+        self.reserved: list[int] = []
+        self.merged = False
         self.reply: Reply
 
     @property
@@ -114,13 +164,17 @@ class _Probe:
                 raise UnusableError(f"{error}{self._hint()}") from None
             self.asked += 1
             self.spent = total(self.spent, self.reply.spent)
+            self.reserved += self.reply.reserved
             if self.reply.completion is not None or self.penniless:
                 return features
             fewer = features.without(self.reply.text)  # some servers call it an error of their own (HTTP 500)
+            if fewer is None and features.system and self.reply.text.startswith("HTTP "):
+                fewer = replace(features, system=False)  # whatever the words are: this is refused most often
             if fewer is None and not self.reply.lasting:
                 raise UnusableError(self._failure("did not answer a first, small question"))
             if fewer is None and features != features.bare():
-                fewer = features.bare()
+                fewer = replace(features.bare(), system=not self.merged)
+                self.merged = True
             if fewer is None:
                 raise UnusableError(self._failure("refuses a first, small question"))
             features = fewer

@@ -20,6 +20,10 @@ Vote = float | Status
 """A value, or why there is none."""
 
 LONGEST_RAW = 20_000
+MOST_TOKENS = 10**9
+"""Of one request; a server that counts more has not counted."""
+MOST_LOGP = 0.01
+"""Above 0 by rounding alone."""
 _OPENING = " \t\r\n\"'`*_("  # what may stand before a label
 _LINK = _OPENING + ":="  # and between a cue and a label
 _CLOSING = " \t\r\n\"'`*_).,:"
@@ -53,9 +57,12 @@ class Question:
         labels = [plain(label) for label in self.values]
         return not any(a != b and b.startswith(a) for a in labels for b in labels)
 
-    def asked(self, form: Form) -> list[Message]:
-        """The messages that ask for an answer in this form."""
+    def asked(self, form: Form, system: bool = True) -> list[Message]:
+        """The messages that ask for an answer in this form; without ``system``, in no system turn."""
         messages = [dict(message) for message in self.messages]
+        if not system and len(messages) > 1 and messages[0]["role"] == "system":
+            told, asked, *more = messages
+            messages = [{"role": "user", "content": f"{told['content']}\n\n{asked['content']}"}, *more]
         if form == "json":
             example = {"reasoning": "...", self.field: self._example} if self.reasoning else {self.field: self._example}
             messages[-1]["content"] += f"\n\nGive your whole answer as one JSON object: {json.dumps(example)}"
@@ -182,7 +189,9 @@ def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
 
 def _pair(item: Any) -> tuple[str, float] | None:
     text, logp = (item.get("token"), item.get("logprob")) if isinstance(item, dict) else (None, None)
-    if not isinstance(text, str) or not isinstance(logp, (int, float)) or isinstance(logp, bool) or math.isnan(logp):
+    if not isinstance(text, str) or not isinstance(logp, (int, float)) or isinstance(logp, bool):
+        return None
+    if not logp <= MOST_LOGP:  # nan and inf are no log-probabilities
         return None
     return text.replace("\u0120", " ").replace("\u2581", " ").replace("\u010a", "\n"), float(logp)
 
@@ -192,6 +201,8 @@ def _usage(content: Any) -> tuple[int, int] | None:
         return None
     prompt, completion = content.get("prompt_tokens"), content.get("completion_tokens")
     if not (type(prompt) is int and type(completion) is int and min(prompt, completion) >= 0):
+        return None
+    if max(prompt, completion) > MOST_TOKENS:
         return None
     return prompt, completion
 

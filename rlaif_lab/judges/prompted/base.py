@@ -9,10 +9,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from rlaif_lab.instructions.template import Message
+from rlaif_lab.instructions.thoughts import open_thought
 from rlaif_lab.judges.base import Judge
+from rlaif_lab.judges.prompted.chat_form import ChatForm
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.models.limits import positions
 from rlaif_lab.records import Prompt, Response, Score, Verdict
+
+ANSWER_TOKENS = 32
+"""Room for a sampled answer without reasons. One that is cut off is no verdict, so that it must hold a short one."""
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
@@ -33,6 +38,20 @@ class Asked:
     def of(cls, messages: Sequence[Message], *path: str) -> Asked:
         turns = tuple((message["role"], message["content"]) for message in messages)
         return cls(hashlib.sha256(repr(turns).encode("utf-8", "surrogatepass")).hexdigest()[:32], turns, path)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Several answers to one question. cut: of each one, whether the limit on its length stopped it. opened: whether
+    they begin within a thought, which the chat template opened."""
+
+    texts: list[str]
+    cut: list[bool]
+    opened: bool = False
+
+    @classmethod
+    def of(cls, answers: Words | Sequence[str]) -> Words:
+        return answers if isinstance(answers, Words) else cls(list(answers), [False] * len(answers))
 
 
 Said = TypeVar("Said", Verdict, Score)
@@ -74,7 +93,7 @@ class LocalJudge(Judge):
     def attach(self, context: JudgeContext) -> None:
         self.context, self.seed = context, context.seed
         self._frozen_hash: str | None = None
-        self._takes_system: bool | None = None
+        self._form: ChatForm | None = None
         if isinstance(self.weights, str):
             model = context.policy("live")
         else:
@@ -141,12 +160,44 @@ class LocalJudge(Judge):
         return replace(self.language_model(), chat=True, system=None)
 
     def prompts(self, model: LanguageModel, asked: Sequence[Asked]) -> list[Prompt]:
-        """The judge prompts as conversations. For a chat template without a system role, what the system turn says goes
-        in front of the user's."""
-        if self._takes_system is None:
-            self._takes_system = _takes_system(model)
-        merged = [a.messages if self._takes_system else _merged(a.messages) for a in asked]
+        """The judge prompts as conversations. For a chat template that refuses a system turn, or leaves it out, what it
+        says goes in front of the user's."""
+        system = self.form(model).system
+        merged = [a.messages if system else _merged(a.messages) for a in asked]
         return [Prompt(a.id, turns[-1][1], turns) for a, turns in zip(asked, merged, strict=True)]
+
+    def form(self, model: LanguageModel) -> ChatForm:
+        """What the model's chat template does with a question; seen once, since only weights change."""
+        if self._form is None:
+            self._form = ChatForm.of(model)
+        return self._form
+
+    def begun(
+        self, model: LanguageModel, encoded: Sequence[list[int]], said: Sequence[str] | None = None
+    ) -> list[list[int]]:
+        """Token ids up to where the verdict's cue goes: behind what the model has ``said``, and out of any thought."""
+        form = self.form(model)
+        if said is None:
+            ends = form.closing_ids(model.tokenizer)
+            return [[*ids, *ends] for ids in encoded]
+        rows = []
+        more = model.encode_responses([f"{text}\n\n" for text in said], [False] * len(said))
+        for ids, text, spoken in zip(encoded, said, more, strict=True):
+            mark = open_thought(form.begins + text)
+            ends = [] if mark is None else ChatForm(form.system, f"{mark}\n\n").closing_ids(model.tokenizer)
+            rows.append([*ids, *spoken, *ends])
+        return rows
+
+    def words(self, model: LanguageModel, responses: Sequence[Response]) -> Words:
+        """What sampled answers say, control tokens that mark thoughts included."""
+        special = set(model.tokenizer.all_special_ids)
+        ends = {*model.eos_ids, model.pad_id}
+        texts = []
+        for response in responses:
+            ids = [token for token in response.token_ids if token not in ends]
+            marked = bool(special.intersection(ids))
+            texts.append(model.tokenizer.decode(ids, skip_special_tokens=False) if marked else response.text)
+        return Words(texts, [not r.finished for r in responses], bool(self.form(model).closing))
 
     def answers(
         self, model: LanguageModel, prompts: Sequence[Prompt], config: SamplingConfig, tokens: int
@@ -166,14 +217,6 @@ def _fitting(model: LanguageModel, encoded: Sequence[Sequence[int]], spare: int)
     """Which of these prompts leave ``spare`` tokens of what the model can see at once."""
     room = positions(model.network.config)
     return [i for i, ids in enumerate(encoded) if room is None or len(ids) + spare <= room]
-
-
-def _takes_system(model: LanguageModel) -> bool:
-    try:
-        model.encode_prompts([Prompt("", "?", (("system", "?"), ("user", "?")))])
-    except ValueError:
-        return False
-    return True
 
 
 def _merged(turns: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

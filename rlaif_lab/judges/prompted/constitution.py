@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from rlaif_lab.instructions.constitution import Constitution, Principle
 from rlaif_lab.judges.prompted.pairwise import PromptedJudge, Reading
 from rlaif_lab.models.access import PolicyWeights
-from rlaif_lab.records import FAILURES, Comparison, Judgement, Status, Verdict
+from rlaif_lab.records import FAILURES, Comparison, Judgement, Verdict
 
 if TYPE_CHECKING:
     from rlaif_lab.models.sources import ModelSource
@@ -97,18 +97,16 @@ class ConstitutionJudge(PromptedJudge):
         found = [v.prob_first_wins for v in verdicts if v.prob_first_wins is not None]
         raws = [v.raw for v in verdicts if v.raw is not None]
         probability = sum(found) / len(found) if found else None
-        status: Status = "tie" if probability == 0.5 else "ok"
-        if probability is None:
-            status = next(failure for failure in FAILURES if failure in {v.status for v in verdicts})
-        return Verdict(
-            probability,
-            status,
-            latency_s=sum(v.latency_s for v in verdicts),
-            tokens=sum(v.tokens for v in verdicts),
-            raw="\n---\n".join(raws) if raws else None,
-            cost_usd=sum(v.cost_usd for v in verdicts),
-            details=details,
-        )
+        rest: dict[str, Any] = {
+            "latency_s": sum(v.latency_s for v in verdicts),
+            "tokens": sum(v.tokens for v in verdicts),
+            "raw": "\n---\n".join(raws) if raws else None,
+            "cost_usd": sum(v.cost_usd for v in verdicts),
+            "details": details,
+        }
+        if probability is not None:
+            return Verdict.of(probability, **rest)
+        return Verdict(None, next(failure for failure in FAILURES if failure in {v.status for v in verdicts}), **rest)
 
 
 # --- per-principle statistics ---------------------------------------------------------------------------------------

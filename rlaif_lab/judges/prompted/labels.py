@@ -99,7 +99,7 @@ class LabelProbabilities:
         return self.values.sum(-1).clamp(max=1.0)
 
     def normalised(self) -> Tensor:
-        """Over the labels alone: (N, labels). Uniform where they have no probability at all."""
+        """Over the labels alone: (N, labels). Uniform where they have no probability at all; nan stays nan."""
         total = self.values.sum(-1, keepdim=True)
         uniform = torch.full_like(self.values, 1.0 / self.values.shape[-1])
-        return torch.where(total > 0, self.values / total.clamp(min=torch.finfo(torch.float64).tiny), uniform)
+        return torch.where(total != 0, self.values / total.clamp(min=torch.finfo(torch.float64).tiny), uniform)

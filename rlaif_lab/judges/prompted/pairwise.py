@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
+
 from rlaif_lab.instructions.criteria import criteria_text
-from rlaif_lab.instructions.template import JudgeTemplate, is_refusal
-from rlaif_lab.judges.prompted.base import Asked, LocalJudge, conversation_key
+from rlaif_lab.instructions.reading import is_refusal
+from rlaif_lab.instructions.template import JudgeTemplate
+from rlaif_lab.judges.prompted.base import ANSWER_TOKENS, Asked, LocalJudge, Words, conversation_key
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.records import Comparison, Prompt, Verdict
 from rlaif_lab.sampling.config import SamplingConfig
@@ -111,7 +115,7 @@ class PromptedJudge(LocalJudge):
         return Asked.of(messages, conversation_key(comparison.prompt), comparison.first)
 
     def answered(self, questions: Sequence[Asked]) -> list[Verdict]:
-        spare = 16 + (self.reasoning_tokens if self.reasoning else 0)
+        spare = ANSWER_TOKENS + (self.reasoning_tokens if self.reasoning else 0)
         return self.ask(questions, Verdict, spare, self._by_votes if self.reads == "votes" else self._by_probabilities)
 
     def _by_probabilities(
@@ -124,18 +128,20 @@ class PromptedJudge(LocalJudge):
             config = SamplingConfig(k=1, temperature=self.temperature, stop=stop, batch_size=self.batch_size)
             answers = [a[0] for a in self.answers(model, prompts, config, self.reasoning_tokens)]
             tokens += sum(map(len, encoded)) + sum(len(answer.token_ids) for answer in answers)
-            thoughts = [answer.text.strip() for answer in answers]
-            said = model.encode_responses([f"{text}\n\n" for text in thoughts], [False] * len(thoughts))
-            encoded = [[*ids, *more] for ids, more in zip(encoded, said, strict=True)]
+            said = [answer.text.strip() for answer in answers]
+            thoughts = list(said)
+            encoded = self.begun(model, encoded, said)
+        else:
+            encoded = self.begun(model, encoded)
         read = self.labels.probabilities(model, encoded, [a.path for a in asked], self.batch_size)
         verdicts = []
         for values, mass, top, thought in zip(
             read.normalised().tolist(), read.mass.tolist(), read.top.tolist(), thoughts, strict=True
         ):
-            details = {"mass": mass}
-            if len(values) == 3:
+            details = {"mass": mass if math.isfinite(mass) else None}
+            if len(values) == 3 and math.isfinite(values[2]):
                 details["tie"] = values[2]
-            if mass < self.minimum_mass:
+            if not mass >= self.minimum_mass:  # nan, from weights that are not finite, is not enough either
                 next_word = model.tokenizer.decode([top])
                 words = f"{thought or ''}{self.template.cue}{next_word}"
                 verdicts.append(Verdict(None, "invalid", raw=words, details=details))
@@ -147,15 +153,18 @@ class PromptedJudge(LocalJudge):
         self, model: LanguageModel, asked: list[Asked], prompts: list[Prompt], encoded: list[list[int]]
     ) -> tuple[list[Verdict], int]:
         config = SamplingConfig(k=self.votes, temperature=self.temperature, batch_size=self.batch_size)
-        limit = self.reasoning_tokens if self.reasoning else 16
+        limit = self.reasoning_tokens if self.reasoning else ANSWER_TOKENS
         answers = self.answers(model, prompts, config, limit)
         tokens = sum(map(len, encoded)) + sum(len(a.token_ids) for several in answers for a in several)
-        return [self._count([answer.text for answer in several]) for several in answers], tokens
+        return [self._count(self.words(model, several)) for several in answers], tokens
 
-    def _count(self, texts: list[str]) -> Verdict:
+    def _count(self, answers: Words | Sequence[str]) -> Verdict:
         """The verdict that several answers amount to."""
-        votes = Counter(self.template.parse(text) for text in texts)
-        unread = [text for text in texts if self.template.parse(text) is None]
+        answers = Words.of(answers)
+        texts = answers.texts
+        read = [self.template.parse(*one, answers.opened) for one in zip(texts, answers.cut, strict=True)]
+        votes = Counter(read)
+        unread = [text for text, vote in zip(texts, read, strict=True) if vote is None]
         stated = len(texts) - len(unread)
         details = {name: votes[name] for name in ("first", "second", "tie") if votes[name]} | {"unread": len(unread)}
         raw = "\n---\n".join(texts) if self.reasoning or unread else None
@@ -166,5 +175,5 @@ class PromptedJudge(LocalJudge):
 
     def _verdict(self, probability: float, raw: str | None, details: dict[str, Any]) -> Verdict:
         if self.clamp is not None:
-            probability = min(max(probability, self.clamp[0]), self.clamp[1])
-        return Verdict(probability, "tie" if probability == 0.5 else "ok", raw=raw, details=details)
+            probability = float(np.clip(probability, *self.clamp))  # nan stays nan
+        return Verdict.of(probability, raw=raw, details=details)

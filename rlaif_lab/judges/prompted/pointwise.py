@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlaif_lab.instructions.criteria import criteria_text
-from rlaif_lab.instructions.template import ScoreTemplate, is_refusal
-from rlaif_lab.judges.prompted.base import Asked, LocalJudge, conversation_key
+from rlaif_lab.instructions.reading import is_refusal
+from rlaif_lab.instructions.template import ScoreTemplate
+from rlaif_lab.judges.prompted.base import ANSWER_TOKENS, Asked, LocalJudge, Words, conversation_key
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 from rlaif_lab.sampling.config import SamplingConfig
@@ -122,7 +123,7 @@ class PointwiseJudge(LocalJudge):
         details = {"scores": [first.value, second.value]}
         if abs(difference) <= self.tie_margin:
             return Verdict(0.5, "tie", details=details)
-        return Verdict(1.0 / (1.0 + math.exp(-self.scale * difference)), details=details)
+        return Verdict.of_log_odds(self.scale * difference, details=details)
 
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
         """In the template's units, from its minimum to its maximum."""
@@ -130,33 +131,37 @@ class PointwiseJudge(LocalJudge):
             Asked.of(self.template.render_single(prompt, text, self.criteria), conversation_key(prompt))
             for prompt, text in responses
         ]
-        return self.ask(questions, Score, 16, self._sampled if self.reads == "sampled" else self._expected)
+        return self.ask(questions, Score, ANSWER_TOKENS, self._sampled if self.reads == "sampled" else self._expected)
 
     def _expected(
         self, model: LanguageModel, asked: list[Asked], prompts: list[Prompt], encoded: list[list[int]]
     ) -> tuple[list[Score], int]:
+        encoded = self.begun(model, encoded)
         read = self.labels.probabilities(model, encoded, [a.path for a in asked], self.batch_size)
         grades = range(self.template.minimum, self.template.maximum + 1)
         scores = []
         for values, mass, top in zip(read.normalised().tolist(), read.mass.tolist(), read.top.tolist(), strict=True):
-            if mass < self.minimum_mass:
+            if not mass >= self.minimum_mass:  # nan, from weights that are not finite, is not enough either
                 words = f"{self.template.cue}{model.tokenizer.decode([top])}"
-                scores.append(Score(None, "invalid", raw=words, details={"mass": mass}))
+                held = {"mass": mass if math.isfinite(mass) else None}
+                scores.append(Score(None, "invalid", raw=words, details=held))
             else:
                 expected = sum(grade * value for grade, value in zip(grades, values, strict=True))
-                scores.append(Score(expected, details={"mass": mass}))
+                scores.append(Score.of(expected, details={"mass": mass}))
         return scores, read.tokens
 
     def _sampled(
         self, model: LanguageModel, asked: list[Asked], prompts: list[Prompt], encoded: list[list[int]]
     ) -> tuple[list[Score], int]:
         config = SamplingConfig(k=self.votes, temperature=self.temperature, batch_size=self.batch_size)
-        answers = self.answers(model, prompts, config, 16)
+        answers = self.answers(model, prompts, config, ANSWER_TOKENS)
         tokens = sum(map(len, encoded)) + sum(len(a.token_ids) for several in answers for a in several)
-        return [self._mean([answer.text for answer in several]) for several in answers], tokens
+        return [self._mean(self.words(model, several)) for several in answers], tokens
 
-    def _mean(self, texts: list[str]) -> Score:
-        grades = [self.template.parse_score(text) for text in texts]
+    def _mean(self, answers: Words | Sequence[str]) -> Score:
+        answers = Words.of(answers)
+        texts = answers.texts
+        grades = [self.template.parse_score(*one, answers.opened) for one in zip(texts, answers.cut, strict=True)]
         stated = [grade for grade in grades if grade is not None]
         unread = [text for text, grade in zip(texts, grades, strict=True) if grade is None]
         details = {"grades": grades}
@@ -164,4 +169,4 @@ class PointwiseJudge(LocalJudge):
         if not stated or len(stated) < self.minimum_mass * len(texts):
             refused = sum(map(is_refusal, unread)) > len(unread) / 2
             return Score(None, "refused" if refused else "invalid", raw=raw, details=details)
-        return Score(sum(stated) / len(stated), raw=raw, details=details)
+        return Score.of(sum(stated) / len(stated), raw=raw, details=details)

@@ -30,9 +30,7 @@ class Wrapper(Judge):
         self.of.attach(context)
 
     def check_tokenizers(self, tokenizer_of: Callable[[PolicyWeights | ModelSource], Any]) -> None:
-        check = getattr(self.of, "check_tokenizers", None)
-        if check is not None:
-            check(tokenizer_of)
+        self.of.check_tokenizers(tokenizer_of)
 
     def sources(self) -> list[ModelSource]:
         return self.of.sources()
@@ -81,9 +79,8 @@ def logit(probability: float) -> float:
 
 def with_logit(verdict: Verdict, value: float) -> Verdict:
     """The verdict with these log-odds (nats) that the first wins."""
-    if value == 0.0:
-        return replace(verdict, prob_first_wins=0.5, status="tie")
-    return replace(verdict, prob_first_wins=1.0 / (1.0 + math.exp(-value)), status="ok")
+    found = Verdict.of_log_odds(value, raw=verdict.raw)
+    return replace(verdict, prob_first_wins=found.prob_first_wins, status=found.status, raw=found.raw)
 
 
 def length_feature(comparison: Comparison, scale: float) -> float:

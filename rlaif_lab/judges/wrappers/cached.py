@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +22,13 @@ from rlaif_lab.records import Comparison, Prompt, Score, Status, Verdict
 KEPT: tuple[Status, ...] = ("ok", "tie", "invalid", "refused")
 """What a judge said. Not what kept it from answering: that is tried again."""
 
+CLAIM_S = 60.0
+"""How long what a process was asking stays its own after it died."""
+LOOK_S = 0.2
+"""Between two looks for what another process is asking."""
+
 T = TypeVar("T")
+S = TypeVar("S", Verdict, Score)
 
 
 class CachedJudge(Wrapper):
@@ -26,6 +36,7 @@ class CachedJudge(Wrapper):
     found costs nothing: no time, no tokens, no money.
 
     path: the store; None: ``verdicts/verdicts.sqlite`` in the lab's cache folder, shared by all runs and processes.
+        What one of them is asking the others wait for, so that nothing is paid twice.
     save_every: verdicts asked for between two writes, which is what a crash may cost.
 
     The identity names the judge's weights as of now, so verdicts of a policy that judges itself are found again only by
@@ -52,24 +63,79 @@ class CachedJudge(Wrapper):
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         judge = self.of.identity()
         keys = [_key(judge, c.prompt, c.first, c.second) for c in comparisons]
-        held = {key: _free(verdict) for key, verdict in self.store.get(keys).items()}
-        missing = {key: c for key, c in zip(keys, comparisons, strict=True) if key not in held}
-        for some in _portions(missing, self.save_every):
-            asked = dict(zip(some, self.of.verdicts(list(some.values())), strict=True))
-            self.store.put({key: verdict for key, verdict in asked.items() if verdict.status in KEPT})
-            held |= asked
-        return [held[key] for key in keys]
+        asked = dict(zip(keys, comparisons, strict=True))
+        return self._found(keys, asked, self.of.verdicts, self.store.get, self.store.put)
 
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
         judge = self.of.identity()
         keys = [_key(judge, prompt, text) for prompt, text in responses]
-        held = {key: _free(score) for key, score in self.store.get_scores(keys).items()}
-        missing = {key: response for key, response in zip(keys, responses, strict=True) if key not in held}
-        for some in _portions(missing, self.save_every):
-            asked = dict(zip(some, self.of.scores(list(some.values())), strict=True))
-            self.store.put_scores({key: score for key, score in asked.items() if score.status in KEPT})
-            held |= asked
+        asked = dict(zip(keys, responses, strict=True))
+        return self._found(keys, asked, self.of.scores, self.store.get_scores, self.store.put_scores)
+
+    def _found(
+        self,
+        keys: Sequence[str],
+        items: Mapping[str, T],
+        ask: Callable[[list[T]], list[S]],
+        get: Callable[[Sequence[str]], dict[str, S]],
+        put: Callable[[Mapping[str, S]], None],
+    ) -> list[S]:
+        """What is stored, and what is missing: asked here, or waited for where another process is asking it."""
+        held = {key: _free(found) for key, found in get(list(items)).items()}
+        with self._claiming() as claim:
+            for some in _portions({key: item for key, item in items.items() if key not in held}, self.save_every):
+                self._ask(claim(list(some)), some, held, ask, get, put)
+            while missing := {key: item for key, item in items.items() if key not in held}:
+                held |= {key: _free(found) for key, found in get(list(missing)).items()}
+                left = [key for key in missing if key not in held]
+                mine = claim(left)
+                for some in _portions({key: items[key] for key in mine}, self.save_every):
+                    self._ask(list(some), some, held, ask, get, put)
+                if left and not mine:
+                    time.sleep(LOOK_S)
         return [held[key] for key in keys]
+
+    def _ask(
+        self,
+        mine: Sequence[str],
+        items: Mapping[str, T],
+        held: dict[str, S],
+        ask: Callable[[list[T]], list[S]],
+        get: Callable[[Sequence[str]], dict[str, S]],
+        put: Callable[[Mapping[str, S]], None],
+    ) -> None:
+        """Fill in ``held`` for the keys that are claimed. Somebody may have stored them before the claim."""
+        held |= {key: _free(found) for key, found in get(mine).items()}
+        some = {key: items[key] for key in mine if key not in held}
+        if some:
+            said = dict(zip(some, ask(list(some.values())), strict=True))
+            put({key: found for key, found in said.items() if found.status in KEPT})
+            held |= said
+
+    @contextmanager
+    def _claiming(self) -> Iterator[Callable[[list[str]], list[str]]]:
+        """Yields how to claim keys. What is claimed stays so while this process lives, and is given back at the end, so
+        that others ask what was not stored."""
+        owner, claimed, over = uuid.uuid4().hex, set[str](), threading.Event()
+
+        def renew() -> None:
+            while not over.wait(CLAIM_S / 4):
+                self.store.claim(sorted(claimed), owner, CLAIM_S)
+
+        def claim(keys: list[str]) -> list[str]:
+            mine = self.store.claim(keys, owner, CLAIM_S) if keys else []
+            claimed.update(mine)
+            return mine
+
+        renewing = threading.Thread(target=renew, name="claims", daemon=True)
+        renewing.start()
+        try:
+            yield claim
+        finally:
+            over.set()
+            renewing.join()
+            if claimed:
+                self.store.release(owner)
 
 
 def _key(judge: str, prompt: Prompt, *texts: str) -> str:

@@ -95,9 +95,7 @@ class HumanBudget(Wrapper):
 
     def check_tokenizers(self, tokenizer_of: Callable[[PolicyWeights | ModelSource], Any]) -> None:
         for judge in self._judges().values():
-            check = getattr(judge, "check_tokenizers", None)
-            if check is not None:
-                check(tokenizer_of)
+            judge.check_tokenizers(tokenizer_of)
 
     def sources(self) -> list[ModelSource]:
         return [source for judge in self._judges().values() for source in judge.sources()]

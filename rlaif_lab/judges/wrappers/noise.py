@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -79,8 +80,9 @@ class BiasedJudge(Wrapper):
         verdicts = []
         for c, verdict in zip(comparisons, self.of.verdicts(comparisons), strict=True):
             added = self.position + self.length * length_feature(c, self.length_scale)
-            if likely:
-                added += self.self_preference * (likely[c.prompt, c.first] - likely[c.prompt, c.second])
+            if self.policy is not None:
+                first, second = (likely.get((c.prompt, text), math.nan) for text in (c.first, c.second))
+                added += self.self_preference * (first - second)
             p = verdict.prob_first_wins
             verdicts.append(with_logit(verdict, logit(p) + added) if p is not None and added else verdict)
         return verdicts

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
-from rlaif_lab.records import FAILURES, Comparison, Status, Verdict
+from rlaif_lab.records import FAILURES, Comparison, Verdict
 
 if TYPE_CHECKING:
     from rlaif_lab.models.sources import ModelSource
@@ -63,9 +63,7 @@ class Panel(Judge):
 
     def check_tokenizers(self, tokenizer_of: Callable[[PolicyWeights | ModelSource], Any]) -> None:
         for judge in self.members.values():
-            check = getattr(judge, "check_tokenizers", None)
-            if check is not None:
-                check(tokenizer_of)
+            judge.check_tokenizers(tokenizer_of)
 
     def sources(self) -> list[ModelSource]:
         return [source for judge in self.members.values() for source in judge.sources()]
@@ -95,18 +93,16 @@ class Panel(Judge):
             details["failed"] = failed
         raws = [f"[{member}] {v.raw}" for member, v in verdicts.items() if v.raw is not None]
         probability = self._probability(found) if len(found) >= self.quorum else None
-        status: Status = "tie" if probability == 0.5 else "ok"
-        if probability is None:
-            status = next(failure for failure in FAILURES if failure in failed.values())
-        return Verdict(
-            probability,
-            status,
-            latency_s=sum(v.latency_s for v in verdicts.values()),
-            tokens=sum(v.tokens for v in verdicts.values()),
-            raw="\n---\n".join(raws) if raws else None,
-            cost_usd=sum(v.cost_usd for v in verdicts.values()),
-            details=details,
-        )
+        rest: dict[str, Any] = {
+            "latency_s": sum(v.latency_s for v in verdicts.values()),
+            "tokens": sum(v.tokens for v in verdicts.values()),
+            "raw": "\n---\n".join(raws) if raws else None,
+            "cost_usd": sum(v.cost_usd for v in verdicts.values()),
+            "details": details,
+        }
+        if probability is not None:
+            return Verdict.of(probability, **rest)
+        return Verdict(None, next(failure for failure in FAILURES if failure in failed.values()), **rest)
 
     def _probability(self, found: Mapping[str, float]) -> float:
         if self.combine == "majority":
