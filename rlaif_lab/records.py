@@ -50,6 +50,10 @@ ROUNDING = 1e-6
 """By how much a computed probability may leave [0, 1]."""
 
 
+ONE_ORDER = "one_order"
+"""In the details of a verdict: its judge was asked one order, and its verdict taken for both."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One prompt. ``id`` is its identity everywhere (seeds, stores, disjointness checks).
@@ -220,6 +224,11 @@ class Judgement:
     raw: str | None = None
     cost_usd: float = 0.0
     details: Details | None = None
+
+
+def asked_in_one_order(judgement: Judgement) -> bool:
+    """Whether both orders of a judgement are one verdict, so that they say nothing of the judge's lean to a slot."""
+    return bool((judgement.details or {}).get(ONE_ORDER, False))
 
 
 @dataclass(frozen=True, slots=True)

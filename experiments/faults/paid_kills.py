@@ -26,7 +26,7 @@ def ask(url: str, folder: Path, calls: int) -> None:
     """In a child: ask until killed, or until the budget is spent."""
     from servers.asking import comparisons, judge_at
 
-    judge = judge_at(url, folder, max_concurrency=16, timeout_s=60, max_calls=calls, retries=1)
+    judge = judge_at(url, folder, max_concurrency=8, timeout_s=60, max_calls=calls, retries=1)
     judge.verdicts(comparisons(10 * calls))
 
 
@@ -59,7 +59,7 @@ def study(kills: int, calls: int, seed: int) -> bool:
                 if (child := os.fork()) == 0:
                     ask(url, Path(name), calls)
                     os._exit(0)
-                target = int.from_bytes(counted[:8], "big") + int(rng.integers(1, max(2, 2 * calls // kills)))
+                target = int.from_bytes(counted[:8], "big") + int(rng.integers(1, max(2, calls // (2 * kills))))
                 deadline = time.monotonic() + 20
                 while int.from_bytes(counted[:8], "big") < target and time.monotonic() < deadline:
                     if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,7 @@ def answers(folder: Path) -> Counter[str]:
 
     found: Counter[str] = Counter()
     for store in folder.glob("job_*/verdicts.sqlite"):
-        with sqlite3.connect(store) as database:
+        with suppress(sqlite3.OperationalError), sqlite3.connect(store) as database:  # one that is just being made
             found.update(key for (key,) in database.execute("SELECT key FROM answers"))
     return found
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.judges.asking import both_orders, debias
 from rlaif_lab.judges.base import Judge
-from rlaif_lab.records import Comparison, Floats, Generation, Judgement, Status
+from rlaif_lab.records import Comparison, Floats, Generation, Judgement, Status, asked_in_one_order
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Judged:
 
     prob_first_wins, shown_first, shown_second: as in records.Judgement, nan without a verdict. gold_difference:
     quality of first minus second in [-1, 1], nan without gold. length_difference: in characters, first minus second.
-    own_first, own_second: the judge itself wrote it. prompts: identity of each comparison's prompt.
+    own_first, own_second: the judge itself wrote it. prompts: identity of each comparison's prompt. one_order: one
+    order of each was asked, whose verdict is both shown_first and shown_second.
     """
 
     prompts: Sequence[Hashable]
@@ -32,6 +33,7 @@ class Judged:
     own_first: npt.NDArray[np.bool_]
     own_second: npt.NDArray[np.bool_]
     statuses: Sequence[Status]
+    one_order: bool = False
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -81,7 +83,8 @@ def subset(judged: Judged, chosen: npt.NDArray[np.bool_]) -> Judged:
     """The comparisons where ``chosen`` (N,) is True."""
     arrays = {name: value[chosen] for name, value in vars(judged).items() if isinstance(value, np.ndarray)}
     kept = np.flatnonzero(chosen).tolist()
-    return Judged(**arrays, prompts=[judged.prompts[i] for i in kept], statuses=[judged.statuses[i] for i in kept])
+    statuses = [judged.statuses[i] for i in kept]
+    return Judged(**arrays, prompts=[judged.prompts[i] for i in kept], statuses=statuses, one_order=judged.one_order)
 
 
 def _judged(
@@ -100,6 +103,7 @@ def _judged(
         own_first=own_first,
         own_second=own_second,
         statuses=[j.status for j in judgements],
+        one_order=bool(judgements) and all(map(asked_in_one_order, judgements)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from rlaif_lab.statistics.calibration import ReliabilityBin, brier, ece, ece_if_
 from rlaif_lab.statistics.intervals import Interval
 
 NAN = float("nan")
+ONE_ORDER_ONLY = "one order of each pair is asked, so this cannot be known"
 OFF = "not asked, by the plan"
 NO_AUTHORS = "no response is known to be the judge's own"
 Z = 1.959964  # of a 95% interval around an estimate with a large-sample standard error
@@ -161,6 +162,10 @@ def _known(judged: Judged) -> npt.NDArray[np.bool_]:
 
 
 def position(judged: Judged) -> Section:
+    """A judge that is asked one order says nothing of this: its verdict in the other one is the same by definition."""
+    if judged.one_order:
+        judged = replace(judged, shown_first=np.full(len(judged), NAN), shown_second=np.full(len(judged), NAN))
+    unknown = ONE_ORDER_ONLY if judged.one_order else ""
     slots = same_slot(judged.shown_first, judged.shown_second)
     same = rate(np.where(np.isnan(slots), np.nan, slots > 0), judged.prompts)
     of_inconsistent = rate(np.where(slots > 0, slots == 1, np.nan), judged.prompts)
@@ -175,21 +180,22 @@ def position(judged: Judged) -> Section:
         "Does the verdict follow the slot?",
         "Every pair is shown in both orders. A verdict that stays with the slot has nothing to do with the responses.",
         (
-            of_rate("same_slot_rate", "same slot in both orders", same, counted),
+            of_rate("same_slot_rate", "same slot in both orders", same, "" if unknown else counted, unknown),
             Measure(
                 "signed_position",
                 "signed preference",
                 *signed,
                 of_inconsistent.n,
                 "of the verdicts that follow a slot: 1 always slot one, -1 always slot two, 0 as often either (noise)",
-                "no verdict follows a slot",
+                unknown or "no verdict follows a slot",
             ),
             Measure(
                 "slot_one_probability",
                 "probability given to slot one",
                 slot_one_probability(judged.shown_first, judged.shown_second),
                 n=len(judged) - counts.failed,
-                note="0.5 is no lean; sees one that turns no verdict round",
+                note="" if unknown else "0.5 is no lean; sees one that turns no verdict round",
+                missing=unknown,
             ),
         ),
     )
@@ -233,7 +239,9 @@ def bias(judged: Judged, soft: bool = False) -> Section:
         "One logistic model of all verdicts in both orders, in log-odds: 0 is no influence, 1 turns even odds into 73 "
         "to 27. Each with the others held fixed.",
         (
-            of_coefficient("b_position", "slot one", fit.position, fit.n, "shown in slot one", "no verdicts"),
+            Measure("b_position", "slot one", NAN, missing=ONE_ORDER_ONLY)
+            if judged.one_order
+            else of_coefficient("b_position", "slot one", fit.position, fit.n, "shown in slot one", "no verdicts"),
             of_coefficient("b_quality", "quality", fit.quality, fit.n, "right against wrong", "the bank has no gold"),
             of_coefficient("b_length", "length", fit.length, fit.n, scale, same_length),
             of_coefficient("b_self", "own authorship", fit.authorship, fit.n, "the judge's own", NO_AUTHORS),

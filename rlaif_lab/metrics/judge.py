@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlaif_lab.judges.asking import decisions
-from rlaif_lab.records import STATUSES, Judgement, Verdict
+from rlaif_lab.records import STATUSES, Judgement, Verdict, asked_in_one_order
 
 
 def judge_metrics(judgements: Sequence[Judgement]) -> dict[str, float]:
@@ -26,6 +26,7 @@ def same_slot_rate(judgements: Sequence[Judgement]) -> float:
         (j.prob_first_wins_shown_first, j.prob_first_wins_shown_second)
         for j in judgements
         if j.prob_first_wins_shown_first not in (None, 0.5) and j.prob_first_wins_shown_second not in (None, 0.5)
+        if not asked_in_one_order(j)
     ]
     if not decided:
         return float("nan")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from end_to_end.lab import SMALL, environment, lab, rows
+from servers.proxy import Fault, faulty_proxy
 from servers.rule_server import RuleServer, prob_first_wins, rule_server
 
 from rlaif_lab.instructions.template import neutralised
@@ -119,3 +120,29 @@ def test_a_judge_that_cannot_work_is_told_before_anything_is_generated(cache: Pa
             assert last.startswith("rlaif-lab: ") and complaint in last, last
             assert "Traceback" not in refused.stderr
             assert not list(run.glob("round_*/*.parquet"))
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_leaves_the_stage_open_and_the_resumption_pays_for_the_rest(
+    cache: Path, tmp_path: Path
+) -> None:
+    server, run = RuleServer(), tmp_path / "run"
+    with rule_server(server) as upstream:
+        gone = True
+        with faulty_proxy(upstream, lambda i, _: Fault("cut") if gone and i > 60 else None) as (_, url):
+            overrides = api(
+                url, "judge.api_key_env=null", "judge.retries=0", "judge.timeout_s=5", f"hydra.run.dir={run}"
+            )
+            died = lab(cache, *overrides, cwd=tmp_path)
+            assert died.returncode != 0
+            last = died.stderr.strip().splitlines()[-1]
+            assert "is gone" in last and f"rlaif-resume {run}" in last, last
+            assert "Traceback" not in died.stderr
+            assert not (run / "round_000" / "judgements.parquet").exists(), "what the server did not say is no verdict"
+            assert not (run / "finished.json").exists()
+            gone = False
+            resumed = lab(cache, *overrides, "resume=true", cwd=tmp_path)
+            assert resumed.returncode == 0, resumed.stderr
+    assert max(server.asked.values()) == 1, "nothing was paid twice"
+    judged = pq.read_table(run / "round_000" / "judgements.parquet").to_pylist()
+    assert judged and all(row["prob_first_wins"] is not None for row in judged)

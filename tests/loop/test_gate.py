@@ -6,9 +6,9 @@ import pytest
 from helpers import ScriptedJudge, attached, generation, judgement
 
 from rlaif_lab.judges.base import Judge
-from rlaif_lab.judges.oracle import NoisyOracleJudge, RandomJudge, ReversedJudge
+from rlaif_lab.judges.oracle import NoisyOracleJudge, OracleJudge, RandomJudge, ReversedJudge
 from rlaif_lab.loop.gate import Gate, decided
-from rlaif_lab.records import Comparison, Judgement, Prompt, Verdict
+from rlaif_lab.records import Comparison, Judgement, Prompt, Status, Verdict
 from rlaif_lab.tasks.arithmetic import Addition
 
 RIGHT, WRONG = "460", "000"
@@ -67,3 +67,29 @@ def test_prompts_of_the_hand_made_case() -> None:
     assert generation("12+34=", RIGHT).prompt.text == TASK.to_prompt(2143).text
     assert TASK.quality(Prompt("x", "12+34="), RIGHT) == 1.0
     assert TASK.quality(Prompt("x", "12+34="), WRONG) == 0.0
+
+
+# --- a judge that fails -----------------------------------------------------------------------------------------------
+def failing_judgement(status: Status, raw: str | None = None) -> Judgement:
+    p = 1.0 if status == "ok" else None
+    return Judgement(Comparison(Prompt("p", "?"), "a", "b"), 0, 1, p, p, p, status, 0.0, 0, raw)
+
+
+def test_a_judge_that_fails_on_more_than_the_limit_ends_the_run_in_any_round() -> None:
+    failing = (
+        [failing_judgement("ok")] * 4
+        + [failing_judgement("invalid", "no\nidea")] * 5
+        + [failing_judgement("timed_out")]
+    )
+    with pytest.raises(
+        ValueError, match=r"failed on 6 of the 10 comparisons of round 7 \(5 invalid, 1 timed_out; .*no idea"
+    ) as error:
+        Gate(force=True).check_failures(OracleJudge(), failing, 7)
+    assert "\n" not in str(error.value)
+    Gate(max_failed=0.6).check_failures(OracleJudge(), failing, 7)
+    Gate().check_failures(OracleJudge(), failing[:8], 7)
+    Gate().check_failures(OracleJudge(), [failing_judgement("over_budget")] * 9 + [failing_judgement("ok")], 0)
+    Gate().check_failures(OracleJudge(), [], 0)
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"gate\.max_failed is a share"):
+            Gate(max_failed=wrong)

@@ -153,10 +153,10 @@ def error(message: str) -> dict[str, Any]:
 
 
 @contextmanager
-def rule_server(server: RuleServer) -> Iterator[str]:
-    """Serves in a thread until the block ends; yields the base URL."""
+def rule_server(server: RuleServer, port: int = 0) -> Iterator[str]:
+    """Serves in a thread until the block ends, on any free port by default; yields the base URL."""
     uvicorn_server = uvicorn.Server(
-        uvicorn.Config(server, host="127.0.0.1", port=0, log_level="warning", lifespan="off", backlog=1024)
+        uvicorn.Config(server, host="127.0.0.1", port=port, log_level="warning", lifespan="off", backlog=1024)
     )
     thread = threading.Thread(target=uvicorn_server.run, daemon=True)
     thread.start()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.wrappers.base import Wrapper
-from rlaif_lab.records import Comparison, Verdict
+from rlaif_lab.records import ONE_ORDER, Comparison, Verdict
 from rlaif_lab.seeding import seed_for
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 class SingleOrderJudge(Wrapper):
     """Asks one order only and takes its verdict for the other one as well: what averaging both orders removes is left
-    in, at half the cost. Which order is asked is decided by the pair."""
+    in, at half the cost. Which order is asked is decided by the pair. Details say so (``one_order``), since nothing can
+    be known then of how a verdict depends on the order."""
 
     def __init__(self, of: Judge, name: str = "single_order") -> None:
         super().__init__(of, name)
@@ -36,7 +37,7 @@ class SingleOrderJudge(Wrapper):
             paid.add(question)
             if turn and verdict.prob_first_wins is not None:
                 verdict = replace(verdict, prob_first_wins=1.0 - verdict.prob_first_wins)
-            verdicts.append(verdict)
+            verdicts.append(replace(verdict, details={**(verdict.details or {}), ONE_ORDER: True}))
         return verdicts
 
     def _asked_turned(self, comparison: Comparison) -> bool:

@@ -54,7 +54,7 @@ def test_a_store_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_over_thirty_kills_no_more_is_asked_than_the_budget_has() -> None:
-    """Real processes against a real server, killed while up to 16 questions are under way."""
+    """Real processes against a real server, killed while up to 8 questions are under way."""
     script = ROOT / "experiments" / "faults" / "paid_kills.py"
     command = [sys.executable, str(script), "--kills", "30", "--calls", "600"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from typing import Any
 import pytest
 from chat_model import COMPARISONS, attached_to_chat, trained
 from helpers import ScriptedJudge, generation
+from servers.asking import comparisons
+from servers.processes import free_port
+from servers.rule_server import RuleServer, rule_server
 
+from rlaif_lab.judges.api.judge import ApiJudge
 from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.prompted.constitution import ConstitutionJudge
@@ -185,3 +190,51 @@ def test_settings_that_cannot_work_are_told_at_once() -> None:
 def test_a_judge_without_identity_is_not_cached(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no stable identity"):
         cached(ScriptedJudge(lambda c: Verdict(0.5, "tie")), tmp_path).verdicts(PAIRS)
+
+
+# --- many jobs, one server --------------------------------------------------------------------------------------------
+def test_eight_jobs_pay_every_verdict_once_though_the_server_is_gone_for_a_while(tmp_path: Path) -> None:
+    """Each job asks what the others ask and some of its own; the server ends in the middle and starts again."""
+    port, server, second = free_port(), RuleServer(hold_s=0.02), RuleServer()
+    found: dict[int, list[Verdict]] = {}
+
+    def job(number: int) -> None:
+        served = ApiJudge(f"http://127.0.0.1:{port}/v1", "rule", api_key_env=None, wait_s=60.0, max_concurrency=2)
+        judge = CachedJudge(served, str(tmp_path / "shared.sqlite"), save_every=5)
+
+        def none(_: Any) -> Any:
+            raise AssertionError("this judge needs no weights")
+
+        judge.attach(JudgeContext(0, none, none, None, tmp_path / f"job_{number}"))
+        asked = [*comparisons(20), *comparisons(4, start=100 * (number + 1))]
+        found[number] = judge.verdicts(asked[number:] + asked[:number])
+
+    jobs = [threading.Thread(target=job, args=(number,)) for number in range(8)]
+    with rule_server(server, port):
+        for one in jobs:
+            one.start()
+        while len(server.asked) < 15:
+            time.sleep(0.005)
+    time.sleep(0.5)
+    with rule_server(second, port):
+        for one in jobs:
+            one.join(120)
+    assert {number: {v.status for v in verdicts} for number, verdicts in found.items()} == {
+        number: {"ok"} for number in range(8)
+    }
+    stores = [VerdictStore(tmp_path / f"job_{number}" / "verdicts.sqlite") for number in range(8)]
+    assert sum(map(len, stores)) == 20 + 8 * 4, "every verdict is paid once, over all jobs"
+    assert len(VerdictStore(tmp_path / "shared.sqlite")) == 20 + 8 * 4
+
+
+def test_what_a_process_that_died_was_asking_is_asked_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = VerdictStore(tmp_path / "v.sqlite")
+    assert store.claim(["x", "y"], "dead", 0.2) == ["x", "y"]
+    assert store.claim(["x", "z"], "alive", 60.0) == ["z"]
+    time.sleep(0.3)
+    assert store.claim(["x", "y", "z"], "alive", 60.0) == ["x", "y", "z"]
+    assert store.claim(["x"], "dead", 60.0) == []
+    store.release("alive")
+    assert store.claim(["x"], "third", 60.0) == ["x"]
