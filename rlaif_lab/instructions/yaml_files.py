@@ -11,6 +11,9 @@ import yaml
 
 from rlaif_lab.config import config_dir, did_you_mean
 
+MOST_VALUES = 20_000
+"""Of a file with its aliases written out. A longest file of the lab's own has some hundred."""
+
 
 @dataclass(frozen=True)
 class YamlFile:
@@ -63,11 +66,19 @@ def read_yaml(path: Path) -> YamlFile:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f", line {mark.line + 1}"
         raise ValueError(f"{path}{line}: not valid YAML ({error.problem})") from None
+    except RecursionError:
+        raise ValueError(f"{path}: is nested too deeply") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file ({error})") from None
     lines: dict[tuple[str | int, ...], int] = {}
 
+    seen = 0
+
     def walk(node: yaml.Node | None, keys: tuple[str | int, ...]) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > MOST_VALUES or len(keys) > 50:  # aliases of aliases, or of themselves
+            raise ValueError(f"{path}: comes to more than {MOST_VALUES} values, or is nested more than 50 deep")
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 name = (*keys, str(key.value))

@@ -1,0 +1,69 @@
+"""The lab from Python: compose a config, run it in this process, or sweep."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from rlaif_lab.cli.command import without_null
+from rlaif_lab.config import check, config_dir
+from rlaif_lab.config.secrets import check_arguments
+from rlaif_lab.results import RunFolder, Sweep, read_run, read_sweep
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose and check a run's config.
+
+    Args:
+        overrides: as on the command line, e.g. ``["judge=stronger", "rounds=3"]``.
+
+    Raises:
+        ValueError: one sentence, for what can be told to be wrong without loading weights.
+    """
+    check_arguments(overrides)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        cfg = hydra_compose("config", overrides=[without_null(override) for override in overrides])
+    check(cfg)
+    return cfg
+
+
+def run(config: DictConfig | Sequence[str], directory: str | Path) -> RunFolder:
+    """Run in this process, or go on with what ``directory`` holds, and return the run's folder, read.
+
+    Args:
+        config: what ``compose`` gave, or overrides.
+        directory: the run's folder, which is made. One that holds this run already needs ``resume=true``.
+    """
+    from rlaif_lab.loop.run import Run
+
+    cfg = config if isinstance(config, DictConfig) else compose(config)
+    check(cfg)
+    Run(cfg, Path(directory).absolute()).run()
+    return read_run(directory)
+
+
+def sweep(overrides: Sequence[str], directory: str | Path, baseline: str | None = None) -> Sweep:
+    """Sweep over overrides with commas, each job in a process of its own, and return what came of it.
+
+    Args:
+        overrides: as after ``rlaif-lab -m``, e.g. ``["judge=self,stronger", "seed=0,1"]``.
+        directory: the sweep's folder; jobs that have finished in it are not run again.
+        baseline: the arm that others are compared with.
+
+    Raises:
+        ValueError: where jobs did not finish; their sentences are in the terminal.
+    """
+    place = str(Path(directory).absolute()).replace("\\", "\\\\").replace("'", "\\'")
+    command = [sys.executable, "-m", "rlaif_lab", "-m", *overrides, f"hydra.sweep.dir='{place}'", "resume=true"]
+    code = subprocess.run(command).returncode
+    if code:
+        raise ValueError(f"the sweep in {str(directory)!r} ended with exit code {code}; go on with rlaif-resume")
+    return read_sweep(directory, baseline)
