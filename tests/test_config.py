@@ -12,13 +12,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from rlaif_lab.config import FAMILIES, build, check, check_target, config_dir, did_you_mean, fingerprint
+from rlaif_lab.cli.command import without_null
+from rlaif_lab.config import FAMILIES, build, check, check_target, config_dir, did_you_mean, fingerprint, job_name
 
 CHOICES = [
     f"{folder.name}={file.stem}"
     for folder in sorted(Path(config_dir()).iterdir())
     if folder.is_dir() and folder.name in FAMILIES
     for file in sorted(folder.glob("*.yaml"))
+    if file.stem != "none" or folder.name == "logger"  # which puts an optional family out
 ]
 
 
@@ -230,3 +232,52 @@ def test_every_experiment_composes_and_resolves(experiment: str) -> None:
     cfg = config(f"experiment={experiment}")
     check(cfg)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+# --- optional groups, launchers ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("group", ["bank", "detector", "revision", "judge@heldout_judge"])
+@pytest.mark.parametrize("value", ["null", "none"])
+def test_an_optional_group_can_be_put_out(group: str, value: str) -> None:
+    cfg = config(without_null(f"{group}={value}"))
+    check(cfg)
+    assert cfg[group.rpartition("@")[2]] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "passed_on"),
+    [
+        ("bank=task,null", "bank=task,none"),
+        ("judge@heldout_judge=null,stronger", "judge@heldout_judge=none,stronger"),
+        ("judge=null", "judge=null"),
+        ("policy.system=null", "policy.system=null"),
+        ("bank=nullable", "bank=nullable"),
+    ],
+)
+def test_null_is_a_choice_of_optional_groups_alone(given: str, passed_on: str) -> None:
+    assert without_null(given) == passed_on
+
+
+LAUNCHERS = ["basic", "local", "joblib", "submitit_local", "submitit_slurm", "ray"]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_every_experiment_takes_every_launcher(launcher: str) -> None:
+    if launcher == "ray":
+        pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        for file in sorted((Path(config_dir()) / "experiment").glob("*.yaml")):
+            overrides = [f"experiment={file.stem}", f"hydra/launcher={launcher}"]
+            cfg = compose("config", overrides=overrides, return_hydra_config=True)
+            assert "_target_" in cfg.hydra.launcher
+
+
+@pytest.mark.parametrize("raw", ["a", "policy.path-../../x/m00", "it's, {odd}", "../..", "x" * 500, "variant-a/b", ""])
+def test_a_job_has_one_folder_of_its_own(raw: str) -> None:
+    name = job_name(raw)
+    assert name
+    assert "/" not in name
+    assert not name.startswith(".")
+    assert len(name) <= 140
+    assert name == job_name(raw)
+    assert name != job_name(f"{raw}/")

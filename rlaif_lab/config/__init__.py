@@ -169,7 +169,7 @@ def folder_name(text: Any, longest: int = 120) -> str:
 def job_name(overrides: str) -> str:
     """Return the name of a sweep's job: its overrides, of which a path or a named variant is told by its last part."""
     short = re.sub(r"[^_\s]*/", "", overrides)
-    name = folder_name(short)
+    name = folder_name(short) or "job"
     if short == overrides:
         return name
     return f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
