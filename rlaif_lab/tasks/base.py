@@ -75,8 +75,14 @@ class Task(ABC):
         return None
 
     def identity(self) -> str:
-        """What decides its prompts, in words; part of a run's fingerprint. A task read from a file goes by content."""
-        return self.name
+        """Return what decides its prompts, in words; part of a run's fingerprint. A task read from a file goes by
+        content.
+
+        A task that keeps the same question in other words in one split has other splits than it had in 0.1.0, so that
+        a run of that version is not continued with other prompts.
+        """
+        together = isinstance(self, ProceduralTask) and type(self).canonical is not ProceduralTask.canonical
+        return f"{self.name}, twins in one split" if together else self.name
 
     def misconceived_quality(self, prompt: Prompt, response: str) -> float:
         """Quality in the eyes of somebody who fully holds the task's misconception. Default: there is none."""

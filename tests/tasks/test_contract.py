@@ -59,6 +59,12 @@ def test_twins_are_known_for_what_they_are() -> None:
     assert pairs.canonical(np.array([382_619, 836_129])).tolist() == [123_689, 123_689]
 
 
+def test_a_task_whose_splits_have_changed_is_another_task() -> None:
+    assert Addition(3).identity() != Addition(3).name
+    assert PairSum().identity() != PairSum().name
+    assert Lookup(1000).identity() == Lookup(1000).name, "its splits are those of earlier versions"
+
+
 @every_task
 def test_demonstrations_and_prompts_stay_within_alphabet_and_limit(task: ProceduralTask) -> None:
     problems = some(task, 300)
