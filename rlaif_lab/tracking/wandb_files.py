@@ -138,7 +138,9 @@ def as_runs(runs: Sequence[WandbRun]) -> Runs:
         else:
             failed.append(Problem(run.name, "failed, or still in its first round: no round was logged"))
     if not found:
-        raise ValueError(f"no round of a loop was logged in any of {len(runs)} runs in W&B")
+        problems = sorted({run.problem for run in runs if run.problem})
+        why = f" ({'; '.join(problems[:3])})" if problems else ""
+        raise ValueError(f"no round of a loop was logged in any of {len(runs)} runs in W&B{why}")
     return Runs(sorted(found, key=lambda run: run.name), failed, [])
 
 

@@ -109,12 +109,10 @@ def test_what_counts_failures_is_no_chart_while_it_is_0() -> None:
 
 @given(st.sampled_from(rows()), st.integers(1, 512))
 def test_a_family_matches_its_members_and_nothing_longer(row: Row, k: int) -> None:
-    member = (
-        row.name.replace("{k}", str(k))
-        .replace("{pairs}", "frozen")
-        .replace("{role}", "judge")
-        .replace("{subset}", "slip")
-    )
+    examples = {"k": str(k), "pairs": "frozen", "role": "judge", "subset": "slip", "level": "1"}
+    member = row.name
+    for placeholder in FAMILIES:
+        member = member.replace(f"{{{placeholder}}}", examples[placeholder])
     assert row.matches(member)
     assert not row.matches(member + "/more")
     assert not row.matches(f"x{member}")
