@@ -80,7 +80,7 @@ def study(jobs: int, questions: int) -> bool:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_tiny_judge(folder / "model", steps=30)
+        make_tiny_judge(folder / "model")
         port = free_port()
         begun = time.perf_counter()
         command = [sys.executable, __file__, "--url", f"http://127.0.0.1:{port}/v1", "--folder", name]
@@ -112,7 +112,7 @@ def study(jobs: int, questions: int) -> bool:
     labels = statuses["ok"] + statuses["tie"] + statuses["invalid"] + statuses["refused"]
     print(
         f"{jobs} jobs, {jobs * questions} verdicts wanted, {distinct} different: {sum(paid.values())} paid, {twice} of "
-        f"them twice, {labels} received ({dict(statuses)}); server killed after {at_kill}; exit codes {codes}; "
+        f"them twice, {labels} answers received ({dict(statuses)}); server killed after {at_kill}; exit codes {codes}; "
         f"{seconds:.0f} s"
     )
     return twice == 0 and len(paid) == distinct and labels == jobs * questions and not any(codes)
