@@ -43,6 +43,7 @@ NEEDED = {
     "policy=hf": ["policy.path=org/model"],
     "policy=hf_sft": ["policy.of.path=org/model", "policy.path=rows.jsonl"],
     "task=prompts": ["task.path=rows.jsonl"],
+    "task=answers": ["task.path=rows.jsonl", "task.grader=exact"],
     "bank=file": ["bank.path=general"],
     "bank=hub": ["bank.dataset=owner/name"],
     "judge=reward_model": ["judge.path=folder"],
@@ -112,7 +113,10 @@ def _of_node(path: str, node: Any, choice: str) -> Iterator[Bad]:
     parameters = parameters_of(located(path, node["_target_"]))
     for key, value in node.items():
         if key in parameters:
-            yield from _of_key(f"{path}.{key}", parameters[key][0], choice)
+            ours = node["_target_"].startswith("rlaif_lab.")  # what is senseless elsewhere, we cannot know
+            yield from (
+                bad for bad in _of_key(f"{path}.{key}", parameters[key][0], choice) if ours or bad.why != "senseless"
+            )
             if isinstance(value, dict) and "_target_" in value:
                 yield from _of_node(f"{path}.{key}", value, choice)
 

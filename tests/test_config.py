@@ -28,6 +28,7 @@ NEEDS_A_VALUE = {
     "hf": {},
     "hf_sft": {"path": "{}/rows.jsonl", "of.path": "{}"},
     "prompts": {"path": "{}/rows.jsonl"},
+    "answers": {"path": "{}/rows.jsonl", "grader": "exact"},
     "file": {"path": "{}/rows.jsonl"},
     "hub": {"dataset": "owner/name"},
     "reward_model": {"path": "{}"},
@@ -55,7 +56,7 @@ def test_every_choice_on_offer_passes_the_check_and_builds(choice: str, tmp_path
     overrides = [choice]
     if name in NEEDS_A_VALUE:
         organism.save(tmp_path)
-        (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1=", "response": "2"}\n')
+        (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1=", "response": "2", "answer": "2"}\n')
         if name == "hf":
             overrides.append(f"policy.path={tmp_path}" if family == "policy" else f"judge.weights.path={tmp_path}")
         overrides += [f"{family}.{key}={value.format(tmp_path)}" for key, value in NEEDS_A_VALUE[name].items()]

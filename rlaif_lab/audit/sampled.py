@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rlaif_lab.audit.bank import PairBank
 from rlaif_lab.audit.pairs import LabelledPair, better_and_worse
+from rlaif_lab.config.ranges import Seed
 from rlaif_lab.records import Generation
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.tasks.base import ProceduralTask, Split, Task
@@ -32,7 +33,7 @@ class SampledBank(PairBank):
     pairs: int = 64
     samples: int = 8
     prompts: int | None = None
-    seed: int = 0
+    seed: Seed = 0
     name: str = "graded"
     graded: ClassVar[bool] = True
 

@@ -14,7 +14,7 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
 
@@ -111,10 +111,12 @@ def _lenient(annotation: Any) -> Any:
         return annotation
     if annotation in (str, bool, type(None), Any, list, dict) or origin is Literal:
         return annotation
+    if origin is Callable:
+        return _instance_of(Callable)
     return _instance_of(annotation) if inspect.isclass(annotation) else Any
 
 
-def _instance_of(owner: type) -> Any:
+def _instance_of(owner: Any) -> Any:
     from pydantic import PlainValidator
 
     methods = {m for base in inspect.getmro(owner) for m in vars(base) if not m.startswith("_")}
@@ -164,7 +166,7 @@ def describe(annotation: Any, plural: bool = False) -> str:
         if annotation in (bool, type(None)):
             return word
         return f"{word}s" if plural else f"{'an' if word == 'integer' else 'a'} {word}"
-    name = getattr(annotation, "__name__", str(annotation))
+    name = "callable" if origin is Callable else getattr(annotation, "__name__", str(annotation))
     return f"{name}s" if plural else f"a {name} (a mapping with a _target_)"
 
 

@@ -37,7 +37,7 @@ MISTAKES = {
     ("rounds=500",): "fresh ones are needed; lower rounds or the prompts per round",
     ("judge=hf",): "judge.weights.path has no value",
     ("judge=hf", "judge.weights.path=/nowhere"): "model path '/nowhere' does not exist",
-    ("logger=wandb", "logger.mode=of"): "logger.mode must be one of offline, online; got 'of'",
+    ("logger=wandb", "logger.mode=of"): "logger.mode must be one of offline, online, disabled or null; got 'of'",
     ("judge._target_=rlaif_lab.judges.logprob.ModelJugde",): "has no 'ModelJugde' (did you mean 'ModelJudge'?)",
 }
 
