@@ -102,14 +102,19 @@ class RoundModule(pl.LightningModule):
             )
 
     def check_round(self, round_index: int) -> None:
-        """Raise ValueError for a round in which nothing was trained, or that has left weights which are not finite: it
-        is no round of a finished run."""
+        """Raise ValueError for a round in which no step could be made, or that has left weights which are not finite: it
+        is no round of a finished run.
+
+        A first round without an example ends the run too. Later ones do not: where all answers are right, or the budget
+        is spent, nothing is left to learn from, and the row says so (``pairs/examples``).
+        """
         if not self.made and self.skipped:
             raise ValueError(
                 f"round {round_index}: loss or gradient was not finite in all of its {self.skipped} steps, so nothing "
                 "was trained; lower trainer.learning_rate or raise the learner's anchor (beta, kl_weight)"
             )
-        if not self.made:
+        # Later on it is what a policy that has learnt all of it comes to; and a null is there to train on nothing.
+        if not self.made and round_index == 0 and self.learner.needs:
             raise ValueError(
                 f"round {round_index}: no example was left to train on: its responses were equal, or tied, or got no "
                 "verdict; look at its judgements, raise sampler.temperature or sampler.k, or take another judge"

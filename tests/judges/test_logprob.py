@@ -136,10 +136,11 @@ def test_judging_leaves_the_policy_in_its_mode_and_without_gradients(organism: L
     assert policy.weights_hash() == before
 
 
-def test_hopeless_answers_do_not_overflow(untrained: LanguageModel) -> None:
-    judge = judge_with(untrained)
-    assert judge._prob_first_wins((0.0, 4), (-1e6, 4)) == pytest.approx(1.0)
-    assert 0.0 <= judge._prob_first_wins((-1e6, 4), (0.0, 4)) < 1e-100
+def test_hopeless_answers_do_not_overflow() -> None:
+    hopeless, certain = Verdict.of_log_odds(-1e6).prob_first_wins, Verdict.of_log_odds(1e6).prob_first_wins
+    assert hopeless is not None
+    assert 0.0 <= hopeless < 1e-100
+    assert certain == pytest.approx(1.0)
 
 
 def test_equal_scores_are_a_tie(untrained: LanguageModel) -> None:

@@ -216,6 +216,9 @@ def test_folders_that_are_no_reward_models_are_refused_before_they_load(ensemble
 def test_corrupt_weights_are_one_clear_sentence(ensemble: Path, untrained: LanguageModel, tmp_path: Path) -> None:
     folder = shutil.copytree(ensemble / "member_0", tmp_path / "corrupt")
     (folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is corrupt: its checksum is not the one"):
+        judge_of(str(folder), untrained)
+    (folder / "checksums.txt").unlink()  # as a folder of another program has none
     with pytest.raises(ValueError, match="cannot load reward model"):
         judge_of(str(folder), untrained)
 

@@ -27,6 +27,7 @@ from rlaif_lab.learners.rloo import RLOO
 from rlaif_lab.loop import evaluation, stages
 from rlaif_lab.loop.data import RoundData
 from rlaif_lab.loop.evaluation import Evaluation
+from rlaif_lab.loop.gate import Gate
 from rlaif_lab.loop.parts import spare_samples
 from rlaif_lab.loop.round import Round
 from rlaif_lab.models.language_model import LanguageModel
@@ -232,8 +233,14 @@ def test_a_round_without_any_preference_is_one_empty_step(make: Make, learner: L
     assert metrics["judge/tie_rate"] == 1.0
 
 
-def test_a_judge_that_always_fails_leaves_nothing_to_train_on(make: Make) -> None:
-    data = RoundData(make(ScriptedJudge(lambda c: Verdict(None, "invalid", raw="?"))), 0)
+def test_a_judge_that_always_fails_ends_the_run(make: Make) -> None:
+    with pytest.raises(ValueError, match=r"failed on \d+ of the \d+ comparisons of round 0.*gate\.max_failed=0\.5"):
+        RoundData(make(ScriptedJudge(lambda c: Verdict(None, "invalid", raw="?"))), 0)
+
+
+def test_where_failures_are_allowed_they_leave_nothing_to_train_on(make: Make) -> None:
+    allowed = Gate(force=True, max_failed=1.0)
+    data = RoundData(make(ScriptedJudge(lambda c: Verdict(None, "invalid", raw="?")), gate=allowed), 0)
     assert (len(data), data[0]) == (1, Step(0))
     assert metrics_of(data)["judge/invalid_rate"] == 1.0
 

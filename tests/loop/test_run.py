@@ -64,7 +64,7 @@ def made(directory: Path, *overrides: str) -> Run:
         ("detector.horizon=1", "detector.horizon=1 rounds is what the detector's alpha is good for, but rounds=2"),
         ("detector.measure=heldout_judge", "needs a held-out judge"),
         ("evaluation.final_samples=-1", "evaluation.final_samples"),
-        ("policy.split=nowhere", "recipe.split"),
+        ("policy.split=nowhere", "policy.split"),
         ("sampler.top_p=0", "sampler.top_p"),
     ],
 )
