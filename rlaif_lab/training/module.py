@@ -102,8 +102,7 @@ class RoundModule(pl.LightningModule):
             )
 
     def check_round(self, round_index: int) -> None:
-        """Raise ValueError for a round in which no step could be made, or that has left weights which are not finite: it
-        is no round of a finished run.
+        """Raise ValueError for a round in which no step could be made, or that has left weights which are not finite.
 
         A first round without an example ends the run too. Later ones do not: where all answers are right, or the budget
         is spent, nothing is left to learn from, and the row says so (``pairs/examples``).
