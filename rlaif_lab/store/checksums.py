@@ -49,7 +49,11 @@ def note(path: Path, content: bytes) -> None:
 
 def append(folder: Path, entries: Iterable[tuple[Path, str]]) -> None:
     """Append one line for each (path, checksum); in one write, so that processes do not come between each other."""
-    lines = "".join(f"{digest}  {path.relative_to(folder).as_posix()}\n" for path, digest in entries)
+    held = listed(folder)
+    named = ((path.relative_to(folder).as_posix(), digest) for path, digest in entries)
+    lines = "".join(f"{digest}  {name}\n" for name, digest in named if digest not in held.get(name, ()))
+    if not lines:
+        return
     with (folder / CHECKSUMS).open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)

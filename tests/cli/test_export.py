@@ -35,6 +35,7 @@ def test_writes_data_sets_and_cards(addition_run: Path, capsys: pytest.CaptureFi
         "reward_data.jsonl",
         "generations.parquet",
         "ties.jsonl",
+        "unpaired.parquet",
         "failures.jsonl",
     }
     assert (addition_run / "policy" / "curve.png").is_file()

@@ -148,14 +148,15 @@ def test_undo_skip_flag_pause_and_reasons(tmp_path: Path) -> None:
     queue = queue_at(tmp_path / "labels.sqlite", 3)
     with browser() as page, served(tmp_path) as desk:
         page.visit(desk.links["me"])
+        first = shown_item(page)
         page.type("#reason", "because")
         page.click("button[value=left]")
         until(lambda: len(queue.labels()) == 1)
         assert queue.labels()[0].reason == "because"
-        until(lambda: shown_item(page) and not page.evaluate("document.querySelector('#reason').value"))
+        until(lambda: shown_item(page) != first)
         page.press("u")
         until(lambda: queue.labels() == [])
-        shown_item(page)
+        until(lambda: shown_item(page) == first)
         page.click("#pause")
         assert page.evaluate("document.querySelector('#item').hidden")
         page.press("1")

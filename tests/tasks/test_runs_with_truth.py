@@ -22,7 +22,7 @@ from rlaif_lab.tasks.answers import Answers
 
 SMALL = (
     "policy=hf",
-    "judge=oracle",
+    "judge=random",  # a random policy is always wrong, and gold would have no preference to train on
     "learner=rloo",
     "logger=none",
     "rounds=1",
