@@ -100,6 +100,7 @@ class Run:
             log_row = RoundLog(self.store, tracker, chosen.watch, self.label)
             hooks = Hooks(log_row, chosen.detector, chosen.callbacks)
             fit(round_, chosen.trainer, hooks, rounds=self.cfg.rounds)
+            self.check_trained()
             result = run_result(self.directory, chosen.task)
         finally:
             chosen.engine.close()
@@ -111,6 +112,15 @@ class Run:
         write_finished(self.directory, self.store.rows()[-1]["round"], result.values)
         close(self.label, result.values, self.directory)
         return self.objective()
+
+    def check_trained(self) -> None:
+        """Raise ValueError where no round had an example for a learner that trains: such a run is not finished."""
+        rounds = [row for row in self.store.rows() if "pairs/examples" in row]
+        if rounds and self.chosen.learner.needs and not any(row["pairs/examples"] for row in rounds):
+            raise ValueError(
+                "no example was left to train on in any round: responses were equal, or tied, or got no verdict; look "
+                "at the judgements, raise sampler.temperature or sampler.k, or take another judge"
+            )
 
     def introduce(self) -> None:
         """Say on the terminal what is about to run."""

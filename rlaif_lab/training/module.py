@@ -104,19 +104,13 @@ class RoundModule(pl.LightningModule):
     def check_round(self, round_index: int) -> None:
         """Raise ValueError for a round in which no step could be made, or that has left weights which are not finite.
 
-        A first round without an example ends the run too. Later ones do not: where all answers are right, or the budget
-        is spent, nothing is left to learn from, and the row says so (``pairs/examples``).
+        A round without an example goes on: where all answers are right, or the budget is spent, nothing is left to
+        learn from, and the row says so (``pairs/examples``). A run of nothing but such rounds is not finished.
         """
         if not self.made and self.skipped:
             raise ValueError(
                 f"round {round_index}: loss or gradient was not finite in all of its {self.skipped} steps, so nothing "
                 "was trained; lower trainer.learning_rate or raise the learner's anchor (beta, kl_weight)"
-            )
-        # Later on it is what a policy that has learnt all of it comes to; and a null is there to train on nothing.
-        if not self.made and round_index == 0 and self.learner.needs:
-            raise ValueError(
-                f"round {round_index}: no example was left to train on: its responses were equal, or tied, or got no "
-                "verdict; look at its judgements, raise sampler.temperature or sampler.k, or take another judge"
             )
         trained = (p for p in self.parameters() if p.requires_grad)
         if not all(bool(torch.isfinite(p).all()) for p in trained):

@@ -92,7 +92,9 @@ def test_a_budget_that_runs_out_leaves_failures_and_no_labels(cache: Path, tmp_p
     with rule_server(server) as url:
         overrides = api(url, "judge.api_key_env=null", "judge.max_calls=100", f"hydra.run.dir={run}")
         done = lab(cache, *overrides, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        # The budget goes into one order of each comparison, so that no label is left: such a run is not finished.
+        assert done.returncode == 2, done.stderr
+        assert "no example was left to train on in any round" in done.stderr
     assert len(server.requests) == 100
     assert done.stdout.count("its budget is spent") == 1
     judged = pq.read_table(run / "round_000" / "judgements.parquet").to_pylist()

@@ -196,7 +196,7 @@ def test_mistakes_of_models_and_prompts_are_told_before_anything_is_computed(
         ("policy.path=/nowhere",): "model path '/nowhere' does not exist, and is no hub id",
         (here, "policy.gguf_file=x.gguf"): "x.gguf' does not exist",
         (here, "+policy.lora.rank=8"): "lora has no 'rank'",
-        (here, "task=prompts", f"task.path={tmp_path / 'prompts.jsonl'}"): "prompts.jsonl', line 2: not valid JSON",
+        (here, "task=prompts", f"task.path={tmp_path / 'prompts.jsonl'}"): "prompts.jsonl, line 2: not valid JSON",
         (here, "task.columns={prompt: question}"): "no column 'question' (task.columns.prompt)",
         (here, "judge=hf", "judge.weights.path=/x"): "model path '/x'",
         (here, "judge=oracle"): "gold",

@@ -47,7 +47,7 @@ SETTINGS = {
         ),
         (("generating", 4), ("training", 3), ("judging", 2), ("training", 9)),
     ),
-    "nothing to learn from": (("judge=oracle", "learner=dpo", "policy.steps=1"), (("judging", 1),)),
+    "nothing to learn from": (("judge=oracle", "learner=no_update", "policy.steps=1"), (("judging", 1),)),
 }
 """Overrides, and where the run dies, one process after the other."""
 
@@ -124,18 +124,20 @@ def test_more_rounds_extend_a_finished_run(cache: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_stops_on_its_plateau_is_whole_and_goes_no_further_when_resumed(cache: Path, tmp_path: Path) -> None:
-    """This policy learns nothing in a round, least of all .3."""
+    """This policy learns nothing in a round, least of all 0.3; one run needs some rounds to say so of the trend."""
     run = tmp_path / "run"
-    stop = ("detector.delta=0.3", "detector.stop_on_plateau=true", f"hydra.run.dir={run}")
+    stop = ("detector.delta=0.3", "detector.stop_on_plateau=true", "rounds=16", f"hydra.run.dir={run}")
     died = killed_lab(cache, "writing metrics", 0, *SMALL, *stop, cwd=tmp_path)
     assert died.returncode == -signal.SIGKILL
     for _ in range(2):
         done = lab(cache, *SMALL, *stop, "resume=true", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         logged = rows(run)
-        assert [row["round"] for row in logged] == [0, 1]
-        assert logged[-1]["detector/plateau_alarm"] == 1.0
-        assert logged[-1]["detector/plateau_evidence"] >= logged[-1]["detector/plateau_threshold"]
+        last = logged[-1]["round"]
+        assert [row["round"] for row in logged] == list(range(last + 1))
+        assert last < 16
+        assert logged[-1]["trend/plateau_alarm"] == 1.0
+        assert logged[-1]["trend/plateau_evidence"] >= logged[-1]["trend/plateau_threshold"]
         assert "coverage/pass_at_8" in logged[-1]
-        assert json.loads((run / "stopped.json").read_text())["round"] == 1
+        assert json.loads((run / "stopped.json").read_text())["round"] == last
         assert (run / "policy" / "model.safetensors").exists()

@@ -24,6 +24,7 @@ def test_multirun_two_by_two_and_its_report(cache: Path, tmp_path: Path) -> None
         cache,
         "-m",
         *SMALL,
+        "policy.steps=200",  # it is right now and then, so that gold has preferences
         "judge=oracle,random",
         "seed=0,1",
         "hydra/launcher=joblib",
@@ -56,7 +57,9 @@ def _run_config(file: Path) -> dict | None:
 @pytest.mark.slow
 def test_what_a_run_leaves_behind(cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = lab(cache, *SMALL, "judge=noisy_oracle", "judge.flip=0", f"hydra.run.dir={run}", cwd=tmp_path)
+    done = lab(
+        cache, *SMALL, "policy.steps=200", "judge=noisy_oracle", "judge.flip=0", f"hydra.run.dir={run}", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "the policy's own" not in done.stdout
     for row in rows(run)[:-1]:
