@@ -35,7 +35,7 @@ def test_a_run_under_a_served_judge_and_its_key(cache: Path, tmp_path: Path, mon
         done = lab(cache, *api(url, "logger=wandb", f"hydra.run.dir={run}"), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         host = url.split("/")[2]
-        assert f"judge:  api: rule at {host}, asked by template 'pairwise', read by log-probabilities" in done.stdout
+        assert f"judge:   api: rule at {host}, asked by template 'pairwise', read by log-probabilities" in done.stdout
         assert done.stdout.count("gives log-probabilities") == 1
         assert "HTTP Request" not in done.stdout + done.stderr, "requests are not logged one by one"
         assert max(server.asked.values()) == 1
