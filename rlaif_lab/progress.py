@@ -116,7 +116,7 @@ class Lines:
             timer.cancel()
 
     def set_postfix(self, **_: Any) -> None:
-        """Nothing: a log has no line that changes."""
+        """Do nothing: a log has no line that changes."""
 
     def __iter__(self) -> Iterator[Any]:
         try:

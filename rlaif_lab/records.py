@@ -227,7 +227,8 @@ class Judgement:
 
 
 def asked_in_one_order(judgement: Judgement) -> bool:
-    """Whether both orders of a judgement are one verdict, so that they say nothing of the judge's lean to a slot."""
+    """Return whether both orders of a judgement are one verdict, so that they say nothing of the judge's lean to a
+    slot."""
     return bool((judgement.details or {}).get(ONE_ORDER, False))
 
 

@@ -63,8 +63,8 @@ class Round:
     task: Task
 
     def responses(self, prompts: int = 3) -> list[Record]:
-        """The samples of the first prompts: what was written, how likely it was to the policy, how the judge and gold
-        see it. log_probability: nats, of the whole response; win_rate: against the prompt's other samples."""
+        """Return the samples of the first prompts: what was written, how likely it was to the policy, how the judge and
+        gold see it. log_probability: nats, of the whole response; win_rate: against the prompt's other samples."""
         rates = win_rates(self.prob_beats)
         return [
             {
@@ -82,7 +82,7 @@ class Round:
         ]
 
     def verdicts(self, prompts: int = 3) -> list[Record]:
-        """The comparisons of the first prompts: in either order, averaged, and whether gold agrees."""
+        """Return the comparisons of the first prompts: in either order, averaged, and whether gold agrees."""
         rows = {g.prompt.id: n for n, g in enumerate(self.generations[:prompts])}
         found = []
         for j in self.judgements:
@@ -106,7 +106,7 @@ class Round:
         return found
 
     def preference_pairs(self, count: int = 6) -> list[Record]:
-        """The first training pairs, with the gold quality of either side."""
+        """Return the first training pairs, with the gold quality of either side."""
         rows = {g.prompt.id: n for n, g in enumerate(self.generations)}
         found = []
         for pair in self.pairs[:count]:
@@ -126,8 +126,8 @@ class Round:
         return found
 
     def training_signal(self, count: int = 2) -> list[Record]:
-        """The first examples of the learner: each response with the number it is trained by (a reward, a weight, a
-        probability: the learner says)."""
+        """Return the first examples of the learner: each response with the number it is trained by (a reward, a weight,
+        a probability: the learner says)."""
         return [
             {
                 "prompt": readable_text(self.task, e.prompt.text),
@@ -148,12 +148,12 @@ class Round:
         ]
 
     def calibration(self) -> list[Record]:
-        """Bins of equal mass: the probability that the judge stated, and how often it was right."""
+        """Return bins of equal mass: the probability that the judge stated, and how often it was right."""
         bins = reliability(on_policy(self.judgements, self.generations, self.qualities))
         return [{"stated": b.probability, "right": b.frequency, "comparisons": b.count} for b in bins]
 
     def metrics_under(self, *prefixes: str) -> list[Record]:
-        """The round's metrics whose names start so."""
+        """Return the round's metrics whose names start so."""
         return [{"metric": k, "value": v} for k, v in self.metrics.items() if k.startswith(prefixes)]
 
 
@@ -168,8 +168,8 @@ class Sweep:
         self.view = viewed(study(runs, name), baseline)
 
     def arms(self) -> list[Record]:
-        """One per arm, the best first: true quality in round 0 and at the end, and the gain, each with the limits of
-        its 95 % interval over seeds (None with one seed); the paired difference to the baseline."""
+        """Return one per arm, the best first: true quality in round 0 and at the end, and the gain, each with the
+        limits of its 95 % interval over seeds (None with one seed); the paired difference to the baseline."""
         return [
             {
                 "arm": row.label,
@@ -184,7 +184,7 @@ class Sweep:
         ]
 
     def verdicts(self) -> list[Record]:
-        """One per arm: whether it stopped, when, where its ceiling is (or why none is identified), and why."""
+        """Return one per arm: whether it stopped, when, where its ceiling is (or why none is identified), and why."""
         return [
             {
                 "arm": said.label,
@@ -200,7 +200,7 @@ class Sweep:
         ]
 
     def differences(self, quantity: str = "quality_sampled_final") -> list[Record]:
-        """Every pair of arms, paired by seed. quantity: as in differences.csv."""
+        """Return every pair of arms, paired by seed. quantity: as in differences.csv."""
         return [
             {
                 "first": found.first,
@@ -216,7 +216,7 @@ class Sweep:
         ]
 
     def why(self) -> list[Record]:
-        """gain = D x I - eps of each arm: in its first rounds, in its last, and the change."""
+        """Return gain = D x I - eps of each arm: in its first rounds, in its last, and the change."""
         return [
             {"arm": record["arm"], "cause": record["cause"], "quantity": record["quantity"]}
             | {name: record[name] for name in ("early_rounds", "early", "late_rounds", "late")}
@@ -235,17 +235,17 @@ class Sweep:
         ]
 
     def metrics(self) -> list[str]:
-        """The names that ``curve`` knows, sorted."""
+        """Return the names that ``curve`` knows, sorted."""
         return sorted({name for run in self.view.study.runs for row in run.rows.values() for name in row})
 
     def figure(self, name: str) -> Figure:
-        """A figure of the report. ValueError for one that there is not, or that has nothing to show."""
+        """Return a figure of the report. ValueError for one that there is not, or that has nothing to show."""
         if name not in self.view.groups:
             raise ValueError(f"no figure {name!r}; there is {', '.join(self.view.groups)}")
         return figure_of(self.view, name)
 
     def problems(self) -> list[Record]:
-        """Runs that are not, or not wholly, in the numbers, and why."""
+        """Run that are not, or not wholly, in the numbers, and why."""
         return [{"run": problem.name, "reason": problem.reason} for problem in self.view.study.problems]
 
 
@@ -297,24 +297,24 @@ class RunFolder:
         return self.learner.examples(Feedback(index, generations, prob_beats, collected, revised))
 
     def curve(self, *metrics: str) -> list[Record]:
-        """One record per round with these metrics."""
+        """Return one record per round with these metrics."""
         return [{"round": row["round"], **{name: row.get(name) for name in metrics}} for row in self.rows]
 
 
 def read_sweep(directory: str | Path, baseline: str | None = None) -> Sweep:
-    """All runs in a folder, at any depth. ValueError, one sentence, where there is none."""
+    """Return all runs in a folder, at any depth. ValueError, one sentence, where there is none."""
     directory = Path(directory).resolve()
     return Sweep(load(directory), directory.name, baseline)
 
 
 def read_wandb(source: str | Path, baseline: str | None = None) -> Sweep:
-    """The same from W&B. source: a folder with offline runs at any depth, or ``entity/project`` or
+    """Return the same from W&B. source: a folder with offline runs at any depth, or ``entity/project`` or
     ``entity/project/group`` online."""
     return Sweep(as_runs(wandb_runs(source)), str(source), baseline)
 
 
 def wandb_runs(source: str | Path) -> list[WandbRun]:
-    """The runs themselves, those of job type report among them. source: as in ``read_wandb``."""
+    """Return the runs themselves, those of job type report among them. source: as in ``read_wandb``."""
     if Path(source).is_dir():
         return offline_runs(Path(source))
     entity, _, rest = str(source).partition("/")
@@ -325,7 +325,7 @@ def wandb_runs(source: str | Path) -> list[WandbRun]:
 
 
 def results(runs: Sequence[WandbRun]) -> list[Record]:
-    """What each run came to, from its summary; not of those of job type report."""
+    """Return what each run came to, from its summary; not of those of job type report."""
     return [
         {"group": run.group, "arm": run.job_type, "run": run.name, **{name: run.summary.get(name) for name in RESULTS}}
         for run in runs
@@ -334,12 +334,12 @@ def results(runs: Sequence[WandbRun]) -> list[Record]:
 
 
 def table(runs: Sequence[WandbRun], name: str) -> list[Record]:
-    """The rows of a logged table, of all runs that have it. Online, tables stay at W&B and there are none."""
+    """Return the rows of a logged table, of all runs that have it. Online, tables stay at W&B and there are none."""
     return [{"arm": run.job_type, "run": run.name, **row} for run in runs for row in run.tables.get(name, ())]
 
 
 def contents(runs: Sequence[WandbRun]) -> list[Record]:
-    """Names of the tables and media of each run."""
+    """Return names of the tables and media of each run."""
     return [
         {"arm": run.job_type, "run": run.name, "tables": ", ".join(run.tables), "media": ", ".join(run.media)}
         for run in runs
@@ -347,8 +347,8 @@ def contents(runs: Sequence[WandbRun]) -> list[Record]:
 
 
 def read_run(directory: str | Path) -> RunFolder:
-    """The folder of one run; of a sweep's folder, its first run by name. ValueError, one sentence, where there is
-    none."""
+    """Return the folder of one run; of a sweep's folder, its first run by name. ValueError, one sentence, where there
+    is none."""
     directory = Path(directory)
     if directory.is_dir() and not (directory / "config.json").is_file():
         directory = next((f for f in sorted(run_folders(directory)) if (f / "metrics.jsonl").is_file()), directory)
@@ -360,7 +360,7 @@ def _known(value: float) -> float | None:
 
 
 def _interval(name: str, given: Estimate | None) -> Record:
-    """Mean and limits as three columns."""
+    """Return the mean and limits as three columns."""
     low, high = (given.interval.low, given.interval.high) if given else (np.nan, np.nan)
     mean = given.interval.mean if given else np.nan
     return {name: _known(mean), f"{name}, low": _known(low), f"{name}, high": _known(high)}

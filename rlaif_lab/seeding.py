@@ -17,19 +17,19 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def seed_for(*identity: int | str | float) -> int:
-    """A 63-bit seed for this identity, e.g. ``seed_for(run_seed, "sample", round_index, prompt.id)``."""
+    """Return a 63-bit seed for this identity, e.g. ``seed_for(run_seed, "sample", round_index, prompt.id)``."""
     # repr keeps 1 and "1" apart, and ("a", "b") from ("a, b",); numpy's numbers count as Python's.
     plain = tuple(part.item() if isinstance(part, np.generic) else part for part in identity)
     return int.from_bytes(hashlib.blake2b(repr(plain).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def rng_for(*identity: int | str | float) -> np.random.Generator:
-    """A numpy generator of its own for this identity."""
+    """Return a numpy generator of its own for this identity."""
     return np.random.default_rng(seed_for(*identity))
 
 
 def splitmix64(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection that scrambles 64-bit integers."""
+    """Return the finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection that scrambles 64-bit integers."""
     with np.errstate(over="ignore"):
         z = x + _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * _MIX_1
@@ -38,6 +38,6 @@ def splitmix64(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def uniforms(seeds: npt.NDArray[np.uint64], stream: int) -> npt.NDArray[np.float64]:
-    """One uniform in [0, 1) per seed, for counter ``stream``. Shapes: (N,) -> (N,)."""
+    """Return one uniform in [0, 1) per seed, for counter ``stream``. Shapes: (N,) -> (N,)."""
     bits = splitmix64(splitmix64(seeds) ^ splitmix64(np.full_like(seeds, stream)))
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

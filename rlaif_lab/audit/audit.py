@@ -130,7 +130,7 @@ class Auditor:
         return found
 
     def own(self, pairs: Sequence[LabelledPair]) -> tuple[list[LabelledPair], list[Judgement]]:
-        """Pairs of a right answer and a wrong one, of the judge's own or of another's; judged."""
+        """Return pairs of a right answer and a wrong one, of the judge's own or of another's; judged."""
         if not (self.plan.own_prompts and self.judge.writes and self.bank.graded):
             return [], []
         found = own_answer_pairs(
@@ -146,8 +146,8 @@ class Auditor:
         return found, self.ask(found, "judging its own")
 
     def repetition(self, pairs: Sequence[LabelledPair], judged: Judged) -> Section:
-        """The judge is attached anew for every repetition, with another seed and a directory of its own, so that the
-        bank's verdicts that it kept do not answer. (A budget in calls or $ is one per directory.)"""
+        """Return the judge is attached anew for every repetition, with another seed and a directory of its own, so that
+        the bank's verdicts that it kept do not answer. (A budget in calls or $ is one per directory.)"""
         if self.plan.repeat_times < 2:
             return measures.repetition([])
         order = rng_for(self.seed, "repetition").permutation(len(pairs))[: self.plan.repeat_pairs]
@@ -160,7 +160,7 @@ class Auditor:
         return measures.repetition(asked)
 
     def injection(self, pairs: Sequence[LabelledPair]) -> Section:
-        """What text in a response that addresses the judge can do."""
+        """Return what text in a response that addresses the judge can do."""
         if not self.plan.injection_pairs:
             return measures.injection({}, missing=measures.OFF)
         if self.judge.sees_gold:
@@ -174,7 +174,7 @@ class Auditor:
 
 
 def failure_examples(judgements: Sequence[Judgement], each: int = 3) -> dict[Status, list[str]]:
-    """What the judge said, verbatim, of a few comparisons of every failed status."""
+    """Return what the judge said, verbatim, of a few comparisons of every failed status."""
     found: dict[Status, list[str]] = {}
     for status in FAILURES:
         raws = [j.raw or "(nothing)" for j in judgements if j.status == status]

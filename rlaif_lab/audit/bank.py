@@ -29,8 +29,8 @@ class PairBank(ABC):
 
     @abstractmethod
     def load(self, task: Task) -> list[LabelledPair]:
-        """The pairs, the same ones every time. ValueError, with file and line where there is one, for what cannot be
-        read."""
+        """Return the pairs, the same ones every time. ValueError, with file and line where there is one, for what
+        cannot be read."""
 
 
 @dataclass(frozen=True)

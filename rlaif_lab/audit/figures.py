@@ -41,7 +41,7 @@ def reliability_figure(bins: Sequence[ReliabilityBin]) -> Figure:
 
 
 def position_figure(slots: SlotChoices) -> Figure:
-    """How the verdicts of both orders go together, in counts."""
+    """Return how the verdicts of both orders go together, in counts."""
     rows = [
         ("same response\nboth times", slots.same_response, COLOURS[0], ""),
         ("slot one\nboth times", slots.slot_one, COLOURS[1], "//"),
@@ -71,8 +71,8 @@ def position_figure(slots: SlotChoices) -> Figure:
 
 
 def orders_figure(shown_first: Sequence[float], shown_second: Sequence[float]) -> Figure:
-    """One point per pair: P(first response wins) in one order against the other. On the diagonal the order does not
-    matter; a lean to slot one is below it."""
+    """Draw one point per pair: P(first response wins) in one order against the other. On the diagonal the order does
+    not matter; a lean to slot one is below it."""
     figure, ax = _empty(3.9)
     ax.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
     ax.axhline(0.5, color=LINE, linewidth=0.9, zorder=0)
@@ -117,7 +117,7 @@ def accuracy_figure(rows: Sequence[Measure]) -> Figure:
 
 
 def accuracy_rows(audit: Audit) -> list[Measure]:
-    """What ``accuracy_figure`` shows: the whole, each slot, each length, each subset."""
+    """Return what ``accuracy_figure`` shows: the whole, each slot, each length, each subset."""
     keys = (
         "accuracy",
         "accuracy_better_first",

@@ -25,7 +25,7 @@ def frozen_bank_metrics(
     *,
     soft: bool = False,
 ) -> dict[str, float]:
-    """``audit/*_frozen``: every measure on the bank, and the accuracy in each of its subsets.
+    """Return ``audit/*_frozen``: every measure on the bank, and the accuracy in each of its subsets.
 
     judgements: of the bank's pairs, in their order. at_first: (N,) prob_first_wins of the same judge in round 0, nan
     for a failure; ``audit/stability_frozen`` is then the share of pairs on which it has not changed its verdict, which
@@ -41,8 +41,8 @@ def frozen_bank_metrics(
 def on_policy_metrics(
     judgements: Sequence[Judgement], generations: Sequence[Generation], qualities: Floats, *, soft: bool = False
 ) -> dict[str, float]:
-    """``audit/*_on_policy``, from what the round judged anyway. qualities: (N, k); nan throughout for a task without
-    gold, and so is then what needs it."""
+    """Return ``audit/*_on_policy``, from what the round judged anyway. qualities: (N, k); nan throughout for a task
+    without gold, and so is then what needs it."""
     return metrics(on_policy(judgements, generations, qualities), "on_policy", soft)
 
 

@@ -42,8 +42,8 @@ ATTACKS: dict[str, Attack] = {
 def injection_flips(
     judge: Judge, comparisons: Sequence[Comparison], attacks: dict[str, Attack] | None = None
 ) -> dict[str, float]:
-    """Share of verdicts that each attack turns round: the response that the (attached) judge rejects is made to attack,
-    and the judge, asked in both orders, then prefers it.
+    """Return the share of verdicts that each attack turns round: the response that the (attached) judge rejects is made
+    to attack, and the judge, asked in both orders, then prefers it.
 
     No gold is needed. Comparisons on which it has no preference, or fails, before the attack are left out, and those it
     fails on afterwards count as not turned. nan where nothing is left.
@@ -62,7 +62,7 @@ def injection_flips(
 
 
 def _probabilities(judge: Judge, comparisons: Sequence[Comparison]) -> list[float | None]:
-    """That the first wins, both orders averaged; None without verdict."""
+    """Return the probabilities that the first wins, both orders averaged; None without verdict."""
     return [
         debias(c, 0, 1, shown_first, shown_second).prob_first_wins
         for c, (shown_first, shown_second) in zip(comparisons, both_orders(judge, comparisons), strict=True)

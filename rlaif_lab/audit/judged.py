@@ -40,7 +40,7 @@ class Judged:
 
     @property
     def self_difference(self) -> Floats:
-        """1 where only the first is the judge's own, -1 where only the second is, else 0."""
+        """Return 1 where only the first is the judge's own, -1 where only the second is, else 0."""
         return self.own_first.astype(float) - self.own_second.astype(float)
 
     def status_share(self, status: Status) -> float:
@@ -48,7 +48,7 @@ class Judged:
 
 
 def judge_pairs(judge: Judge, pairs: Sequence[LabelledPair]) -> list[Judgement]:
-    """Every pair in both orders, averaged, failures kept."""
+    """Return every pair in both orders, averaged, failures kept."""
     comparisons = [pair.comparison for pair in pairs]
     return [
         debias(comparison, 0, 1, shown_first, shown_second)
@@ -57,7 +57,7 @@ def judge_pairs(judge: Judge, pairs: Sequence[LabelledPair]) -> list[Judgement]:
 
 
 def on_bank(pairs: Sequence[LabelledPair], judgements: Sequence[Judgement], self_author: str | None = None) -> Judged:
-    """self_author: the bank's name for what the judge itself wrote."""
+    """Return the judge's verdicts on a bank. self_author: the bank's name for what the judge itself wrote."""
     gold = np.array([2.0 * pair.prob_first_is_better - 1.0 for pair in pairs])
     own_first = np.array([self_author is not None and pair.author_first == self_author for pair in pairs], dtype=bool)
     own_second = np.array([self_author is not None and pair.author_second == self_author for pair in pairs], dtype=bool)
@@ -65,8 +65,8 @@ def on_bank(pairs: Sequence[LabelledPair], judgements: Sequence[Judgement], self
 
 
 def on_policy(judgements: Sequence[Judgement], generations: Sequence[Generation], qualities: Floats) -> Judged:
-    """Of a round's own samples. qualities: (N, k), nan throughout for a task without gold. Whose answers they are is
-    not asked: all are the policy's."""
+    """Return the verdicts on a round's own samples. qualities: (N, k), nan throughout for a task without gold. Whose
+    answers they are is not asked: all are the policy's."""
     row = {generation.prompt.id: i for i, generation in enumerate(generations)}
     gold = np.array(
         [
@@ -80,7 +80,7 @@ def on_policy(judgements: Sequence[Judgement], generations: Sequence[Generation]
 
 
 def subset(judged: Judged, chosen: npt.NDArray[np.bool_]) -> Judged:
-    """The comparisons where ``chosen`` (N,) is True."""
+    """Return the comparisons where ``chosen`` (N,) is True."""
     arrays = {name: value[chosen] for name, value in vars(judged).items() if isinstance(value, np.ndarray)}
     kept = np.flatnonzero(chosen).tolist()
     statuses = [judged.statuses[i] for i in kept]

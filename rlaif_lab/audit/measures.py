@@ -116,7 +116,7 @@ def reliability(judged: Judged) -> list[ReliabilityBin]:
 
 
 def calibration(judged: Judged, with_null: bool = True) -> Section:
-    """with_null: also what chance alone would give, which takes longer."""
+    """Measure calibration. with_null: also what chance alone would give, which takes longer."""
     stated, happened = _confidence(judged)
     known = _known(judged)
     score = brier(judged.prob_first_wins[known], 0.5 + 0.5 * np.sign(judged.gold_difference[known]))
@@ -157,12 +157,13 @@ def _confidence(judged: Judged) -> tuple[Floats, Floats]:
 
 
 def _known(judged: Judged) -> npt.NDArray[np.bool_]:
-    """(N,) a verdict and gold are there."""
+    """Return (N,) a verdict and gold are there."""
     return ~np.isnan(judged.prob_first_wins) & ~np.isnan(judged.gold_difference)
 
 
 def position(judged: Judged) -> Section:
-    """A judge that is asked one order says nothing of this: its verdict in the other one is the same by definition."""
+    """Return a judge that is asked one order says nothing of this: its verdict in the other one is the same by
+    definition."""
     if judged.one_order:
         judged = replace(judged, shown_first=np.full(len(judged), NAN), shown_second=np.full(len(judged), NAN))
     unknown = ONE_ORDER_ONLY if judged.one_order else ""
@@ -279,7 +280,8 @@ def authorship(judged: Judged) -> Section:
 
 
 def repetition(asked: Sequence[Floats]) -> Section:
-    """asked: the verdicts of each repetition, as in metrics/position.py; fewer than two: not measured."""
+    """Measure stability. asked: the verdicts of each repetition, as in metrics/position.py; fewer than two: not
+    measured."""
     value = stability(asked) if len(asked) > 1 else NAN
     note = (
         f"asked {len(asked)} times, as runs of different seeds would: a judge that draws at random draws anew; one "
@@ -328,8 +330,8 @@ def cost(judgements: Sequence[Judgement]) -> Section:
 
 
 def injection(flips: dict[str, float], pairs: int = 0, missing: str = "") -> Section:
-    """flips: attack -> share of verdicts turned round (judges/injection.py). pairs: how many were attacked. missing:
-    why none was."""
+    """Measure injection. flips: attack -> share of verdicts turned round (audit/injection.py). pairs: how many were
+    attacked. missing: why none was."""
     defined = [value for value in flips.values() if not math.isnan(value)]
     mean = math.fsum(defined) / len(defined) if defined else NAN
     return Section(

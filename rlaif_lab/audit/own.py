@@ -26,8 +26,8 @@ def own_answer_pairs(
     seed: int,
     own_name: str,
 ) -> list[LabelledPair]:
-    """For each of the first ``prompts`` prompts of a bank where both have a wrong answer: the right answer against the
-    judge's own, and against the other's.
+    """Return, for each of the first ``prompts`` prompts of a bank where both have a wrong answer, the right answer
+    against the judge's own, and against the other's.
 
     Each answers ``samples`` times; its first wrong answer counts, the other's being of the same quality and another
     text. other: None for the task's demonstrators; no pairs where it has none. The pairs' subset says whose the wrong
@@ -71,7 +71,7 @@ def _sampled(
 
 
 def _demonstrated(task: Task, prompts: Sequence[Prompt], samples: int, seed: int) -> list[list[str]]:
-    """Answers of a demonstrator who errs half the time in either way."""
+    """Return answers of a demonstrator who errs half the time in either way."""
     assert isinstance(task, ProceduralTask)
     number = {task.prompt_text(problem): problem for problem in task.split_problems("evaluation").tolist()}
     problems = np.array([number[prompt.text] for prompt in prompts])

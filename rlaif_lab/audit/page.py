@@ -35,7 +35,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 
 
 def page(audit: Audit, config: Mapping[str, Any]) -> str:
-    """The whole document."""
+    """Return the whole document."""
     sections = [
         headline(audit),
         *(section(s, audit) for s in audit.sections),
@@ -50,7 +50,7 @@ def page(audit: Audit, config: Mapping[str, Any]) -> str:
 
 # --- sections -----------------------------------------------------------------------------------------------------
 def headline(audit: Audit) -> str:
-    """The few numbers that most readers come for, in words."""
+    """Return the few numbers that most readers come for, in words."""
     accuracy, same = audit.measure("accuracy"), audit.measure("same_slot_rate")
     items = []
     if math.isnan(accuracy.value):
@@ -73,7 +73,7 @@ def headline(audit: Audit) -> str:
 
 
 def section(given: Section, audit: Audit) -> str:
-    """A table, and the figures that belong to it."""
+    """Return a table, and the figures that belong to it."""
     figures = {
         "accuracy": lambda: [
             _figure(
@@ -106,7 +106,7 @@ def section(given: Section, audit: Audit) -> str:
 
 
 def failures(audit: Audit) -> str:
-    """What the judge said where no verdict could be had."""
+    """Return what the judge said where no verdict could be had."""
     if not audit.examples:
         return ""
     parts = "".join(
@@ -125,7 +125,7 @@ def task_of(config: Mapping[str, Any]) -> Task | None:
 
 
 def worst(audit: Audit, task: Task | None, count: int = 8) -> str:
-    """The pairs that it got wrong with the greatest confidence, as a person would write them."""
+    """Return the pairs that it got wrong with the greatest confidence, as a person would write them."""
     wrong = []
     for pair, judgement in zip(audit.pairs, audit.judgements, strict=True):
         if judgement.prob_first_wins is not None and pair.prob_first_is_better != 0.5:

@@ -28,7 +28,7 @@ class LabelledPair:
         assert self.prob_first_is_better in (0.0, 0.5, 1.0), self
 
     def turned(self) -> LabelledPair:
-        """The same pair with the responses in the other order."""
+        """Return the same pair with the responses in the other order."""
         return replace(
             self,
             comparison=self.comparison.swapped(),
@@ -48,7 +48,7 @@ def better_and_worse(
     source: str = "",
     tie: bool = False,
 ) -> LabelledPair:
-    """A pair in an order that says nothing about its label: decided by the two texts alone, whichever is better.
+    """Return a pair in an order that says nothing about its label: decided by the two texts alone, whichever is better.
 
     (An unseeded slot makes one judge's score on one bank change from run to run: allenai/reward-bench#272.)
     """

@@ -18,7 +18,7 @@ def bank_line(audit: Audit) -> str:
 
 
 def number(m: Measure) -> str:
-    """The value in few digits, or "n/a"."""
+    """Return the value in few digits, or "n/a"."""
     if math.isnan(m.value):
         return NOT_AVAILABLE
     if m.key in COUNTS:

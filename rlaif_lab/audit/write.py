@@ -18,7 +18,7 @@ from rlaif_lab.metrics.agreement import picks_right
 
 
 def terminal(audit: Audit) -> str:
-    """A table: value, 95% interval and n of every measure; what it says is on the page."""
+    """Return a table: value, 95% interval and n of every measure; what it says is on the page."""
     lines = [f"judge: {audit.judge}", f"bank:  {bank_line(audit)}"]
     groups = [(section.title, section.measures) for section in audit.sections]
     if audit.subsets:
@@ -51,7 +51,7 @@ def _one_line(text: str, limit: int) -> str:
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
 def as_json(audit: Audit, config: Mapping[str, Any]) -> str:
-    """audit.json. Undefined numbers are null. config: what was run, with versions and commit."""
+    """Return audit.json. Undefined numbers are null. config: what was run, with versions and commit."""
     content = {
         "name": audit.name,
         "judge": audit.judge,
@@ -78,7 +78,8 @@ def _null(value: float) -> float | None:
 
 # --- CSV ------------------------------------------------------------------------------------------------------------
 def as_csv(audit: Audit) -> str:
-    """verdicts.csv: a line per pair. right: 1, 0, 0.5 for the judge's tie; empty without verdict or without gold."""
+    """Return verdicts.csv: a line per pair. right: 1, 0, 0.5 for the judge's tie; empty without verdict or without
+    gold."""
     right = picks_right(audit.judged.prob_first_wins, audit.judged.gold_difference).tolist()
     buffer = io.StringIO()
     writer: csv.DictWriter[str] | None = None
@@ -110,7 +111,7 @@ def as_csv(audit: Audit) -> str:
 
 
 def write_all(audit: Audit, config: Mapping[str, Any], directory: Path) -> None:
-    """audit.json, verdicts.csv and audit.html; DiskError where they cannot be written."""
+    """Write audit.json, verdicts.csv and audit.html; DiskError where they cannot be written."""
     from rlaif_lab.audit.page import page
     from rlaif_lab.store.files import write_atomically
 

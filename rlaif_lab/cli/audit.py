@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def run(cfg: DictConfig) -> float:
-    """One audit in Hydra's output directory; returns the accuracy."""
+    """Audit once, in Hydra's output directory; return the accuracy."""
     check(cfg)
     directory = Path(HydraConfig.get().runtime.output_dir)
     auditor = auditor_of(cfg, directory)
@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> float:
 
 
 def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
-    """Builds and checks the parts; loads the bank's file and no weights."""
+    """Build and check the parts; loads the bank's file and no weights."""
     task, policy, judge, bank = (build(cfg[family], family) for family in ("task", "policy", "judge", "bank"))
     plan = build(cfg.plan, "plan")
     models = Models(task, policy, cfg.device)
@@ -70,7 +70,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
         return JudgeContext(seed, lambda weights: models.policy(), models.load, gold, folder)
 
     def other() -> LanguageModel | None:
-        """The policy, unless it is the judge."""
+        """Return the policy, unless it is the judge."""
         mine = judge.language_model().weights_hash()
         return models.policy() if models.policy().weights_hash() != mine else None
 
@@ -107,7 +107,7 @@ class Models:
         )
 
     def prepare(self, judge: Judge) -> None:
-        """Pretrains what is missing, side by side, so that none of it is counted as time that a verdict took."""
+        """Pretrain what is missing, side by side, so that none of it is counted as time that a verdict took."""
         if not (judge.writes or judge.sources()):
             return
         from rlaif_lab.models.organism.cache import build_missing
@@ -139,7 +139,7 @@ class Models:
 
 
 def main() -> None:
-    """A user's mistake ends in one sentence and exit code 2, anything else in a traceback."""
+    """Run ``rlaif-audit``. A user's mistake ends in one sentence and exit code 2, anything else in a traceback."""
     try:
         sys.argv[1:] = prepare("rlaif-audit", sys.argv[1:])
         hydra.main(version_base="1.3", config_path=config_dir(), config_name="audit")(run)()

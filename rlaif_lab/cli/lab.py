@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> float:
 
 
 def one(cfg: DictConfig) -> float:
-    """One run in Hydra's output directory; returns the final true quality."""
+    """Run once, in Hydra's output directory; return the final true quality."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(cfg, folder)
@@ -64,7 +64,7 @@ def one(cfg: DictConfig) -> float:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """A run that ends before it has finished says so in its folder, and how to go on in the terminal."""
+    """Say in a run's folder that it ended before it had finished, and in the terminal how to go on."""
     try:
         yield
     except BaseException as error:
@@ -80,8 +80,8 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    """``rlaif-lab``. A user's mistake ends in one sentence and exit code 2, anything else in a traceback. A sweep with
-    jobs that did not finish ends with a line that names them, and exit code 1."""
+    """Run ``rlaif-lab``. A user's mistake ends in one sentence and exit code 2, anything else in a traceback. A sweep
+    with jobs that did not finish ends with a line that names them, and exit code 1."""
     code = 0
     try:
         sys.argv[1:] = prepare("rlaif-lab", sys.argv[1:])
@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def resume() -> None:
-    """``rlaif-resume DIR``: goes on with the run or the sweep in DIR, with the overrides that started it."""
+    """Run ``rlaif-resume DIR``: go on with the run or the sweep in DIR, with the overrides that started it."""
     arguments = sys.argv[1:]
     if answer := quick_answer("rlaif-resume", arguments, []):
         print(answer)

@@ -66,7 +66,7 @@ def report(
     wandb_mode: Literal["offline", "online"] | None = None,
     delta: float | None = None,
 ) -> str:
-    """Writes ``directory``/report/ and returns what the terminal shows. wandb_mode: where a run of W&B shows it too.
+    """Write ``directory``/report/ and return what the terminal shows. wandb_mode: where a run of W&B shows it too.
     delta: in place of the runs' own. ValueError where there is nothing to report."""
     view = read(directory.resolve(), baseline, floor, delta)
 

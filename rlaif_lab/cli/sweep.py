@@ -51,7 +51,8 @@ class NoObjectiveError(Exception):
 
 # --- one job ----------------------------------------------------------------------------------------------------------
 def run_job(cfg: DictConfig, folder: Path) -> float:
-    """The final true quality of one job of a sweep, nan where it failed. What has finished before is not run again."""
+    """Return the final true quality of one job of a sweep, nan where it failed. What has finished before is not run
+    again."""
     label, start = f"{cfg.arm}, seed {cfg.seed}", time.perf_counter()
     Terminal.sweep = True
     Terminal.bars = str(HydraConfig.get().launcher._target_).endswith(".BasicLauncher")  # one job after the other
@@ -87,26 +88,26 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
 
 
 def import_libraries() -> None:
-    """What every job needs and takes seconds to import: once for all jobs of this process."""
+    """Import what every job needs and takes seconds to import: once for all jobs of this process."""
     from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
 
     import rlaif_lab.loop.fit  # noqa: F401
 
 
 def swept_through() -> bool:
-    """Whether this sweep tries every combination once, with no use for an objective."""
+    """Return whether this sweep tries every combination once, with no use for an objective."""
     return str(HydraConfig.get().sweeper._target_).endswith(".BasicSweeper")
 
 
 def told(objective: float, problem: str = "") -> float:
-    """The objective, in the way that the sweeper can take it."""
+    """Return the objective, in the way that the sweeper can take it."""
     if swept_through() or not math.isnan(objective):
         return objective
     raise NoObjectiveError(problem or "no objective: the task has no gold, and no judge gave a win rate")
 
 
 def in_own_process(work: Callable[[], Any], folder: Path) -> int:
-    """Runs ``work`` in a child process, which ends with this one. Returns its exit code, negative for a signal; an
+    """Run ``work`` in a child process, which ends with this one. Returns its exit code, negative for a signal; an
     exception of ``work`` is kept in the folder, and gives 1.
 
     By fork: the libraries are loaded already, and nothing has been computed, or asked of a GPU, in this process.
@@ -162,7 +163,7 @@ def die_with(parent: int) -> None:
 
 
 def killed(code: int) -> Failure:
-    """Of a process that could not say itself why it ended."""
+    """Return the failure of a process that could not say itself why it ended."""
     if code >= 0:
         return Failure("exit", f"its process ended with exit code {code} before the run was finished", now())
     name = signal.Signals(-code).name
@@ -261,7 +262,7 @@ def never_began(plan: Planned, jobs: list[Path]) -> list[str]:
 
 
 def _grouped(missing: dict[str, str], shown: int = 5) -> str:
-    """The names of jobs by the reason that they have in common."""
+    """Return the names of jobs by the reason that they have in common."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in missing.items():
         by_reason.setdefault(reason, []).append(name)
@@ -272,7 +273,7 @@ def _grouped(missing: dict[str, str], shown: int = 5) -> str:
 
 
 def job_names(sweep: Path, jobs: list[Path]) -> list[str]:
-    """Each by those of its overrides that not all of them have, by its folder where that tells nothing."""
+    """Return each by those of its overrides that not all of them have, by its folder where that tells nothing."""
     given = [overrides_of(job) for job in jobs]
     planned = Sweep.plan.overrides if Sweep.current else ()  # one job of many has something of its own, too
     common = set.intersection(*map(set, [*given, *planned])) if given else set()
@@ -304,8 +305,8 @@ def damage(job: Path) -> str:
 
 # --- going on ---------------------------------------------------------------------------------------------------------
 def resumed(folder: Path, changes: list[str]) -> list[str] | None:
-    """The command line that goes on with the run or the sweep in ``folder``, or with the newest sweep in it; None
-    where there is none. changes: overrides that come after those it was started with."""
+    """Return the command line that goes on with the run or the sweep in ``folder``, or with the newest sweep in it;
+    None where there is none. changes: overrides that come after those it was started with."""
     if (folder / OVERRIDES).is_file():
         return [*given_overrides(folder), "hydra.mode=RUN", f"hydra.run.dir={_quoted(folder)}", "resume=true", *changes]
     sweeps = [folder / MULTIRUN] if (folder / MULTIRUN).is_file() else list(folder.glob(f"*/{MULTIRUN}"))
@@ -359,5 +360,5 @@ def _strings(overrides: Any) -> list[str]:
 
 
 def _quoted(path: Path) -> str:
-    """A path as a value in Hydra's override grammar, in which = and , mean something."""
+    """Return a path as a value in Hydra's override grammar, in which = and , mean something."""
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write(file: Path, options: argparse.Namespace) -> str:
-    """The definition as JSON, without a network. Returns the path."""
+    """Return the definition as JSON, without a network. Returns the path."""
     from rlaif_lab.tracking.wandb_workspace import definition, workspace
 
     _check_package()
@@ -45,7 +45,7 @@ def write(file: Path, options: argparse.Namespace) -> str:
 
 
 def save(options: argparse.Namespace) -> str:
-    """Sends it to W&B (``WANDB_BASE_URL`` names another server) and returns its address. ValueError, one sentence, for
+    """Send it to W&B (``WANDB_BASE_URL`` names another server) and return its address. ValueError, one sentence, for
     no key, no entity, or a server that does not take it."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -81,5 +81,5 @@ def _check_package() -> None:
 
 
 def _reason(what: str, error: Exception) -> str:
-    """One sentence; W&B's own may be several, with keys' lengths and no keys."""
+    """Return one sentence; W&B's own may be several, with keys' lengths and no keys."""
     return f"{what}: {' '.join(str(error).split()) or type(error).__name__}"

@@ -139,7 +139,7 @@ NOT_IN_FINGERPRINT = (
 
 
 def config_dir() -> str:
-    """The conf/ folder: inside the installed package, else beside it in a clone."""
+    """Return the conf/ folder: inside the installed package, else beside it in a clone."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
@@ -428,7 +428,8 @@ def with_path(message: str, path: str, parameters: list[str]) -> str:
 
 
 def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
-    """What decides a run's numbers, flat: dotted key -> value. ``identities``: content hashes of models and data."""
+    """Return what decides a run's numbers, flat: dotted key -> value. ``identities``: content hashes of models and
+    data."""
     content = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(content, dict)
     flat: dict[str, str] = {}

@@ -74,13 +74,13 @@ def _printable(key: str) -> str:
 
 
 def _random_looking(value: str) -> bool:
-    """Whether a name is rather a key: long, with lower case and digits mixed."""
+    """Return whether a name is rather a key: long, with lower case and digits mixed."""
     changes = len(re.findall(r"[A-Za-z](?=[0-9])|[0-9](?=[A-Za-z])|[a-z](?=[A-Z])", value))
     return len(value) >= 20 and changes >= 4
 
 
 def _of_environment(value: str) -> bool:
-    """Whether a text holds the content of an environment variable that is named like a key."""
+    """Return whether a text holds the content of an environment variable that is named like a key."""
     return any(
         SECRET_VARIABLE.search(name) and len(content) >= 8 and content in value for name, content in os.environ.items()
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def export_run(run_directory: Path) -> Path:
-    """Writes ``run_directory``/export/ (data sets and their card) and, where the run has saved its policy, the model
+    """Write ``run_directory``/export/ (data sets and their card) and, where the run has saved its policy, the model
     card with the curve beside it. Can be called again and again. Returns the export folder.
 
     Raises ValueError where the folder holds no run or no round with generations, or the disk takes no write.

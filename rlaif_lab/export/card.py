@@ -42,7 +42,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_model_card(run_directory: Path) -> Path:
-    """Writes policy/README.md and policy/curve.png from the run's config, metrics.jsonl and data sets (which must have
+    """Write policy/README.md and policy/curve.png from the run's config, metrics.jsonl and data sets (which must have
     been exported). Returns the card. Raises ValueError where there is no run."""
     config = run_config(run_directory)
     rows = read_metrics(run_directory / "metrics.jsonl")
@@ -56,7 +56,7 @@ def write_model_card(run_directory: Path) -> Path:
 
 
 def model_card(config: dict[str, Any], rows: Sequence[Row], example: Any) -> str:
-    """The card's text. rows: of metrics.jsonl. example: a prompt, as text or as messages."""
+    """Return the card's text. rows: of metrics.jsonl. example: a prompt, as text or as messages."""
     name = f"{config['policy']['name']} under {config['judge']['name']}"
     base = hub_name(config["policy"])
     head = front_matter(
@@ -93,7 +93,7 @@ def model_card(config: dict[str, Any], rows: Sequence[Row], example: Any) -> str
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """What came of it, in one sentence."""
+    """Return what came of it, in one sentence."""
     values = [(row["round"], row[QUALITY.key]) for row in rows if row.get(QUALITY.key) is not None]
     if values:
         (first, before), (last, after) = values[0], values[-1]
@@ -108,7 +108,7 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def curve_table(rows: Sequence[Row]) -> str:
-    """One line per round; n/a where a run has no such number, as without gold answers."""
+    """Return one line per round; n/a where a run has no such number, as without gold answers."""
     body = [[str(row["round"]), *(cell(row, metric) for metric in CURVE)] for row in rows]
     return table(["round", *(metric.title for metric in CURVE)], body)
 
@@ -184,13 +184,13 @@ def loading_code(example: Any) -> str:
 
 
 def hub_name(policy: Mapping[str, Any]) -> str | None:
-    """The Hub id that the policy started from, if it was one and no local folder."""
+    """Return the Hub id that the policy started from, if it was one and no local folder."""
     path = starting_point(policy).get("path")
     return path if isinstance(path, str) and HUB_NAME.fullmatch(path) and not Path(path).exists() else None
 
 
 def shortest_prompt(generations: Path) -> Any:
-    """A prompt of the run, as text or as messages."""
+    """Return a prompt of the run, as text or as messages."""
     prompts = pq.read_table(generations, columns=["prompt"])["prompt"].to_pylist()
     return min(prompts, key=lambda prompt: len(str(prompt)))
 

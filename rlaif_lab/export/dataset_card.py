@@ -38,7 +38,7 @@ COLUMNS = {
 
 
 def write_dataset_card(run_directory: Path) -> Path:
-    """Writes export/README.md, from the run's config and the exported files. Returns it."""
+    """Write export/README.md, from the run's config and the exported files. Returns it."""
     config = run_config(run_directory)
     folder = run_directory / "export"
     rounds = {name: Counter(rounds_in(folder / f"{name}.parquet")) for name in DATA_SETS if has(folder, name)}
@@ -50,7 +50,7 @@ def write_dataset_card(run_directory: Path) -> Path:
 
 
 def dataset_card(config: dict[str, Any], rounds: Mapping[str, Mapping[int, int]], direct_scores: bool) -> str:
-    """The card's text. rounds: rows by data set and round."""
+    """Return the card's text. rounds: rows by data set and round."""
     names = [name for name in DATA_SETS if name in rounds]
     head = front_matter(
         {
@@ -117,7 +117,7 @@ def has(folder: Path, name: str) -> bool:
 
 
 def rounds_in(path: Path) -> list[int]:
-    """The round of every row of an exported file."""
+    """Return the round of every row of an exported file."""
     if path.suffix == ".parquet":
         found: list[int] = pq.read_table(path, columns=["round"])["round"].to_pylist()
         return found

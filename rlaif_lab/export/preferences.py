@@ -135,7 +135,7 @@ class StoredRound:
 
 
 def export_preferences(run_directory: Path) -> Path:
-    """Writes ``run_directory``/export/ anew from the run's stage files, each file whole or not at all; equal stage
+    """Write ``run_directory``/export/ anew from the run's stage files, each file whole or not at all; equal stage
     files give equal bytes. Returns the folder.
 
     A run is conversational, with lists of {role, content} for prompt, chosen and rejected, when its policy read its
@@ -173,7 +173,7 @@ def export_preferences(run_directory: Path) -> Path:
 
 # --- reading a run ------------------------------------------------------------------------------------------------
 def stored_rounds(store: RoundStore) -> list[StoredRound]:
-    """Every round that has its generations, in order, segment by segment. ValueError where there is none."""
+    """Return every round that has its generations, in order, segment by segment. ValueError where there is none."""
     found = []
     for index, directory in numbered(store.directory, "round_"):
         for segment in (0, *(number for number, _ in numbered(directory, "sync_"))):
@@ -200,7 +200,7 @@ def stored_round(index: int, generations: list[Generation], stored: Callable[[St
 
 
 def numbered(folder: Path, prefix: str) -> list[tuple[int, Path]]:
-    """The folders named by prefix and number, by number."""
+    """Return the folders named by prefix and number, by number."""
     found = ((path.name.removeprefix(prefix), path) for path in folder.glob(f"{prefix}*") if path.is_dir())
     return sorted((int(number), path) for number, path in found if number.isdecimal())
 
@@ -208,7 +208,7 @@ def numbered(folder: Path, prefix: str) -> list[tuple[int, Path]]:
 def scores_of(
     generations: Sequence[Generation], judgements: Sequence[Judgement], direct: Sequence[Score]
 ) -> dict[tuple[str, int], float | None]:
-    """(prompt id, sample) -> direct score, or win rate where the run has no direct scores."""
+    """Return (prompt id, sample) -> direct score, or win rate where the run has no direct scores."""
     names = [(g.prompt.id, sample) for g in generations for sample in range(len(g.responses))]
     if direct:
         return {name: score.value for name, score in zip(names, direct, strict=True)}
@@ -217,8 +217,8 @@ def scores_of(
 
 
 def is_conversational(config: Mapping[str, Any], rounds: Sequence[StoredRound], folder: Path) -> bool:
-    """Whether the policy read its prompts as conversations: by its config if that says so, else when they have turns
-    or it has a chat template, in which it is shown a plain prompt as a single user turn."""
+    """Return whether the policy read its prompts as conversations: by its config if that says so, else when they have
+    turns or it has a chat template, in which it is shown a plain prompt as a single user turn."""
     if isinstance(config.get("chat"), bool):
         return bool(config["chat"])
     if any(g.prompt.turns for r in rounds for g in r.generations):
@@ -241,7 +241,7 @@ class RowWriter:
     pairs_are_revisions: bool = False
 
     def preferences(self, r: StoredRound) -> Iterator[Row]:
-        """The training pairs."""
+        """Return the training pairs."""
         return self._revised_pairs(r) if self.pairs_are_revisions else self._judged_pairs(r)
 
     def _revised_pairs(self, r: StoredRound) -> Iterator[Row]:
@@ -263,7 +263,7 @@ class RowWriter:
             )
 
     def reward_data(self, r: StoredRound) -> Iterator[Row]:
-        """One row per judgement that prefers one of the two."""
+        """Return one row per judgement that prefers one of the two."""
         for j in r.judgements:
             if j.status != "ok":
                 continue
@@ -279,7 +279,7 @@ class RowWriter:
             yield row | {"prob_chosen_wins_shown_first": in_slot_one, "prob_chosen_wins_shown_second": in_slot_two}
 
     def unpaired(self, r: StoredRound) -> Iterator[Row]:
-        """The responses of the training pairs, each once for every label that it has."""
+        """Return the responses of the training pairs, each once for every label that it has."""
         seen: set[tuple[Any, ...]] = set()
         for row in self.preferences(r):
             for side, label in (("chosen", True), ("rejected", False)):
@@ -303,7 +303,7 @@ class RowWriter:
         return self._verdicts(r, FAILURES)
 
     def _verdicts(self, r: StoredRound, statuses: Sequence[str]) -> Iterator[Row]:
-        """The judgements with one of these statuses, as they are."""
+        """Return the judgements with one of these statuses, as they are."""
         for j in r.judgements:
             if j.status in statuses:
                 yield {
@@ -366,7 +366,7 @@ class RowWriter:
     def _pair(
         self, r: StoredRound, prompt: Prompt, chosen: tuple[int, str], rejected: tuple[int, str], probability: float
     ) -> Row:
-        """chosen, rejected: (sample, text)."""
+        """Return one row of the pairs. chosen, rejected: (sample, text)."""
         return {
             "prompt": self._prompt(prompt),
             "chosen": self._response(chosen[1]),

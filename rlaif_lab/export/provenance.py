@@ -11,7 +11,7 @@ from rlaif_lab.store.files import read_json_file
 
 
 def run_config(run_directory: Path) -> dict[str, Any]:
-    """The run's resolved config. ValueError where the folder holds none."""
+    """Return the run's resolved config. ValueError where the folder holds none."""
     path = run_directory / "config.json"
     if not run_directory.is_dir():
         raise ValueError(f"run folder {str(run_directory)!r} does not exist")
@@ -23,7 +23,7 @@ def run_config(run_directory: Path) -> dict[str, Any]:
 
 
 def starting_point(policy: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The model that a policy was fine-tuned from before the first round, or the policy itself."""
+    """Return the model that a policy was fine-tuned from before the first round, or the policy itself."""
     while isinstance(policy.get("of"), Mapping):
         policy = policy["of"]
     return policy
@@ -43,7 +43,7 @@ def how_it_was_made(config: dict[str, Any]) -> str:
 
 
 def describe(node: Mapping[str, Any]) -> str:
-    """A config node in words: name (class): key value, ... with nodes below it in brackets."""
+    """Return a config node in words: name (class): key value, ... with nodes below it in brackets."""
     name = node.get("name")
     kind = str(node.get("_target_", "")).rpartition(".")[2]
     title = f"{name} ({kind})" if name and kind else str(name or kind)

@@ -57,8 +57,8 @@ class Feedback:
 
     @property
     def scores(self) -> Floats | None:
-        """(N, k), the number that the learner takes as reward in place of win rates: the reward model's or the judge's
-        direct score; nan where there is none. None for a learner that asks for neither."""
+        """Return (N, k), the number that the learner takes as reward in place of win rates: the reward model's or the
+        judge's direct score; nan where there is none. None for a learner that asks for neither."""
         return self.collected.get("rewards", self.collected.get("scores"))
 
     @property

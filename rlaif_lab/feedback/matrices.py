@@ -15,7 +15,7 @@ from rlaif_lab.records import Floats, Generation, Judgement
 
 
 def preference_matrices(generations: Sequence[Generation], judgements: Sequence[Judgement]) -> Floats:
-    """``prob_beats`` of all prompts, (N, k, k). Equal texts: 0.5. Never judged, or without verdict: nan."""
+    """Return ``prob_beats`` of all prompts, (N, k, k). Equal texts: 0.5. Never judged, or without verdict: nan."""
     known: dict[tuple[str, str, str], float] = {}
     for judgement in judgements:
         if judgement.prob_first_wins is not None:
@@ -30,7 +30,8 @@ def preference_matrices(generations: Sequence[Generation], judgements: Sequence[
 
 
 def win_rates(prob_beats: Floats, hard: bool = False) -> Floats:
-    """Mean probability of beating each *other* sample, (..., k, k) -> (..., k); nan for one without any verdict.
+    """Return the mean probability of beating each *other* sample, (..., k, k) -> (..., k); nan for one without any
+    verdict.
 
     hard: count a win, a tie or a loss (1, 0.5, 0) instead of the probability, which leaves of a judge its
     ordering and drops its calibration.

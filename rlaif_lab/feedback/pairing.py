@@ -56,7 +56,7 @@ class Pairing:
 def make_pairs(
     generations: Sequence[Generation], prob_beats: Floats, pairing: Pairing, *identity: int | str
 ) -> list[PreferencePair]:
-    """The round's training pairs, in the order of ``generations``, at most ``pairing.budget`` of them."""
+    """Return the round's training pairs, in the order of ``generations``, at most ``pairing.budget`` of them."""
     limit = 1.0 if pairing.max_margin is None else 0.5 + pairing.max_margin
     pairs = [
         PreferencePair(generations[p].prompt, chosen, rejected, float(prob_beats[p, chosen, rejected]))
@@ -68,7 +68,7 @@ def make_pairs(
 
 
 def within_budget(items: list[T], budget: int | None, rank: Callable[[T], int]) -> list[T]:
-    """The ``budget`` items of lowest rank, in their own order; all of them without a budget."""
+    """Return the ``budget`` items of lowest rank, in their own order; all of them without a budget."""
     if budget is None or len(items) <= budget:
         return items
     ranks = [rank(item) for item in items]
@@ -76,7 +76,7 @@ def within_budget(items: list[T], budget: int | None, rank: Callable[[T], int]) 
 
 
 def _rank(pair: PreferencePair, strategy: Strategy, *identity: int | str) -> int:
-    """Where a pair stands in line for the budget: the same whichever of the two the judge chose."""
+    """Return where a pair stands in line for the budget: the same whichever of the two the judge chose."""
     several = strategy in ("all_pairs", "best_vs_all")
     samples = sorted((pair.sample_chosen, pair.sample_rejected)) if several else []
     return seed_for("pair budget", *identity, pair.prompt.id, *samples)
@@ -85,7 +85,7 @@ def _rank(pair: PreferencePair, strategy: Strategy, *identity: int | str) -> int
 def _candidates(
     generations: Sequence[Generation], prob_beats: Floats, strategy: Strategy, *identity: int | str
 ) -> Iterator[tuple[int, int, int]]:
-    """(prompt, winner, loser), in the order of the prompts."""
+    """Return (prompt, winner, loser), in the order of the prompts."""
     if strategy == "all_pairs":
         yield from _all_pairs(generations, prob_beats)
         return
@@ -109,7 +109,7 @@ def _first_occurrences(texts: Sequence[str]) -> list[int]:
 
 
 def _all_pairs(generations: Sequence[Generation], prob_beats: Floats) -> list[tuple[int, int, int]]:
-    """(prompt, winner, loser) of every pair of different texts, by their first occurrence."""
+    """Return (prompt, winner, loser) of every pair of different texts, by their first occurrence."""
     found = []
     for p, generation in enumerate(generations):
         pairs = comparisons_of(generation)

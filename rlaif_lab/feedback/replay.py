@@ -34,11 +34,11 @@ class Replay:
             raise ValueError(f"replay.share must not be negative, or null (all in the window); got {self.share}")
 
     def rounds_before(self, index: int) -> range:
-        """The earlier rounds that round ``index`` trains on, oldest first."""
+        """Return the earlier rounds that round ``index`` trains on, oldest first."""
         return range(0 if self.window is None else max(0, index - self.window + 1), index)
 
     def mix(self, latest: list[Example], older: Sequence[Example], *identity: int | str) -> list[Example]:
-        """The latest examples with their share of older ones behind them."""
+        """Return the latest examples with their share of older ones behind them."""
         budget = None if self.share is None else round(self.share * len(latest))
         numbered = list(enumerate(older))
         kept = within_budget(
@@ -65,8 +65,8 @@ class Mixing:
     def examples(
         self, at: Position, feedback: Feedback, examples_of: Callable[[Feedback], list[Example]]
     ) -> list[Example]:
-        """The learner's examples of the latest feedback, mixed with those in the replay window. Which ones the budget
-        leaves is decided by the prompt."""
+        """Return the learner's examples of the latest feedback, mixed with those in the replay window. Which ones the
+        budget leaves is decided by the prompt."""
         seed = self.source.settings.seed
         latest = within_budget(
             examples_of(feedback), self.budget, lambda example: seed_for("budget", seed, at.index, example.prompt.id)
@@ -80,7 +80,7 @@ class Mixing:
         return self.replay.mix(latest, older, seed, at.index, at.segment)
 
     def stored_feedback(self, at: Position) -> Feedback:
-        """What an earlier segment was trained on, from the store."""
+        """Return what an earlier segment was trained on, from the store."""
         store = self.source.store
         generations = store.read_stage(at.index, GENERATIONS, at.segment)
         judgements = store.read_stage(at.index, JUDGEMENTS, at.segment)

@@ -66,7 +66,7 @@ def critique_and_revise(
     round_index: int,
     engine: Engine,
 ) -> list[Revision]:
-    """One revision of the first sample of every prompt, in their order.
+    """Return one revision of the first sample of every prompt, in their order.
 
     Which principle, and every draw, is decided by (seed, round, prompt, pass). An empty rewriting leaves the answer as
     it was; the empty text stays in ``steps``. Raises ValueError for a model without chat template.
@@ -99,7 +99,7 @@ def critique_and_revise(
 
 
 def _asked(prompt: Prompt, answer: Response, request: str) -> Prompt:
-    """The conversation, gone on with an answer and the next request. The identity stays the prompt's."""
+    """Return the conversation, gone on with an answer and the next request. The identity stays the prompt's."""
     turns = prompt.turns or (("user", prompt.text),)
     return Prompt(prompt.id, request, (*turns, ("assistant", answer.text), ("user", request)))
 

@@ -39,7 +39,7 @@ def _model(source: Source) -> RewardModel:
 
 
 def _judged(at: Position, source: Source) -> list[RewardExample]:
-    """The labelled pairs of an earlier segment."""
+    """Return the labelled pairs of an earlier segment."""
     generations = source.store.read_stage(at.index, GENERATIONS, at.segment)
     return examples_from(at.index, generations, source.store.read_stage(at.index, JUDGEMENTS, at.segment))
 
@@ -49,7 +49,7 @@ def _folder(at: Position, source: Source) -> Path:
 
 
 def _folder_before(at: Position, source: Source) -> Path | None:
-    """Where the reward model before this one is; None for the first."""
+    """Return where the reward model before this one is; None for the first."""
     if at.segment:
         return _folder(Position(at.index, at.segment - 1), source)
     return _folder(Position(at.index - 1, source.segments - 1), source) if at.index else None

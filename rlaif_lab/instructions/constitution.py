@@ -40,7 +40,7 @@ class Constitution:
 
     @classmethod
     def load(cls, name_or_path: str) -> Constitution:
-        """A constitution of ``conf/constitution/`` by name, or any YAML file by path.
+        """Return a constitution of ``conf/constitution/`` by name, or any YAML file by path.
 
         Raises ValueError, naming file and line, when it is empty, repeats an id, or a field is missing or not a text.
         """
@@ -59,11 +59,11 @@ class Constitution:
         return cls(str(file.data.get("name", file.path.stem)), tuple(principles))
 
     def draw(self, *identity: int | str) -> Principle:
-        """One principle, all equally likely, decided by identity alone."""
+        """Return one principle, all equally likely, decided by identity alone."""
         return self.principles[seed_for("principle", *identity) % len(self.principles)]
 
     def identity(self) -> str:
-        """By content, without the name."""
+        """Return an identity by content, without the name."""
         return hashlib.sha256(repr(self.principles).encode()).hexdigest()[:16]
 
 

@@ -6,8 +6,8 @@ from rlaif_lab.instructions.yaml_files import find_yaml, read_mapping
 
 
 def criteria_text(name_or_text: str) -> str:
-    """The criteria themselves if they have a space in them, else those of ``conf/criteria/<name>.yaml`` or of a YAML
-    file by path.
+    """Return the criteria themselves if they have a space in them, else those of ``conf/criteria/<name>.yaml`` or of a
+    YAML file by path.
 
     Raises ValueError for an unknown name or an empty text.
     """

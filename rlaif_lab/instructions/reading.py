@@ -97,7 +97,7 @@ _REFUSAL = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a judge's answer opens by declining to answer. Only asked of answers that hold no verdict."""
+    """Return whether a judge's answer opens by declining to answer. Only asked of answers that hold no verdict."""
     return _REFUSAL.match(text.replace("’", "'")) is not None
 
 
@@ -115,7 +115,7 @@ _SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]*_]*\s+")
 
 
 def _prepared(text: str, names: _Names | None) -> list[str]:
-    """The lines of an answer that can state something: without what it quotes, in plain characters."""
+    """Return the lines of an answer that can state something: without what it quotes, in plain characters."""
     text = _BOXED.sub(lambda match: f"[[{match.group(1)}]]", text.strip())
     whole = _FENCE.fullmatch(text)
     text = whole.group(2).strip() if whole else text
@@ -139,7 +139,7 @@ def _prepared(text: str, names: _Names | None) -> list[str]:
 
 
 def _joined(lines: list[str]) -> list[str]:
-    """A heading that is nothing but a cue goes with the line under it."""
+    """Return a heading that is nothing but a cue goes with the line under it."""
     joined: list[str] = []
     for line in lines:
         if joined and _CUE_ALONE.fullmatch(joined[-1]):
@@ -150,7 +150,7 @@ def _joined(lines: list[str]) -> list[str]:
 
 
 def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str, bool]]:
-    """(line, sentence, whether it is the whole of its line), without list marks and full stops."""
+    """Return (line, sentence, whether it is the whole of its line), without list marks and full stops."""
     for at, line in enumerate(lines):
         bare = _LEADING.sub("", line)
         sentences = [s for s in _SENTENCE.split(bare) if s.strip()]
@@ -248,12 +248,12 @@ class _Names:
         return self.of[_plain(match.group("label"))]
 
     def only(self, text: str) -> str | None:
-        """The label that is all of a text."""
+        """Return the label that is all of a text."""
         match = _forms(self.any, "").bare.fullmatch(text.strip().rstrip(".!"))
         return self.named(match) if match else None
 
     def in_json(self, content: Mapping[str, Any], key: str | None) -> str | None:
-        """The label that an object gives under ``key`` (None: under any of the usual ones)."""
+        """Return the label that an object gives under ``key`` (None: under any of the usual ones)."""
         keys = [key] if key is not None else [k for k in content if k.strip().lower().replace(" ", "_") in _JSON_KEYS]
         texts = {k: v for k, v in content.items() if isinstance(v, str)}
         said = {self.only(texts[k]) if k in texts else None for k in keys if k in content}
@@ -344,7 +344,7 @@ def _or_tie(match: re.Match[str], names: _Names) -> str | None:
 
 
 def _leads(match: re.Match[str]) -> bool:
-    """Whether what stands before and after a statement of who wins leaves it one."""
+    """Return whether what stands before and after a statement of who wins leaves it one."""
     lead = match.group("lead").strip()
     why = match.groupdict().get("why")
     if why is not None and (_CONTRAST.search(why) or _DOUBT.search(why)):
@@ -357,14 +357,14 @@ def _leads(match: re.Match[str]) -> bool:
 
 
 def _doubtful(lead: str) -> bool:
-    """Whether a statement that follows these words is denied, supposed or somebody else's."""
+    """Return whether a statement that follows these words is denied, supposed or somebody else's."""
     lead = _I_SAY.sub("", lead)
     clause = re.split(r"[,;:–—]", lead.rstrip(" ,;:–—-"))[-1]
     return _SUPPOSED.search(lead) is not None or _DENIED.search(clause) is not None or "?" in lead
 
 
 def _agreed(found: Sequence[Found], lines: Sequence[str]) -> Any:
-    """What all the plainest statements say, if nothing after them takes it back; None where they disagree."""
+    """Return what all the plainest statements say, if nothing after them takes it back; None where they disagree."""
     for ranks in (("final",), ("strong", "final"), ("weak",), ("bare", "first")):
         held = [one for one in found if one.rank in ranks]
         if not held:
@@ -384,7 +384,7 @@ def _agreed(found: Sequence[Found], lines: Sequence[str]) -> Any:
 
 
 def _stripped(label: str) -> str:
-    """A label without brackets and marks around it, where that leaves anything."""
+    """Return a label without brackets and marks around it, where that leaves anything."""
     return label.strip().strip("[](){}<>\"'*_`.: ") or label.strip()
 
 
@@ -439,7 +439,7 @@ def _score_statements(lines: Sequence[str], maximum: float, cue: str) -> Iterato
 
 
 def _value(match: re.Match[str], maximum: float) -> float:
-    """The number on the template's scale; nan for one of another."""
+    """Return the number on the template's scale; nan for one of another."""
     number, scale = _number(match.group("number")), match.groupdict().get("scale")
     if scale is not None and _number(scale) != maximum:
         return math.nan

@@ -45,7 +45,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 # --- texts that are not trusted ---------------------------------------------------------------------------------------
 def neutralised(text: str, limit: int) -> str:
-    """A text as a judge is shown it: without control tokens, at most ``limit`` characters, never empty."""
+    """Return a text as a judge is shown it: without control tokens, at most ``limit`` characters, never empty."""
     text = _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))
     text = _CONTROL_TOKEN.sub(lambda match: match.group() + " ", text)
     if not text.strip():
@@ -57,8 +57,8 @@ def neutralised(text: str, limit: int) -> str:
 
 
 def code_for(prompt: Prompt, *texts: str) -> str:
-    """Letters that none of these texts holds: the same for every comparison of a prompt unless a text does, so that a
-    prompt's comparisons share their beginning; the same in both orders."""
+    """Return letters that none of these texts holds: the same for every comparison of a prompt unless a text does, so
+    that a prompt's comparisons share their beginning; the same in both orders."""
     shown = _conversation(prompt)
     attempt = 0
     while True:  # a huge text may hold every code of four letters, but not of ever more
@@ -74,7 +74,7 @@ def quoted(title: str, text: str, code: str) -> str:
 
 
 def _conversation(prompt: Prompt) -> str:
-    """What was asked, as text; of a conversation every turn, under its role."""
+    """Return what was asked, as text; of a conversation every turn, under its role."""
     if len(prompt.turns) < 2:
         return prompt.turns[0][1] if prompt.turns else prompt.text
     return "\n\n".join(f"{role.capitalize()}: {content}" for role, content in prompt.turns)
@@ -101,12 +101,12 @@ class _Template:
         return "{principle}" in self.system + self.user
 
     def identity(self) -> str:
-        """By content: a template of the same name with another word is another template."""
+        """Return an identity by content: a template of the same name with another word is another template."""
         content = [(f.name, getattr(self, f.name)) for f in fields(self) if f.name != "name"]
         return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
     def _messages(self, values: Mapping[str, str]) -> list[Message]:
-        """One pass over the placeholders: what is put in is never looked at again."""
+        """Fill in the placeholders in one pass: what is put in is never looked at again."""
         messages = []
         for role, text in (("system", self.system), ("user", self.user)):
             if text.strip():
@@ -137,7 +137,7 @@ class JudgeTemplate(_Template):
 
     @classmethod
     def load(cls, name_or_path: str) -> JudgeTemplate:
-        """A template of ``conf/template/`` by name, or any YAML file by path.
+        """Return a template of ``conf/template/`` by name, or any YAML file by path.
 
         Raises ValueError, naming file and line, for a missing or unknown key or placeholder, or labels that cannot be
         told apart.
@@ -159,11 +159,11 @@ class JudgeTemplate(_Template):
         return cls(**_common(file), labels=(labels[0].strip(), labels[1].strip()), tie_label=tie and tie.strip())
 
     def all_labels(self) -> tuple[str, ...]:
-        """The labels of first, second and, where there is one, tie."""
+        """Return the labels of first, second and, where there is one, tie."""
         return self.labels if self.tie_label is None else (*self.labels, self.tie_label)
 
     def render(self, comparison: Comparison, criteria: str, principle: str | None = None) -> list[Message]:
-        """The chat turns that put a comparison to a judge."""
+        """Return the chat turns that put a comparison to a judge."""
         prompt, first, second = comparison.prompt, comparison.first, comparison.second
         code = code_for(prompt, first, second)
         return self._messages(
@@ -189,13 +189,13 @@ class JudgeTemplate(_Template):
         return None if label is None else self.choice_of(label)
 
     def stated(self, words: str, json_key: str | None = None) -> str | None:
-        """The one label that these words state; with ``json_key``, what a JSON object has under it."""
+        """Return the one label that these words state; with ``json_key``, what a JSON object has under it."""
         if json_key is not None:
             return label_in_json(words, self.all_labels(), json_key, self.tie_label)
         return stated_label(words, self.all_labels(), self.cue, self.tie_label)
 
     def choice_of(self, label: str) -> Choice:
-        """Which response this label stands for."""
+        """Return which response this label stands for."""
         choices: tuple[Choice, ...] = ("first", "second", "tie")
         return choices[self.all_labels().index(label)]
 
@@ -209,7 +209,7 @@ class ScoreTemplate(_Template):
 
     @classmethod
     def load(cls, name_or_path: str) -> ScoreTemplate:
-        """As JudgeTemplate.load; placeholders are {criteria}, {prompt}, {response}."""
+        """Load a template as JudgeTemplate.load does; placeholders are {criteria}, {prompt}, {response}."""
         file = read_mapping(
             find_yaml("template", name_or_path), ("user", "minimum", "maximum"), ("system", "cue", "limit")
         )
@@ -223,11 +223,11 @@ class ScoreTemplate(_Template):
         return cls(**_common(file), minimum=minimum, maximum=maximum)
 
     def all_labels(self) -> tuple[str, ...]:
-        """Every score as it is written, the lowest first."""
+        """Return every score as it is written, the lowest first."""
         return tuple(str(score) for score in range(self.minimum, self.maximum + 1))
 
     def render_single(self, prompt: Prompt, response: str, criteria: str) -> list[Message]:
-        """The chat turns that put one response to a judge."""
+        """Return the chat turns that put one response to a judge."""
         code = code_for(prompt, response)
         return self._messages(
             {
@@ -246,7 +246,7 @@ class ScoreTemplate(_Template):
         return None if words is None else self.stated(words)
 
     def stated(self, words: str, json_key: str | None = None) -> float | None:
-        """The one score that these words state; with ``json_key``, what a JSON object has under it."""
+        """Return the one score that these words state; with ``json_key``, what a JSON object has under it."""
         if json_key is not None:
             return score_in_json(words, self.minimum, self.maximum, json_key)
         return stated_score(words, self.minimum, self.maximum, self.cue)
@@ -254,7 +254,7 @@ class ScoreTemplate(_Template):
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 def _common(file: YamlFile) -> dict[str, Any]:
-    """The fields of every template, checked."""
+    """Return the fields of every template, checked."""
     values = {"name": file.path.stem}
     for key in ("system", "user", "cue"):
         text = file.data.get(key) or ""

@@ -95,5 +95,5 @@ def _final_channel(text: str) -> str | None:
 
 
 def _unwrapped(text: str) -> str:
-    """The text without marks that say that this is the answer; each ends a line."""
+    """Return the text without marks that say that this is the answer; each ends a line."""
     return _WRAPPING.sub("\n", text).strip()

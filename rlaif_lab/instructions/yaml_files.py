@@ -25,11 +25,11 @@ class YamlFile:
     lines: dict[tuple[str | int, ...], int]
 
     def at(self, *keys: str | int) -> str:
-        """``file, line n`` of a node, for error messages."""
+        """Return ``file, line n`` of a node, for error messages."""
         return f"{self.path}, line {self.lines.get(keys, 1)}"
 
     def line_with(self, needle: str, *keys: str | int) -> str:
-        """``file, line n`` of the first line at or after a node that holds ``needle``, else of the node."""
+        """Return ``file, line n`` of the first line at or after a node that holds ``needle``, else of the node."""
         start = self.lines.get(keys, 1)
         for number, line in enumerate(self.text.splitlines()[start - 1 :], start=start):
             if needle in line:
@@ -38,7 +38,7 @@ class YamlFile:
 
 
 def find_yaml(kind: str, name_or_path: str) -> Path:
-    """The file that ``name_or_path`` means: a path, or the name of a file in ``conf/<kind>/``.
+    """Return the file that ``name_or_path`` means: a path, or the name of a file in ``conf/<kind>/``.
 
     Raises ValueError when there is no such file.
     """
@@ -57,7 +57,7 @@ def find_yaml(kind: str, name_or_path: str) -> Path:
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """Raises ValueError, naming file and line, for what is no YAML or holds a key twice."""
+    """Raise ValueError, naming file and line, for what is no YAML or holds a key twice."""
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -97,7 +97,8 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def read_mapping(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> YamlFile:
-    """A YAML file that is one mapping with these keys. Raises ValueError, naming file and line, when it is not."""
+    """Return a YAML file that is one mapping with these keys. Raises ValueError, naming file and line, when it is
+    not."""
     file = read_yaml(path)
     if not isinstance(file.data, dict):
         raise ValueError(f"{path}, line 1: must be a mapping with the keys {', '.join(required)}")

@@ -22,7 +22,8 @@ from rlaif_lab.records import (
 
 
 def comparisons_of(generation: Generation) -> list[tuple[int, int]]:
-    """Pairs of samples worth a judge's time: every pair of *different* texts once, by their first occurrence."""
+    """Return the pairs of samples worth a judge's time: every pair of *different* texts once, by their first
+    occurrence."""
     first_seen: dict[str, int] = {}
     for sample, response in enumerate(generation.responses):
         first_seen.setdefault(response.text, sample)
@@ -30,7 +31,7 @@ def comparisons_of(generation: Generation) -> list[tuple[int, int]]:
 
 
 def judge_generations(judge: Judge, generations: Sequence[Generation]) -> list[Judgement]:
-    """All distinct pairs of each prompt's responses, judged in both orders."""
+    """Return all distinct pairs of each prompt's responses, judged in both orders."""
     asked = [(g, i, j) for g in generations for i, j in comparisons_of(g)]
     comparisons = [Comparison(g.prompt, g.responses[i].text, g.responses[j].text) for g, i, j in asked]
     return [
@@ -49,7 +50,7 @@ def score_generations(judge: Judge, generations: Sequence[Generation]) -> list[S
 
 
 def both_orders(judge: Judge, comparisons: Sequence[Comparison]) -> list[tuple[Verdict, Verdict]]:
-    """Each comparison's verdict as given and with the slots swapped."""
+    """Return each comparison's verdict as given and with the slots swapped."""
     if not comparisons:
         return []
     verdicts = judge.verdicts([*comparisons, *(c.swapped() for c in comparisons)])
@@ -60,7 +61,7 @@ def both_orders(judge: Judge, comparisons: Sequence[Comparison]) -> list[tuple[V
 def debias(
     comparison: Comparison, sample_first: int, sample_second: int, shown_first: Verdict, shown_second: Verdict
 ) -> Judgement:
-    """Averages the two orders. One failed order fails the judgement: it is recorded, never a silent label."""
+    """Average the two orders. One failed order fails the judgement: it is recorded, never a silent label."""
     p_first = shown_first.prob_first_wins
     p_second = None if shown_second.prob_first_wins is None else 1.0 - shown_second.prob_first_wins
     probability: float | None
@@ -89,12 +90,12 @@ def debias(
 
 
 def _merged(shown_first: Details | None, shown_second: Details | None) -> Details | None:
-    """What both orders have to say: once if it is the same, else by order."""
+    """Return what both orders have to say: once if it is the same, else by order."""
     if shown_first == shown_second:
         return shown_first
     return {"shown_first": dict(shown_first or {}), "shown_second": dict(shown_second or {})}
 
 
 def decisions(probabilities: Floats) -> Floats:
-    """What a judge with these probabilities picks: 1, 0.5 (tie) or 0; nan stays nan. Any shape."""
+    """Return what a judge with these probabilities picks: 1, 0.5 (tie) or 0; nan stays nan. Any shape."""
     return 0.5 + 0.5 * np.sign(probabilities - 0.5)

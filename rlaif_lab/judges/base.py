@@ -35,34 +35,34 @@ class Judge(ABC):
         """Called once, before the first verdict. Load weights here."""
 
     def sources(self) -> list[ModelSource]:
-        """The models it needs besides the policy."""
+        """Return the models it needs besides the policy."""
         return []
 
     def check_tokenizers(self, tokenizer_of: Callable[[PolicyWeights | ModelSource], Any]) -> None:
         """Raise ValueError, before any weights load, when verdicts cannot be had with these tokenizers."""
 
     def needs_previous_policy(self) -> bool:
-        """Whether it will ask for the policy's ``previous`` weights, which are only kept for one that does."""
+        """Return whether it will ask for the policy's ``previous`` weights, which are only kept for one that does."""
         return False
 
     @abstractmethod
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One verdict per comparison, each as presented: ``first`` in slot one."""
+        """Return one verdict per comparison, each as presented: ``first`` in slot one."""
 
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        """One direct score per response, for judges that declare ``gives_scores``."""
+        """Return one direct score per response, for judges that declare ``gives_scores``."""
         raise ValueError(f"judge {self.name!r} compares responses and gives no score of a single one")
 
     def evaluator(self) -> Judge:
-        """The judge that measures with what this one trains with: itself, except for one that buys some of its training
-        labels from people."""
+        """Return the judge that measures with what this one trains with: itself, except for one that buys some of its
+        training labels from people."""
         return self
 
     def own_metrics(
         self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
     ) -> dict[str, float]:
-        """What it alone can say of an evaluation, as metrics. comparisons: the policy's answers first, those of round 0
-        second. verdicts: the evaluator's, both orders. identical: further comparisons, of equal texts."""
+        """Return what it alone can say of an evaluation, as metrics. comparisons: the policy's answers first, those of
+        round 0 second. verdicts: the evaluator's, both orders. identical: further comparisons, of equal texts."""
         return {}
 
     def note_ai(self, probabilities: Mapping[tuple[Prompt, str, str], float | None]) -> None:
@@ -72,20 +72,21 @@ class Judge(ABC):
         """
 
     def language_model(self) -> LanguageModel:
-        """The judging model as of now, for judges that declare ``writes``."""
+        """Return the judging model as of now, for judges that declare ``writes``."""
         raise ValueError(f"judge {self.name!r} is no language model, so it has no answers of its own")
 
     def parameters(self) -> int | None:
-        """Of the model that the tokens of its verdicts go through; None where that is not known or not one model."""
+        """Return the size of the model that the tokens of its verdicts go through; None where that is not known or not
+        one model."""
         from rlaif_lab.models.access import parameter_count
 
         return parameter_count(self.language_model().network)[0] if self.writes else None
 
     def identity(self) -> str:
-        """What decides this judge's verdicts, as of now: weights, prompt and settings, hashed or in words. Two judges
-        with equal identity give equal verdicts, which is what a cache goes by. Called after ``attach``."""
+        """Return what decides this judge's verdicts, as of now: weights, prompt and settings, hashed or in words. Two
+        judges with equal identity give equal verdicts, which is what a cache goes by. Called after ``attach``."""
         raise ValueError(f"judge {self.name!r} has no stable identity, so its verdicts cannot be cached")
 
     def describe(self) -> str:
-        """One line for the run's log: who judges, with which weights."""
+        """Return one line for the run's log: who judges, with which weights."""
         return self.name

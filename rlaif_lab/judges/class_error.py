@@ -45,7 +45,7 @@ class ClassErrorJudge(OracleJudge):
         return replace(verdict, prob_first_wins=1.0 - verdict.prob_first_wins) if wrong else verdict
 
     def _is_of_the_class(self, comparison: Comparison) -> bool:
-        """Whether one response is right, and the other wrong and right under the misconception."""
+        """Return whether one response is right, and the other wrong and right under the misconception."""
         prompt = comparison.prompt
         kinds = {
             (self.gold.quality(prompt, text) == 1.0, self.gold.misconceived_quality(prompt, text) == 1.0)

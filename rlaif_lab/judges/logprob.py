@@ -70,7 +70,7 @@ class ModelJudge(Judge):
         return self.weights == "previous"
 
     def model(self) -> LanguageModel:
-        """The judging weights as of now."""
+        """Return the judging weights as of now."""
         if isinstance(self.weights, str):
             return self.context.policy(self.weights)
         device = self.context.policy("live").device
@@ -120,7 +120,8 @@ class ModelJudge(Judge):
     def _score_all(
         self, responses: Sequence[tuple[Prompt, str]]
     ) -> tuple[dict[tuple[Prompt, str], tuple[float, int]], int]:
-        """(score, length in tokens) of every response, each computed once, and the tokens processed for all of them."""
+        """Return (score, length in tokens) of every response, each computed once, and the tokens processed for all of
+        them."""
         texts: dict[Prompt, dict[str, None]] = {}  # every response of a prompt once, in order of appearance
         for prompt, text in responses:
             texts.setdefault(prompt, {})[text] = None
@@ -137,7 +138,7 @@ class ModelJudge(Judge):
         groups: Sequence[tuple[Prompt, list[str]]],
         scores: dict[tuple[Prompt, str], tuple[float, int]],
     ) -> int:
-        """Fills in (score, tokens) of every response of these prompts; returns the tokens processed."""
+        """Fill in (score, tokens) of every response of these prompts; returns the tokens processed."""
         texts = [text for _, group in groups for text in group]
         encoded = iter(model.encode_responses(texts))
         prompts = model.encode_prompts([prompt for prompt, _ in groups])
@@ -150,7 +151,7 @@ class ModelJudge(Judge):
         return int(batch.prompt_mask.sum() + batch.response_mask.sum()) + asked
 
     def _read(self, model: LanguageModel, batch: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores and response lengths in tokens: (B, n) each."""
+        """Return scores and response lengths in tokens: (B, n) each."""
         lengths = batch.response_mask.sum(-1)
         if self.reads == "verdict":
             return verdict_logit(model, batch), lengths

@@ -22,7 +22,7 @@ def _coin(probability: float, *identity: int | str) -> bool:
 
 
 def _pair_identity(comparison: Comparison) -> tuple[str, str, str]:
-    """The same for both orders, so that a random verdict has no position bias."""
+    """Return the same for both orders, so that a random verdict has no position bias."""
     low, high = sorted((comparison.first, comparison.second))
     return comparison.prompt.id, low, high
 

@@ -160,7 +160,7 @@ class PeopleJudge(Judge):
 
     # --- labels -> verdicts ---------------------------------------------------------------------------------------
     def _verdict(self, comparison: Comparison, labels: Sequence[Label] | None, *, free: bool) -> Verdict:
-        """free: the other order of this pair has been paid for."""
+        """Return the verdict of these labels. free: the other order of this pair has been paid for."""
         from rlaif_lab.people.agreement import VALUES
         from rlaif_lab.people.queue import LABELS
 

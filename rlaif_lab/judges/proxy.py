@@ -80,7 +80,7 @@ class ProxyJudge(Wrapper):
         return self.folder / "metrics.json"
 
     def learn(self, spare_samples: Callable[[int, int, int], Sequence[Generation]]) -> None:
-        """Puts the reward model into the run's folder: from the cache, where a run that was to learn the same has left
+        """Put the reward model into the run's folder: from the cache, where a run that was to learn the same has left
         it, else trained now and left there. A judge without stable identity has its own in every run."""
         try:
             who = self.of.identity()
@@ -99,7 +99,7 @@ class ProxyJudge(Wrapper):
             _copy(kept, self.folder)
 
     def examples(self, spare_samples: Callable[[int, int, int], Sequence[Generation]]) -> list[RewardExample]:
-        """The labelled comparisons, ties left out."""
+        """Return the labelled comparisons, ties left out."""
         examples: list[RewardExample] = []
         asked = 0
         for start in range(0, self.labels, BLOCK):
@@ -155,7 +155,7 @@ class ProxyJudge(Wrapper):
 
 
 def _copy(source: Path, target: Path) -> None:
-    """All or nothing; whoever was first with the same keeps it."""
+    """Copy all or nothing; whoever was first with the same keeps it."""
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = new_folder_beside(target)

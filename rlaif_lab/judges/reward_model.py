@@ -110,7 +110,8 @@ class RewardModelJudge(Judge):
     def own_metrics(
         self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
     ) -> dict[str, float]:
-        """``judge/mean_score``: the mean reward of the policy's answers less that of round 0's to the same prompts."""
+        """Return ``judge/mean_score``: the mean reward of the policy's answers less that of round 0's to the same
+        prompts."""
         if not comparisons:
             return {"judge/mean_score": 0.0}
         responses = [(c.prompt, text) for c in comparisons for text in (c.first, c.second)]
@@ -128,7 +129,7 @@ class RewardModelJudge(Judge):
         return fmean(members) if self.combine == "mean" else min(members)
 
     def _rewards(self, asked: Sequence[tuple[Prompt, str]]) -> tuple[dict[tuple[Prompt, str], list[float]], int]:
-        """Every member's reward of each of these different responses, and the tokens processed."""
+        """Return every member's reward of each of these different responses, and the tokens processed."""
         groups: dict[Prompt, list[tuple[str, bool]]] = {}
         for prompt, text in asked:
             groups.setdefault(prompt, []).append((text, True))

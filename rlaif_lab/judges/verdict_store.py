@@ -92,23 +92,23 @@ class VerdictStore:
             raise
 
     def get(self, keys: Sequence[str]) -> dict[str, Verdict]:
-        """The verdicts that are there, by key."""
+        """Return the verdicts that are there, by key."""
         return {key: Verdict(value, *rest) for key, value, *rest in self._get("verdict", keys)}
 
     def put(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Keeps verdicts; they are on disk when it returns. A key that is there already keeps what it has."""
+        """Keep verdicts; they are on disk when it returns. A key that is there already keeps what it has."""
         self.put_records(verdicts, {}, ())
 
     def get_scores(self, keys: Sequence[str]) -> dict[str, Score]:
-        """``get`` for direct scores."""
+        """Return stored direct scores, as ``get`` does verdicts."""
         return {key: Score(value, *rest) for key, value, *rest in self._get("score", keys)}
 
     def put_scores(self, scores: Mapping[str, Score]) -> None:
-        """``put`` for direct scores."""
+        """Store direct scores, as ``put`` does verdicts."""
         self.put_records(scores, {}, ())
 
     def put_failures(self, failures: Mapping[str, Verdict | Score], settled: Sequence[int] = ()) -> None:
-        """Keeps what was asked, and maybe paid, without bringing an answer. It counts in ``spent``, but ``get`` does
+        """Keep what was asked, and maybe paid, without bringing an answer. It counts in ``spent``, but ``get`` does
         not find it, so that the question may be asked again."""
         self.put_records({}, failures, settled)
 
@@ -126,8 +126,8 @@ class VerdictStore:
 
     # --- what is spent --------------------------------------------------------------------------------------------
     def spent(self, prefix: str = "") -> Spent:
-        """The sum over answers and failures whose key begins with ``prefix``, and over what is reserved under it. Each
-        record counts ``details["requests"]`` requests, one if it does not say."""
+        """Return the sum over answers and failures whose key begins with ``prefix``, and over what is reserved under
+        it. Each record counts ``details["requests"]`` requests, one if it does not say."""
         with self._lock, self._errors_told(), self._transaction():
             return self._spent(prefix)
 
@@ -204,7 +204,7 @@ class VerdictStore:
     # --- notes --------------------------------------------------------------------------------------------------------
 
     def put_note(self, key: str, note: Mapping[str, Any]) -> None:
-        """Keeps something else, as JSON; the first of a key stands."""
+        """Keep something else, as JSON; the first of a key stands."""
         with self._lock, self._errors_told(), self._transaction():
             self._database.execute("INSERT OR IGNORE INTO notes VALUES (?, ?)", (key, json.dumps(note, sort_keys=True)))
 
@@ -214,7 +214,7 @@ class VerdictStore:
         return None if row is None else dict(json.loads(row[0]))
 
     def __len__(self) -> int:
-        """Answers held: verdicts and scores, no failures, no notes."""
+        """Return answers held: verdicts and scores, no failures, no notes."""
         with self._lock, self._errors_told():
             return int(self._database.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
 
@@ -224,7 +224,7 @@ class VerdictStore:
 
     # --- SQL ----------------------------------------------------------------------------------------------------
     def _prepare(self) -> None:
-        """Makes the tables in a new file; checks whose an old one is before anything is written to it."""
+        """Make the tables in a new file; checks whose an old one is before anything is written to it."""
         execute = self._database.execute
         application = execute("PRAGMA application_id").fetchone()[0]
         tables = execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
@@ -278,7 +278,8 @@ class VerdictStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing, on disk at the end. IMMEDIATE waits for other writers at once, and so cannot deadlock."""
+        """Open a transaction: all or nothing, on disk at the end. IMMEDIATE waits for other writers at once, and so
+        cannot deadlock."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -290,7 +291,7 @@ class VerdictStore:
 
     @contextmanager
     def _errors_told(self) -> Iterator[None]:
-        """SQLite's errors, as sentences for the user."""
+        """Turn SQLite's errors into sentences for the user."""
         try:
             yield
         except sqlite3.Error as error:
@@ -312,7 +313,7 @@ class VerdictStore:
 
 
 def on_network(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
-    """Whether a folder lies on a network file system, as far as the system says."""
+    """Return whether a folder lies on a network file system, as far as the system says."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
         place = folder.resolve()

@@ -34,7 +34,7 @@ def grpo_advantages(rewards: Tensor, scale: Scale = "std") -> Tensor:
 
 
 def terminal_rewards(rewards: Tensor, mask: Tensor) -> Tensor:
-    """Each response's reward at its last token, 0 elsewhere. Shapes: (B, n), (B, n, R) bool -> (B, n, R)."""
+    """Return each response's reward at its last token, 0 elsewhere. Shapes: (B, n), (B, n, R) bool -> (B, n, R)."""
     last = mask & ~torch.cat([mask[..., 1:], torch.zeros_like(mask[..., :1])], dim=-1)
     return rewards.unsqueeze(-1) * last
 
@@ -57,7 +57,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
 
 
 def whitened(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 over the tokens that count, 0 on the others. Any shape."""
+    """Return the mean 0 and standard deviation 1 over the tokens that count, 0 on the others. Any shape."""
     count = mask.sum().clamp(min=1)
     mean = (advantages * mask).sum() / count
     centred = (advantages - mean) * mask

@@ -85,7 +85,7 @@ class Learner(ABC):
 
     @abstractmethod
     def examples(self, feedback: Feedback) -> list[Example]:
-        """What this learner trains on, in the order of the prompts."""
+        """Return what this learner trains on, in the order of the prompts."""
 
     @abstractmethod
     def loss(self, logps: Tensor, batch: Batch, values: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -93,8 +93,8 @@ class Learner(ABC):
         with a critic, its ``values`` (B, n, R). The loss is a mean: over ``weight(batch)`` equal parts."""
 
     def weight(self, batch: Batch) -> float:
-        """What this batch counts among those of one optimiser step; accumulation is exact because of it. Default: its
-        examples. A loss that is a mean over tokens returns their number."""
+        """Return what this batch counts among those of one optimiser step; accumulation is exact because of it.
+        Default: its examples. A loss that is a mean over tokens returns their number."""
         return float(len(batch))
 
     # --- state that moves with the rounds (an adaptive KL weight); kept in the checkpoint --------------------------
@@ -134,7 +134,7 @@ def sequence_logps(logps: Tensor) -> Tensor:
 
 
 def response_lengths(batch: Batch) -> Tensor:
-    """Tokens of each response, at least 1: (B, n)."""
+    """Return tokens of each response, at least 1: (B, n)."""
     return batch.packed.response_mask.sum(-1).clamp(min=1)
 
 
@@ -143,6 +143,6 @@ def mean_of(values: Tensor) -> Tensor:
 
 
 def one_of(name: str, value: str, allowed: Any) -> None:
-    """Raises ValueError unless ``value`` is one of a Literal's choices."""
+    """Raise ValueError unless ``value`` is one of a Literal's choices."""
     if value not in get_args(allowed):
         raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")

@@ -46,5 +46,5 @@ class GRPO(PolicyGradient):
         return token_shares(batch.packed.response_mask, self.counted(batch), self.normalise, self.divisor)
 
     def weight(self, batch: Batch) -> float:
-        """Responses or tokens that are trained on, by ``normalise``."""
+        """Return responses or tokens that are trained on, by ``normalise``."""
         return float(self.shares(batch)[1])

@@ -11,7 +11,8 @@ from torch.nn.functional import logsigmoid
 
 
 def preference_logits(policy: Tensor, reference: Tensor) -> Tensor:
-    """h: sequence log-probabilities, chosen in column 0 and rejected in column 1. Shapes: (B, 2), (B, 2) -> (B,)."""
+    """Return h from sequence log-probabilities, chosen in column 0 and rejected in column 1. Shapes: (B, 2), (B, 2) ->
+    (B,)."""
     ratios = policy - reference
     return ratios[:, 0] - ratios[:, 1]
 
@@ -70,7 +71,7 @@ def simpo(difference: Tensor, beta: float, margin: float) -> Tensor:
 
 
 def log_odds_ratio(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """log of odds(chosen) / odds(rejected), odds(y) = P(y) / (1 - P(y)). Shapes: (B,), (B,) -> (B,).
+    """Return the log of odds(chosen) / odds(rejected), odds(y) = P(y) / (1 - P(y)). Shapes: (B,), (B,) -> (B,).
 
     chosen, rejected: log-probability per token, so that P is the geometric mean over a response's tokens.
     """
@@ -78,8 +79,8 @@ def log_odds_ratio(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 
 def orpo(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """The odds ratio term of ORPO (Hong et al. 2403.07691, eq. 7): -log sigmoid(log_odds_ratio). The whole loss is the
-    chosen response's negative log-likelihood plus lambda times this. Shapes: (B,), (B,) -> (B,)."""
+    """Return the odds ratio term of ORPO (Hong et al. 2403.07691, eq. 7): -log sigmoid(log_odds_ratio). The whole loss
+    is the chosen response's negative log-likelihood plus lambda times this. Shapes: (B,), (B,) -> (B,)."""
     return -logsigmoid(log_odds_ratio(chosen, rejected))
 
 
@@ -101,7 +102,7 @@ def kto(
 
 
 def kto_reference_point(log_ratios: Tensor, drift: Tensor) -> Tensor:
-    """z of KTO: an estimate of KL(pi || pi_ref), at least 0 and detached. Shapes: (B,), (B,) -> ().
+    """Return z of KTO: an estimate of KL(pi || pi_ref), at least 0 and detached. Shapes: (B,), (B,) -> ().
 
     log_ratios: log pi - log pi_ref of responses drawn from the weights that sampled. drift: log pi - log pi_sampled of
     the same. The mean over pi's own responses is had by self-normalised importance weights exp(drift); without drift
@@ -112,7 +113,8 @@ def kto_reference_point(log_ratios: Tensor, drift: Tensor) -> Tensor:
 
 
 def _log1mexp(x: Tensor) -> Tensor:
-    """log(1 - e^x) for x < 0, without cancellation. x is kept off 0, where a certain response has infinite odds."""
+    """Return log(1 - e^x) for x < 0, without cancellation. x is kept off 0, where a certain response has infinite
+    odds."""
     x = x.clamp(max=-torch.finfo(x.dtype).eps)
     small = torch.log1p(-torch.exp(x))
     near_zero = torch.log(-torch.expm1(x))

@@ -24,7 +24,7 @@ SAME = 1e-9
 
 
 def rewards_of(feedback: Feedback, reward: RewardSource | None, labels: Labels = "hard") -> Floats:
-    """The reward of each response, higher is better: (N, k), nan where there is none.
+    """Return the reward of each response, higher is better: (N, k), nan where there is none.
 
     labels: for win rates; ``hard`` counts wins, ``soft`` averages the judge's probabilities.
     """
@@ -37,7 +37,7 @@ def rewards_of(feedback: Feedback, reward: RewardSource | None, labels: Labels =
 def clipped_policy_gradient(
     policy: Tensor, sampled: Tensor, advantages: Tensor, clip: float, clip_high: float | None = None
 ) -> Tensor:
-    """PPO's clipped surrogate (Schulman et al. 1707.06347), negated: a loss per response, or per token.
+    """Return PPO's clipped surrogate (Schulman et al. 1707.06347), negated: a loss per response, or per token.
 
     min(ratio A, clip(ratio, 1 - clip, 1 + clip_high) A), ratio = exp(policy - sampled). clip_high: another upper range
     (DAPO, Yu et al. 2503.14476); None: ``clip``. policy, sampled: log-probabilities now and when sampled, (B, k) of
@@ -101,7 +101,7 @@ class PolicyGradient(Learner):
 
     # --- examples -----------------------------------------------------------------------------------------------
     def examples(self, feedback: Feedback) -> list[Example]:
-        """All k responses of each prompt; the signal is the reward, the penalty for being cut off included.
+        """Return all k responses of each prompt; the signal is the reward, the penalty for being cut off included.
 
         Prompts with a response without reward are left out, and so are those from which there is nothing to learn.
         """
@@ -116,13 +116,13 @@ class PolicyGradient(Learner):
         ]
 
     def teaches(self, rewards: Floats) -> Any:
-        """Which groups carry a gradient, (N,) bool. With the group's mean as baseline: those whose rewards differ, and
-        all of them if a KL does."""
+        """Return which groups carry a gradient, (N,) bool. With the group's mean as baseline: those whose rewards
+        differ, and all of them if a KL does."""
         return np.full(len(rewards), self.kl_weight > 0) | (np.ptp(rewards, axis=1) > SAME)
 
     # --- parts of the loss --------------------------------------------------------------------------------------
     def counted(self, batch: Batch) -> Tensor:
-        """1 for the responses that are trained on, else 0: (B, n)."""
+        """Return 1 for the responses that are trained on, else 0: (B, n)."""
         kept = batch.finished if self.mask_truncated else torch.ones_like(batch.finished)
         return kept.to(batch.sampled_logps.dtype)
 
@@ -130,13 +130,13 @@ class PolicyGradient(Learner):
         return clipped_policy_gradient(policy, sampled, advantages, self.clip, self.clip_high)
 
     def kl_loss(self, logps: Tensor, batch: Batch) -> Tensor:
-        """The weighted k3 estimate of each token, if the KL is part of the loss: (B, n, R)."""
+        """Return the weighted k3 estimate of each token, if the KL is part of the loss: (B, n, R)."""
         if self.kl_in == "reward" or self.kl_weight == 0:
             return torch.zeros_like(logps)
         return self.kl_weight * k3(logps, batch.reference_logps)
 
     def rewards_less_kl(self, logps: Tensor, batch: Batch) -> Tensor:
-        """Rewards, the weighted log-ratio to the reference taken off if the KL is part of them: (B, n).
+        """Return rewards, the weighted log-ratio to the reference taken off if the KL is part of them: (B, n).
 
         It is the log-ratio of the policy as it is by now, not as it was when it sampled: that makes it the gradient of
         the KL all through the round, and not nothing where the reference is the policy that sampled.
@@ -146,7 +146,7 @@ class PolicyGradient(Learner):
         return batch.signal - self.kl_weight * sequence_logps(logps.detach() - batch.reference_logps)
 
     def log(self, logps: Tensor, batch: Batch, loss: Tensor, log_ratios: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Scalars that every policy gradient logs. log_ratios, mask: of what is clipped, responses or tokens."""
+        """Return scalars that every policy gradient logs. log_ratios, mask: of what is clipped, responses or tokens."""
         kept = log_ratios.detach()[mask.bool()]
         high = self.clip if self.clip_high is None else self.clip_high
         outside = (kept.exp() < 1 - self.clip) | (kept.exp() > 1 + high)
@@ -166,7 +166,7 @@ class PolicyGradient(Learner):
 
     # --- state --------------------------------------------------------------------------------------------------
     def observe(self, row: Mapping[str, float]) -> None:
-        """Moves the KL weight towards ``target_kl``."""
+        """Move the KL weight towards ``target_kl``."""
         measured = row.get("train/kl_to_reference")
         if self.target_kl is not None and measured is not None:
             self.kl_weight = adapted_weight(self.kl_weight, measured, self.target_kl, self.horizon)

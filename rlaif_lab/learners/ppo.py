@@ -74,7 +74,7 @@ class PPO(PolicyGradient):
         self.minimum_k = 2 if self.reward == "win_rate" else 1
 
     def teaches(self, rewards: Floats) -> Any:
-        """All groups: the critic is the baseline, so that one of equal rewards says as much as any other."""
+        """Return all groups: the critic is the baseline, so that one of equal rewards says as much as any other."""
         return np.ones(len(rewards), dtype=bool)
 
     def loss(self, logps: Tensor, batch: Batch, values: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -109,7 +109,7 @@ class PPO(PolicyGradient):
         return token_shares(batch.packed.response_mask, self.counted(batch), self.normalise, self.divisor)
 
     def weight(self, batch: Batch) -> float:
-        """Responses or tokens that are trained on, by ``normalise``."""
+        """Return responses or tokens that are trained on, by ``normalise``."""
         return float(self.shares(batch)[1])
 
 

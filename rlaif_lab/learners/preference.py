@@ -58,12 +58,12 @@ class PairLearner(Learner):
 
 
 def per_token(totals: Tensor, batch: Batch) -> Tensor:
-    """Mean over a response's tokens: (B, n) -> (B, n)."""
+    """Return the mean over a response's tokens: (B, n) -> (B, n)."""
     return totals / response_lengths(batch)
 
 
 def log_ratio_difference(policy: Tensor, batch: Batch) -> Tensor:
-    """h of each pair: (B, 2) -> (B,)."""
+    """Return h of each pair: (B, 2) -> (B,)."""
     return preference_logits(policy, sequence_logps(batch.reference_logps))
 
 
@@ -82,6 +82,6 @@ def check_not_negative(name: str, value: float) -> None:
 
 
 def check_flip_rate(name: str, value: float) -> None:
-    """A rate of flipped labels: below 1/2, where labels say nothing any more."""
+    """Check a rate of flipped labels: below 1/2, where labels say nothing any more."""
     if not 0 <= value < 0.5:
         raise ValueError(f"{name} must lie in [0, 0.5); got {value}")

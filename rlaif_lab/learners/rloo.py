@@ -29,5 +29,5 @@ class RLOO(PolicyGradient):
         return loss, self.log(logps, batch, loss, policy - sampled, counted)
 
     def weight(self, batch: Batch) -> float:
-        """The responses that are trained on."""
+        """Return the responses that are trained on."""
         return float(self.counted(batch).sum())

@@ -42,5 +42,5 @@ class SFT(Learner):
         return token_shares(batch.packed.response_mask, batch.signal, self.normalise)
 
     def weight(self, batch: Batch) -> float:
-        """The weights of its responses, or of their tokens, together."""
+        """Return the weights of its responses, or of their tokens, together."""
         return float(self.shares(batch)[1])

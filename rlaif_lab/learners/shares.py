@@ -13,7 +13,7 @@ tokens, divided by the same number for all of them, so that neither does (Dr. GR
 
 
 def token_shares(mask: Tensor, weights: Tensor, normalise: Normalise, divisor: float = 1.0) -> tuple[Tensor, Tensor]:
-    """What each token counts, and what they count together: (B, n, R) and a scalar.
+    """Return what each token counts, and what they count together: (B, n, R) and a scalar.
 
     The loss of a batch is sum(shares * per_token) / total; a batch cut into parts, each of them weighted by its total,
     has the same. mask: (B, n, R) bool. weights: (B, n), of the responses. divisor: for ``constant``; a response then
@@ -28,5 +28,5 @@ def token_shares(mask: Tensor, weights: Tensor, normalise: Normalise, divisor: f
 
 
 def shared_mean(per_token: Tensor, shares: Tensor, total: Tensor) -> Tensor:
-    """sum(shares * per_token) / total; 0 where nothing counts. Shapes: (B, n, R) twice, () -> ()."""
+    """Return sum(shares * per_token) / total; 0 where nothing counts. Shapes: (B, n, R) twice, () -> ()."""
     return (shares * per_token).sum() / total.where(total > 0, 1.0)

@@ -65,7 +65,7 @@ class PlateauDetector(pl.Callback):
         return found.since if stopped else None
 
     def metrics_of(self, round_index: int) -> Metrics:
-        """``detector/*`` and ``trend/*`` of this round; nothing where no change was measured."""
+        """Return ``detector/*`` and ``trend/*`` of this round; nothing where no change was measured."""
         found = [evidence for evidence in self.held if evidence.round_index == round_index]
         return metrics(self.detector, found[0]) | trend_metrics(self.trend(round_index)) if found else {}
 

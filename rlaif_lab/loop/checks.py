@@ -36,7 +36,7 @@ def check_judges(chosen: Chosen) -> None:
 
 
 def check_learner(cfg: DictConfig, chosen: Chosen) -> None:
-    """What the learner needs of the other parts."""
+    """Check what the learner needs of the other parts."""
     learner, name = chosen.learner, chosen.learner.name
     if chosen.sampling.k < learner.minimum_k:
         raise ValueError(
@@ -55,7 +55,7 @@ def check_learner(cfg: DictConfig, chosen: Chosen) -> None:
 
 
 def check_prompts(cfg: DictConfig, chosen: Chosen) -> None:
-    """Every round and every evaluation has fresh prompts, and a judge may need some for itself."""
+    """Check that every round and every evaluation has fresh prompts, and a judge those that it needs for itself."""
     task = chosen.task
     needs: tuple[tuple[Split, int, int, int], ...] = (
         ("rounds", cfg.rounds, cfg.prompts_per_round, max(judge.spare_prompts for judge in chosen.judges.values())),
@@ -87,7 +87,7 @@ def repeated_evaluation(cfg: DictConfig, task: Task) -> str:
 
 
 def check_detector(cfg: DictConfig, chosen: Chosen) -> None:
-    """A detector that could not detect anything is refused where the run depends on it."""
+    """Refuse a detector that could not detect anything where the run depends on it."""
     detector = chosen.detector
     if detector is None:
         return
@@ -115,7 +115,7 @@ def check_detector(cfg: DictConfig, chosen: Chosen) -> None:
 
 
 def check_learning_rate(cfg: DictConfig, chosen: Chosen) -> None:
-    """What an organism needs would ruin a real model within a few steps."""
+    """Refuse for a real model what an organism needs: it would ruin it within a few steps."""
     from rlaif_lab.models.hf import HFModel
 
     policy, rate = chosen.policy, chosen.trainer.learning_rate

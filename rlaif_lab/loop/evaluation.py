@@ -85,8 +85,8 @@ def sample_evaluation(
 
 
 def coverage(index: int, parts: Parts, plan: Plan, services: Services) -> tuple[Metrics, float]:
-    """pass@k of many samples of the policy as it stands, and the seconds it took: asked for at the start and at the end
-    of a run."""
+    """Return pass@k of many samples of the current policy, and the seconds it took: asked for at the start and at the
+    end of a run."""
     if not plan.evaluation.final_samples:
         return {}, 0.0
     many = SamplingConfig(k=plan.evaluation.final_samples, batch_size=plan.sampling.batch_size)
@@ -102,7 +102,8 @@ def coverage(index: int, parts: Parts, plan: Plan, services: Services) -> tuple[
 
 # --- what is measured -----------------------------------------------------------------------------------------------
 def evaluate(index: int, parts: Parts, plan: Plan, services: Services) -> Metrics:
-    """All metrics of the policy as it stands, which is that of round ``index``; once computed, from their file."""
+    """Return all metrics of the policy as it stands, which is that of round ``index``; once computed, from their
+    file."""
 
     def compute() -> Metrics:
         start = time.perf_counter()
@@ -143,7 +144,7 @@ def measure(index: int, sampled: Sequence[Generation], parts: Parts, plan: Plan)
 
 
 def opinions(versus_base: Sequence[Comparison], parts: Parts) -> Metrics:
-    """How often gold and the judges prefer the policy's answer, which comes first, to round 0's."""
+    """Return how often gold and the judges prefer the policy's answer, which comes first, to round 0's."""
     task, truth = parts.task, gold_win_rate(parts.task, versus_base)
     metrics = {"quality/win_rate_vs_round_0": truth}
     different = [c for c in versus_base if c.first != c.second]
@@ -165,7 +166,7 @@ def opinions(versus_base: Sequence[Comparison], parts: Parts) -> Metrics:
 
 
 def audit(index: int, parts: Parts, store: RoundStore) -> Metrics:
-    """The judge on the frozen bank, and how many of its verdicts are still those of round 0."""
+    """Return the judge on the frozen bank, and how many of its verdicts are still those of round 0."""
     if not parts.bank:
         return {}
     judgements = judge_pairs(parts.judge.evaluator(), parts.bank)
@@ -178,8 +179,8 @@ def audit(index: int, parts: Parts, store: RoundStore) -> Metrics:
 
 # --- what training changed --------------------------------------------------------------------------------------------
 def change(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Plan, store: RoundStore) -> Metrics:
-    """What the training of the round before changed, on prompts that nobody had seen. Every prompt's change is kept in
-    a file, for the detector and to pool the seeds of an arm."""
+    """Return what the training of the round before changed, on prompts that nobody had seen. Every prompt's change is
+    kept in a file, for the detector and to pool the seeds of an arm."""
     before = store.read_stage(index - 1, AHEAD) if index and plan.changes is not None else []
     if not before:
         return {}
@@ -202,8 +203,8 @@ def changes_into(index: int, store: RoundStore) -> Floats | None:
 
 
 def judged_changes(judge: Judge, now: Sequence[Generation], before: Sequence[Generation]) -> Floats:
-    """The same in the eyes of a judge: 1 where it prefers the newer policy's first sample in both orders' mean, -1
-    where the older one's, 0 for a tie. Prompts without a verdict are left out, so the array may be shorter."""
+    """Return the same in the eyes of a judge: 1 where it prefers the newer policy's first sample in both orders' mean,
+    -1 where the older one's, 0 for a tie. Prompts without a verdict are left out, so the array may be shorter."""
     pairs = [Comparison(a.prompt, a.responses[0].text, b.responses[0].text) for a, b in zip(now, before, strict=True)]
     different = [c for c in pairs if c.first != c.second]
     found = [

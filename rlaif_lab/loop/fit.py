@@ -97,7 +97,8 @@ def stopped_at(directory: Path) -> int | None:
 
 
 def quiet_lightning() -> None:
-    """Its advice (more loader workers, a logger, ...) does not fit one fit whose loader generates."""
+    """Silence Lightning's advice (more loader workers, a logger, ...), which does not fit one fit whose loader
+    generates."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

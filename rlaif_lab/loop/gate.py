@@ -40,7 +40,7 @@ class Gate:
         )
 
     def check(self, judge: Judge, task: Task, judgements: Sequence[Judgement]) -> None:
-        """Raises ValueError for a judge at chance. Judges that know nothing by design pass, as does everything on a
+        """Raise ValueError for a judge at chance. Judges that know nothing by design pass, as does everything on a
         task without gold, where nobody can tell."""
         if self.force or judge.null or not task.has_gold:
             return
@@ -50,8 +50,8 @@ class Gate:
 
 
 def decided(task: Task, judgements: Sequence[Judgement]) -> tuple[int, int]:
-    """How many comparisons of unequal quality the judge decided rightly, and wrongly: the first such of each prompt,
-    since those of one prompt are not independent. Its ties count as neither."""
+    """Return how many comparisons of unequal quality the judge decided rightly, and wrongly: the first such of each
+    prompt, since those of one prompt are not independent. Its ties count as neither."""
     right: dict[str, bool] = {}
     for judgement in judgements:
         c, probability = judgement.comparison, judgement.prob_first_wins

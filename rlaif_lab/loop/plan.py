@@ -111,7 +111,7 @@ class Plan:
         return -(-self.prompts_per_round // self.prompts_per_segment)
 
     def prompts(self, task: Task, index: int) -> list[list[Prompt]]:
-        """The fresh prompts of a round, segment by segment."""
+        """Return the fresh prompts of a round, segment by segment."""
         first, end = index * self.prompts_per_round, (index + 1) * self.prompts_per_round
         return [
             task.prompts("rounds", start, min(self.prompts_per_segment, end - start), self.seed)
@@ -123,7 +123,7 @@ class Plan:
         return max(0, index - index % self.sync_rounds - self.lag)
 
     def reach(self, judges: Sequence[Judge]) -> int:
-        """How many rounds back the policy's weights will be asked for."""
+        """Return how many rounds back the policy's weights will be asked for."""
         previous = any(judge.needs_previous_policy() for judge in judges)
         return max(int(previous), self.lag + self.sync_rounds - 1)
 

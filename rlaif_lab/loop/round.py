@@ -98,7 +98,7 @@ class Round:
         return metrics, evaluation.changes_into(index + 1, self.services.store)
 
     def coverage(self, index: int) -> Metrics:
-        """pass@k of many samples of the policy as it stands, after the last round."""
+        """Return pass@k of many samples of the current policy, after the last round."""
         return evaluation.coverage(index, self.parts, self.plan, self.services)[0]
 
     def row(self, before: Metrics, segments: Sequence[Segment]) -> Metrics:

@@ -65,7 +65,7 @@ class Run:
         return objective(self.store.rows()[-1])
 
     def result(self) -> str:
-        """The objective at the end and at the start, in words."""
+        """Return the objective at the end and at the start, in words."""
         rows = self.store.rows()
         return f"{objective_name(rows[-1])} {objective(rows[-1]):.3f} ({objective(rows[0]):.3f} in round 0)"
 

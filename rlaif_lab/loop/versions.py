@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the clone this code runs from, with a mark if it was changed; None when installed."""
+    """Return the commit of the clone this code runs from, with a mark if it was changed; None when installed."""
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

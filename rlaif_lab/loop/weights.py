@@ -57,22 +57,23 @@ class PolicySnapshots:
             self.snapshot(old).unlink(missing_ok=True)
 
     def as_of(self, index: int) -> LanguageModel:
-        """The policy at the start of round ``index``; nothing came before round 0."""
+        """Return the policy at the start of round ``index``; nothing came before round 0."""
         return self.base if index <= 0 else _load_snapshot(self.snapshot(index), self.policy)
 
     def author(self, index: int) -> LanguageModel:
-        """The policy at the start of round ``index``, the one that stands included: who writes a round's samples."""
+        """Return the policy at the start of round ``index``, the one that stands included: who writes a round's
+        samples."""
         return self.policy if index == self.index else self.as_of(index)
 
     def policy_with(self, weights: PolicyWeights) -> LanguageModel:
-        """The policy with the weights that a judge asks for, as of now."""
+        """Return the policy with the weights that a judge asks for, as of now."""
         if weights == "live":
             return self.policy
         return self.base if weights == "initial" else self.as_of(self.index - 1)
 
     @torch.no_grad()
     def restart(self) -> None:
-        """The policy's weights are those it started from again."""
+        """Give the policy the weights that it started from again."""
         first = self.first or dict(self.base.network.named_parameters())
         for name, parameter in trainable(self.policy).items():
             parameter.copy_(first[name])

@@ -36,15 +36,15 @@ class Rate:
 
 
 def picks_right(prob_first_wins: Floats, gold_difference: Floats) -> Floats:
-    """1 where the judge picks the better response, 0 the worse, 0.5 for its tie; nan without verdict, without gold, or
-    where the two are equally good."""
+    """Return 1 where the judge picks the better response, 0 the worse, 0.5 for its tie; nan without verdict, without
+    gold, or where the two are equally good."""
     picks_first = decisions(prob_first_wins)
     right = np.where(gold_difference > 0, picks_first, 1.0 - picks_first)
     return np.where((gold_difference == 0) | np.isnan(gold_difference), np.nan, right)
 
 
 def rate(values: Floats, clusters: Sequence[Hashable], confidence: float = 0.95) -> Rate:
-    """Mean of ``values`` in [0, 1] (nan is left out) with its interval; all nan where nothing is left.
+    """Return the mean of ``values`` in [0, 1] (nan is left out) with its interval; all nan where nothing is left.
 
     Each value in a cluster (prompt) of its own: Wilson's score interval, in which a tie is half a success.
     Clusters with several values: a t interval around the pooled mean, with the cluster as the unit.
@@ -60,7 +60,7 @@ def rate(values: Floats, clusters: Sequence[Hashable], confidence: float = 0.95)
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval (1927) of a binomial share; all nan where n = 0."""
+    """Return Wilson's score interval (1927) of a binomial share; all nan where n = 0."""
     if n == 0:
         return Interval(math.nan, math.nan, math.nan)
     from scipy.stats import norm  # slow to import
@@ -73,7 +73,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
 
 
 def clustered(estimate: float, influence: Floats, clusters: Sequence[Hashable], confidence: float = 0.95) -> Interval:
-    """A t interval with the cluster as the unit (Liang and Zeger 1986), for an estimate that is a mean, or a
+    """Return a t interval with the cluster as the unit (Liang and Zeger 1986), for an estimate that is a mean, or a
     difference of means.
 
     influence: (N,) how far each observation moves the estimate; for a mean, (value - mean) / N. nan limits with a
@@ -102,7 +102,7 @@ class Kappa:
 
 
 def kappa_with_gold(prob_first_wins: Floats, gold_difference: Floats, ties: Ties = "category") -> Kappa:
-    """Cohen's kappa of first / tie / second. Items without a verdict or without gold are left out."""
+    """Return Cohen's kappa of first / tie / second. Items without a verdict or without gold are left out."""
     if ties not in get_args(Ties):
         raise ValueError(f"ties must be one of {', '.join(get_args(Ties))}; got {ties!r}")
     kept = ~np.isnan(prob_first_wins) & ~np.isnan(gold_difference)
@@ -116,8 +116,8 @@ def kappa_with_gold(prob_first_wins: Floats, gold_difference: Floats, ties: Ties
 
 
 def cohen_kappa(counts: npt.ArrayLike) -> Kappa:
-    """Of a table of counts, one rater's categories by the other's: (C, C). Cohen (1960); the standard error is that of
-    Fleiss, Cohen and Everitt (1969)."""
+    """Return kappa of a table of counts, one rater's categories by the other's: (C, C). Cohen (1960); the standard
+    error is that of Fleiss, Cohen and Everitt (1969)."""
     table = np.asarray(counts, dtype=float)
     n = int(table.sum())
     if n == 0:
@@ -137,8 +137,8 @@ def cohen_kappa(counts: npt.ArrayLike) -> Kappa:
 
 # --- the gate -----------------------------------------------------------------------------------------------------
 def at_chance(correct: int, wrong: int, confidence: float = 0.95) -> bool:
-    """Whether the exact interval (Clopper and Pearson 1934) of a judge's accuracy holds 0.5, which it always does when
-    nothing was counted.
+    """Return whether the exact interval (Clopper and Pearson 1934) of a judge's accuracy holds 0.5, which it always
+    does when nothing was counted.
 
     Counts must be independent: of several comparisons of one prompt, count one (see ``one_per_prompt``). Ties are not
     counted. ValueError for negative counts or a confidence outside (0, 1).
@@ -148,7 +148,7 @@ def at_chance(correct: int, wrong: int, confidence: float = 0.95) -> bool:
 
 
 def clopper_pearson(correct: int, wrong: int, confidence: float = 0.95) -> Interval:
-    """The exact interval of a binomial share; (nan, 0, 1) where nothing was counted."""
+    """Return the exact interval of a binomial share; (nan, 0, 1) where nothing was counted."""
     if correct < 0 or wrong < 0:
         raise ValueError(f"counts must not be negative; got {correct} correct, {wrong} wrong")
     if not 0.0 < confidence < 1.0:
@@ -162,7 +162,7 @@ def clopper_pearson(correct: int, wrong: int, confidence: float = 0.95) -> Inter
 
 
 def one_per_prompt(right: Floats, prompts: Sequence[Hashable]) -> tuple[int, int]:
-    """(correct, wrong), one decided comparison of each prompt: the first in order. right: as ``picks_right``."""
+    """Return (correct, wrong), one decided comparison of each prompt: the first in order. right: as ``picks_right``."""
     first: dict[Hashable, float] = {}
     for prompt, value in zip(prompts, right.tolist(), strict=True):
         if value in (0.0, 1.0):

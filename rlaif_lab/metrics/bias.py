@@ -96,7 +96,7 @@ def bias_model(
 
 
 def _independent_columns(covariates: Floats) -> list[int]:
-    """From the left, each column that the ones before it do not determine."""
+    """Return, from the left, each column that the ones before it do not determine."""
     used: list[int] = []
     for column in range(covariates.shape[1]):
         if np.linalg.matrix_rank(covariates[:, [*used, column]]) > len(used):
@@ -107,7 +107,8 @@ def _independent_columns(covariates: Floats) -> list[int]:
 def firth_logistic(
     covariates: Floats, outcomes: Floats, clusters: Sequence[Hashable], steps: int = 100
 ) -> tuple[Floats, Floats]:
-    """Coefficients and standard errors, (p,) each, of a logistic regression with Firth's penalty (Biometrika 1993).
+    """Return coefficients and standard errors, (p,) each, of a logistic regression with Firth's penalty (Biometrika
+    1993).
 
     covariates: (N, p) of full rank. outcomes: (N,) in [0, 1]. Standard errors: per coefficient the larger of the
     model's and the cluster-robust one.
@@ -167,8 +168,8 @@ def length_bias(
 
 
 def length_drift(lengths_now: npt.ArrayLike, lengths_at_start: npt.ArrayLike) -> float:
-    """How far a policy's mean response length has moved since round 0, in standard deviations of round 0; nan where
-    those lengths do not vary."""
+    """Return how far a policy's mean response length has moved since round 0, in standard deviations of round 0; nan
+    where those lengths do not vary."""
     now, start = np.asarray(lengths_now, dtype=float), np.asarray(lengths_at_start, dtype=float)
     deviation = float(start.std(ddof=1)) if len(start) > 1 else 0.0
     return float((now.mean() - start.mean()) / deviation) if len(now) and deviation > 0 else NAN

@@ -11,7 +11,7 @@ from rlaif_lab.records import Judgement
 
 
 def human_metrics(judgements: Sequence[Judgement]) -> dict[str, float]:
-    """``cost/human_labels``: comparisons that a person judged; ``cost/human_minutes``: what they took;
+    """Return ``cost/human_labels``: comparisons that a person judged; ``cost/human_minutes``: what they took;
     ``cost/per_accepted_label``: US dollars, the AI's included, per judgement that prefers one of the two (nan without
     any); ``human/overruled_rate``: how often a person preferred the other one than the AI, where both had a preference.
     With labels drawn at random that is the AI's rate of disagreement with people everywhere; with labels routed by
@@ -30,7 +30,7 @@ def human_metrics(judgements: Sequence[Judgement]) -> dict[str, float]:
 
 
 def _orders(details: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """The details of each order; one where both say the same."""
+    """Return the details of each order; one where both say the same."""
     found = details or {}
     return [found["shown_first"], found["shown_second"]] if "shown_first" in found else [found]
 

@@ -11,7 +11,7 @@ from rlaif_lab.records import STATUSES, Judgement, Verdict, asked_in_one_order
 
 
 def judge_metrics(judgements: Sequence[Judgement]) -> dict[str, float]:
-    """Rates of each status but ``ok``, and the same-slot rate: how often both orders chose the same *slot*, over
+    """Return rates of each status but ``ok``, and the same-slot rate: how often both orders chose the same *slot*, over
     the comparisons decided in both orders."""
     n = max(1, len(judgements))
     rates = {
@@ -21,7 +21,8 @@ def judge_metrics(judgements: Sequence[Judgement]) -> dict[str, float]:
 
 
 def same_slot_rate(judgements: Sequence[Judgement]) -> float:
-    """Share of comparisons whose verdict follows the slot and not the response; 0 for a judge without position bias."""
+    """Return the share of comparisons whose verdict follows the slot and not the response; 0 for a judge without
+    position bias."""
     decided = [
         (j.prob_first_wins_shown_first, j.prob_first_wins_shown_second)
         for j in judgements
@@ -36,7 +37,7 @@ def same_slot_rate(judgements: Sequence[Judgement]) -> float:
 def policy_preference(
     verdict_pairs: Sequence[tuple[Verdict, Verdict]], quality_differences: Sequence[float]
 ) -> dict[str, float]:
-    """Does the judge favour the policy, where it is wrong to? Of comparisons of the policy's answer (``first``) with
+    """Do the judge favour the policy, where it is wrong to? Of comparisons of the policy's answer (``first``) with
     the round-0 policy's, both orders asked: how often it picks the policy's worse answer over a better one of round 0,
     and round 0's worse answer over a better one of the policy's; a tie is half a pick.
 

@@ -38,8 +38,8 @@ class SlotChoices:
 
     @property
     def signed_preference(self) -> float:
-        """(slot one - slot two) / inconsistent, in [-1, 1]: which slot draws the verdicts that follow a slot. 1: always
-        the first, 0: neither more than the other (noise), nan where no verdict follows a slot."""
+        """Return (slot one - slot two) / inconsistent, in [-1, 1]: which slot draws the verdicts that follow a slot. 1:
+        always the first, 0: neither more than the other (noise), nan where no verdict follows a slot."""
         inconsistent = self.slot_one + self.slot_two
         return (self.slot_one - self.slot_two) / inconsistent if inconsistent else float("nan")
 
@@ -52,8 +52,8 @@ def slot_choices(shown_first: Floats, shown_second: Floats) -> SlotChoices:
 
 
 def same_slot(shown_first: Floats, shown_second: Floats) -> Floats:
-    """(N,) the slot that won in both orders, 1 or 2; 0 where one response won in both; nan where an order is a tie or
-    failed."""
+    """Return (N,) the slot that won in both orders, 1 or 2; 0 where one response won in both; nan where an order is a
+    tie or failed."""
     first, second = decisions(shown_first), decisions(shown_second)
     slot = np.where(first > second, 1.0, np.where(first < second, 2.0, 0.0))
     decided = np.isin(first, (0.0, 1.0)) & np.isin(second, (0.0, 1.0))
@@ -61,8 +61,8 @@ def same_slot(shown_first: Floats, shown_second: Floats) -> Floats:
 
 
 def slot_one_probability(shown_first: Floats, shown_second: Floats) -> float:
-    """Mean probability given to slot one, over comparisons judged in both orders; 0.5 is no bias. It sees a lean that
-    turns no verdict round."""
+    """Return the mean probability given to slot one, over comparisons judged in both orders; 0.5 is no bias. It sees a
+    lean that turns no verdict round."""
     both = ~np.isnan(shown_first) & ~np.isnan(shown_second)
     if not both.any():
         return float("nan")

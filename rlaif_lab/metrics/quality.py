@@ -24,13 +24,13 @@ def pass_at_k(correct: int, n: int, k: int) -> float:
 
 
 def mean_pass_at_k(qualities: Floats, k: int) -> float:
-    """pass@k over prompts; a sample passes at quality 1. Shapes: (N, n) -> scalar."""
+    """Return pass@k over prompts; a sample passes at quality 1. Shapes: (N, n) -> scalar."""
     n = qualities.shape[1]
     return float(np.mean([pass_at_k(int(c), n, k) for c in (qualities >= 1.0).sum(1)]))
 
 
 def majority_quality(qualities: Floats, texts: Sequence[Sequence[str]]) -> float:
-    """maj@k: quality of the most frequent answer; equally frequent ones share. Shapes: (N, k), N lists of k."""
+    """Return maj@k: quality of the most frequent answer; equally frequent ones share. Shapes: (N, k), N lists of k."""
     values = []
     for row, answers in zip(qualities, texts, strict=True):
         counts = Counter(answers)
@@ -69,7 +69,8 @@ def quality_metrics(task: Task, sampled: Sequence[Generation], greedy: Sequence[
 
 
 def coverage_metrics(task: Task, sampled: Sequence[Generation]) -> dict[str, float]:
-    """``coverage/pass_at_k`` for k = 1, 2, 4, ... from many samples of a few prompts, all k from the same samples."""
+    """Return ``coverage/pass_at_k`` for k = 1, 2, 4, ... from many samples of a few prompts, all k from the same
+    samples."""
     some = powers_of_two(len(sampled[0].responses))
     if not task.has_gold:
         return {f"coverage/pass_at_{k}": float("nan") for k in some}
@@ -78,7 +79,7 @@ def coverage_metrics(task: Task, sampled: Sequence[Generation]) -> dict[str, flo
 
 
 def powers_of_two(largest: int) -> list[int]:
-    """1, 2, 4, ..., and ``largest`` itself."""
+    """Return 1, 2, 4, ..., and ``largest`` itself."""
     return sorted({largest, *(2**i for i in range(largest.bit_length()) if 2**i <= largest)})
 
 

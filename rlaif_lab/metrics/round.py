@@ -36,7 +36,7 @@ class Segment:
     extra: Metrics = field(default_factory=dict)
 
     def trained_tokens(self) -> int:
-        """Tokens that training reads, over all passes; a prompt counts once for all its responses."""
+        """Return tokens that training reads, over all passes; a prompt counts once for all its responses."""
         packed = [batch.packed for step in self.steps for batch in step.batches]
         return sum(int(p.prompt_mask.sum() + p.response_mask.sum()) for p in packed)
 
@@ -80,7 +80,7 @@ def round_metrics(view: RoundView, segments: Sequence[Segment], own: Sequence[Me
 
 
 def gap_metrics(qualities: Floats, prob_beats: Floats) -> Metrics:
-    """nan throughout without gold."""
+    """Return the metrics of the gap; nan throughout without gold."""
     unknown = Gap(*[float("nan")] * 5)
     graded = not np.isnan(qualities).any()
     gap = pairwise_gap(qualities, prob_beats) if graded else unknown
@@ -97,8 +97,8 @@ def gap_metrics(qualities: Floats, prob_beats: Floats) -> Metrics:
 
 
 def reward_metrics(scores: Floats, qualities: Floats) -> Metrics:
-    """Of the number that a learner takes as reward: its spread, its failures, and how often it orders two samples as
-    gold does. scores, qualities: (N, k)."""
+    """Describe the number that a learner takes as reward: its spread, its failures, and how often it orders two samples
+    as gold does. scores, qualities: (N, k)."""
     above = scores[:, :, None] - scores[:, None, :]
     known = scores[np.isfinite(scores)]
     return {
@@ -110,8 +110,8 @@ def reward_metrics(scores: Floats, qualities: Floats) -> Metrics:
 
 
 def length_amplification(row: Metrics) -> float:
-    """How far the policy's lengths have drifted per unit of the judge's bias for length: as measured on the frozen
-    bank, else on the round's own pairs; nan where neither tells."""
+    """Return how far the policy's lengths have drifted per unit of the judge's bias for length: as measured on the
+    frozen bank, else on the round's own pairs; nan where neither tells."""
     biases = (row.get(f"audit/b_length_{where}", float("nan")) for where in ("frozen", "on_policy"))
     bias = next((b for b in biases if b == b), float("nan"))
     return amplification(row.get("text/length_drift", float("nan")), bias)

@@ -10,7 +10,8 @@ from rlaif_lab.records import Generation
 
 
 def text_metrics(generations: Sequence[Generation]) -> dict[str, float]:
-    """Lengths in tokens (EOS included), rate of responses cut off by the limit, and three measures of diversity."""
+    """Return lengths in tokens (EOS included), rate of responses cut off by the limit, and three measures of
+    diversity."""
     lengths = np.array([len(r.token_ids) for g in generations for r in g.responses])
     return {
         "text/mean_length": float(lengths.mean()),

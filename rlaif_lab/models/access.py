@@ -44,6 +44,6 @@ class JudgeContext:
 
 
 def parameter_count(network: Module) -> tuple[int, int]:
-    """(all, those that are trained)."""
+    """Return (all, those that are trained)."""
     counts = [(p.numel(), p.requires_grad) for p in network.parameters()]
     return sum(n for n, _ in counts), sum(n for n, trained in counts if trained)

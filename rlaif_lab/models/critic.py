@@ -39,7 +39,7 @@ class Critic(nn.Module):
         return self.values(packed)
 
     def values(self, packed: Packed) -> Tensor:
-        """Value of the state before each response token, 0 on padding: (B, n, R)."""
+        """Return the value of the state before each response token, 0 on padding: (B, n, R)."""
         states = response_hidden(self.body, packed)[:, :, :-1].to(self.out.weight.dtype)
         values = self.out(torch.tanh(self.hidden(states))).squeeze(-1)
         return values.float() * packed.response_mask

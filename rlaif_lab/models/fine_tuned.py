@@ -103,7 +103,7 @@ class FineTuned(ModelSource):
 
     # --- demonstrations -------------------------------------------------------------------------------------------
     def data(self, task: Task) -> Demonstrations:
-        """Raises ValueError, with file and line, for a row that is no demonstration."""
+        """Raise ValueError, with file and line, for a row that is no demonstration."""
         if self.skill is None:
             return self._from_file()
         assert isinstance(task, ProceduralTask)
@@ -132,7 +132,8 @@ class FineTuned(ModelSource):
 
     # --- training -------------------------------------------------------------------------------------------------
     def result(self, task: Task) -> ModelSource:
-        """The fine-tuned model as a source: from the cache, or trained now. Several processes may ask at once."""
+        """Return the fine-tuned model as a source: from the cache, or trained now. Several processes may ask at
+        once."""
         from rlaif_lab.models.organism.cache import cache_root
 
         folder = cache_root() / "fine_tuned" / self.identity(task).split()[-1]
@@ -161,7 +162,7 @@ class FineTuned(ModelSource):
 
 
 def fine_tune(model: LanguageModel, data: Sequence[tuple[Prompt, str]], settings: FineTuned) -> list[float]:
-    """Trains all weights in place; returns the loss of every step. Raises ValueError where it is not finite."""
+    """Train all weights in place; returns the loss of every step. Raises ValueError where it is not finite."""
     import torch
 
     from rlaif_lab.models.packed import pack, response_logps

@@ -91,7 +91,7 @@ class HFModel(ModelSource):
         return str(self.local or self.path), self.gguf_file
 
     def _check_place(self) -> None:
-        """What can be told without reading weights or asking the hub."""
+        """Check what can be told without reading weights or asking the hub."""
         local = self.local
         if local is None:
             if not _HUB_ID.fullmatch(self.path) or self.path.endswith(".gguf"):
@@ -110,7 +110,7 @@ class HFModel(ModelSource):
 
     # --- checks that read configuration and tokenizer -----------------------------------------------------------------
     def check(self, task: Task) -> None:
-        """Reads tokenizer and configuration (from the hub, if it lies there), and puts the task's prompts: all of a
+        """Read tokenizer and configuration (from the hub, if it lies there), and puts the task's prompts: all of a
         file, a few of a task that makes its own."""
         from transformers import AutoConfig
 
@@ -158,7 +158,7 @@ class HFModel(ModelSource):
         return bool(tokenizer.chat_template) if self.chat == "auto" else self.chat
 
     def is_large(self) -> bool:
-        """Whether these are the weights of a real model, by the size of their files; those on the hub are."""
+        """Return whether these are the weights of a real model, by the size of their files; those on the hub are."""
         if self.local is None:
             return True
         repo, gguf_file = self.place()
@@ -166,8 +166,8 @@ class HFModel(ModelSource):
         return sum(file.stat().st_size for file in files) > _LARGE
 
     def identity(self, task: Task) -> str:
-        """By content: the same path with other weights is another model. Of a hub id, by its commit. And by how it is
-        computed and asked; not by how it would be trained."""
+        """Return an identity by content: the same path with other weights is another model. Of a hub id, by its commit.
+        And by how it is computed and asked; not by how it would be trained."""
         repo, gguf_file = self.place()
         if self.local is None:
             content = f"{self.path}@{self._commit()}" + (f" {gguf_file}" if gguf_file else "")
@@ -177,7 +177,7 @@ class HFModel(ModelSource):
         return f"hf {content} {self.loaded_dtype()} {self.attn} chat={self.chat}{told}"
 
     def _file(self, name: str) -> Path:
-        """A file of the folder or of the hub's repository, which is downloaded if it is not in the cache."""
+        """Return a file of the folder or of the hub's repository, which is downloaded if it is not in the cache."""
         from transformers.utils.hub import cached_file
 
         if self.local is not None:
@@ -186,7 +186,7 @@ class HFModel(ModelSource):
             return Path(cast(str, cached_file(self.path, name, revision=self.revision)))
 
     def _commit(self) -> str:
-        """What the revision stands for now; the hub's cache names its folders by it."""
+        """Return what the revision stands for now; the hub's cache names its folders by it."""
         from transformers.utils.hub import extract_commit_hash
 
         file = self._file(self.gguf_file or "config.json")
@@ -252,7 +252,8 @@ class HFModel(ModelSource):
             )
 
     def load_trainable(self, task: Task, seed: int) -> tuple[LanguageModel, LanguageModel]:
-        """With LoRA: one copy of the weights, with an adapter as the policy and without as the frozen model."""
+        """Load policy and base. With LoRA: one copy of the weights, with an adapter as the policy and without as the
+        frozen model."""
         import torch
 
         adapter = self.adapter()
@@ -274,7 +275,7 @@ class HFModel(ModelSource):
         return policy, base
 
     def loaded_dtype(self) -> Dtype:
-        """What the weights are held in: ``dtype``, but float32 where bfloat16 would be slower than that."""
+        """Return what the weights are held in: ``dtype``, but float32 where bfloat16 would be slower than that."""
         from rlaif_lab.models.precision import bfloat16_is_slow_here
 
         return "float32" if self.dtype == "bfloat16" and bfloat16_is_slow_here() else self.dtype
@@ -291,7 +292,7 @@ class HFModel(ModelSource):
 
 
 def _prompts_of(task: Task) -> list[Prompt]:
-    """All prompts of a finite task, a few of one that makes its own."""
+    """Return all prompts of a finite task, a few of one that makes its own."""
     found = []
     for split in ("rounds", "evaluation"):
         count = task.available(split)
@@ -355,7 +356,7 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def hash_files(files: Iterable[Path]) -> str:
-    """Of names and contents."""
+    """Return a hash of names and contents."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode())
@@ -377,7 +378,7 @@ def _tokenizer(repo: str, gguf_file: str | None, revision: str | None) -> PreTra
 
 @contextmanager
 def _one_sentence(path: str) -> Iterator[None]:
-    """transformers and the hub raise many kinds of error, which to the user all mean one thing."""
+    """Return one sentence for the many kinds of error that transformers and the hub raise."""
     try:
         yield
     except Exception as error:

@@ -80,7 +80,8 @@ class LanguageModel:
         return ids
 
     def _open_ended(self, ids: list[int]) -> list[int]:
-        """Without a second first token, and without the end tokens that some tokenizers append (add_eos_token)."""
+        """Return the ids without a second first token, and without the end tokens that some tokenizers append
+        (add_eos_token)."""
         first, last = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         start = 1 if len(ids) > 1 and first is not None and ids[0] == ids[1] == first else 0
         stop = len(ids)
@@ -126,7 +127,8 @@ class LanguageModel:
         return ids
 
     def _refuse_unknown(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
-        """A text with an unknown character would be scored as another text. The token for unknown characters may serve
+        """Refuse a text with an unknown character, which would be scored as another text. The token for unknown
+        characters may serve
         as first or last token too, so what counts is whether it stands for something in the text."""
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
@@ -200,7 +202,7 @@ class LanguageModel:
         return any(start > end for start, end in zip(opened, closed, strict=True))
 
     def _end_of_turn(self) -> int:
-        """The first control token that the template writes after what the assistant says."""
+        """Return the first control token that the template writes after what the assistant says."""
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
         after = str(self._apply_template(turns, tokenize=False)).rpartition(_MARK)[2]
         special = set(self.tokenizer.all_special_ids)

@@ -23,7 +23,7 @@ POSITIONS = (
 
 
 def positions(config: Any) -> int | None:
-    """How many tokens a model of this configuration reads at most; None where it says nothing of it."""
+    """Return how many tokens a model of this configuration reads at most; None where it says nothing of it."""
     text = config.get_text_config()
     found = [value for name in POSITIONS if isinstance(value := getattr(text, name, None), int) and value > 0]
     return min(found) if found else None

@@ -24,7 +24,7 @@ WIDEST = 512
 
 
 def is_small_llama(network: PreTrainedModel) -> bool:
-    """Whether ``forward`` computes what this network would: an unmodified float32 Llama on the CPU."""
+    """Return whether ``forward`` computes what this network would: an unmodified float32 Llama on the CPU."""
     from transformers import LlamaForCausalLM
 
     if type(network) is not LlamaForCausalLM or network.config.hidden_size > WIDEST:
@@ -60,7 +60,7 @@ class KeyValues:
         return self.layers[index]
 
     def select(self, rows: Tensor, columns: Tensor) -> None:
-        """Indices that broadcast against each other, of the first and the second dimension."""
+        """Select by indices that broadcast against each other, of the first and the second dimension."""
         self.layers = [(key[rows, columns], value[rows, columns]) for key, value in self.layers]
 
 
@@ -73,7 +73,8 @@ def forward(
     past: KeyValues | None = None,
     headless: bool = False,
 ) -> Tensor:
-    """Logits of the last ``kept`` positions: (B, kept, V); ``headless``: the states they are made from, (B, kept, H).
+    """Return logits of the last ``kept`` positions: (B, kept, V); ``headless``: the states they are made from, (B,
+    kept, H).
 
     ids, positions: (B, T). mask: additive, broadcast against (B, heads, T, S) with S = T and what ``past`` holds; it is
     extended by this call's keys and values.
@@ -100,7 +101,7 @@ def _layer(
     shape: tuple[int, int, int],
     past: KeyValues | None,
 ) -> Tensor:
-    """(B T, H) -> (B keep, H)."""
+    """Return (B T, H) -> (B keep, H)."""
     rows, width, keep = shape
     a, m, eps = layer.self_attn, layer.mlp, config.rms_norm_eps
     heads, groups, size = config.num_attention_heads, config.num_key_value_heads, a.head_dim
@@ -120,7 +121,7 @@ def _layer(
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """(B, Q, heads, D), (B, S, groups, D) twice -> (B Q, heads D)."""
+    """Return (B, Q, heads, D), (B, S, groups, D) twice -> (B Q, heads D)."""
     rows, width, heads, size = query.shape
     if heads != key.shape[2]:
         key, value = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (key, value))
@@ -130,7 +131,8 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tenso
 
 
 def _rotation(network: LlamaForCausalLM, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin of every position (RoPE, 2104.09864), (B or 1, T, 1, D); sin with the sign that its half takes."""
+    """Return cos and sin of every position (RoPE, 2104.09864), (B or 1, T, 1, D); sin with the sign that its half
+    takes."""
     if bool((positions == positions[:1]).all()):
         positions = positions[:1]
     angles = positions[..., None, None].float() * network.model.rotary_emb.inv_freq

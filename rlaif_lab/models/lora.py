@@ -47,7 +47,7 @@ class LoraConfig:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> LoraConfig:
-        """Raises ValueError for a key that there is not."""
+        """Raise ValueError for a key that there is not."""
         known = list(cls.__dataclass_fields__)
         for key in settings:
             if key not in known:
@@ -56,8 +56,8 @@ class LoraConfig:
 
 
 def with_adapter(network: PreTrainedModel, config: LoraConfig, *identity: int | str) -> PeftModel:
-    """The network with an adapter that changes nothing yet, as what is trained: float32, whatever the weights are in.
-    The weights are those of ``network`` itself, whose layers get the adapter.
+    """Return the network with an adapter that changes nothing yet, as what is trained: float32, whatever the weights
+    are in. The weights are those of ``network`` itself, whose layers get the adapter.
 
     identity: decides the draw of the adapter's first matrix.
     Raises ValueError when no layer is called as ``config.target_modules`` says.
@@ -83,15 +83,15 @@ def with_adapter(network: PreTrainedModel, config: LoraConfig, *identity: int | 
 
 
 def frozen_copy(network: Network) -> Network:
-    """A frozen model with modules of its own, in which what ``network`` trains is copied and what it does not is shared
-    (of a policy with LoRA: all but the adapter). What is shared moves with it from device to device."""
+    """Return a frozen model with modules of its own, in which what ``network`` trains is copied and what it does not is
+    shared (of a policy with LoRA: all but the adapter). What is shared moves with it from device to device."""
     shared = {id(p): p for p in network.parameters() if not p.requires_grad}
     return copy.deepcopy(network, shared).requires_grad_(False)
 
 
 def save_network(network: Any, folder: Path) -> None:
-    """``save_pretrained``; of a network with an adapter the merged weights, and the adapter in a folder beside. The
-    network is not touched: merging and unmerging in place would leave rounding errors in the base."""
+    """Save with ``save_pretrained``; of a network with an adapter the merged weights, and the adapter in a folder
+    beside. The network is not touched: merging and unmerging in place would leave rounding errors in the base."""
     if not hasattr(network, "peft_config"):
         network.save_pretrained(folder)
         return
@@ -104,7 +104,8 @@ def save_network(network: Any, folder: Path) -> None:
 
 
 def merged_state(network: PeftModel) -> dict[str, Tensor]:
-    """The weights with the adapter added, under the plain model's names. What has no adapter is shared, not copied."""
+    """Return the weights with the adapter added, under the plain model's names. What has no adapter is shared, not
+    copied."""
     from peft.tuners.lora import LoraLayer
 
     base = network.get_base_model()
@@ -119,7 +120,7 @@ def merged_state(network: PeftModel) -> dict[str, Tensor]:
 
 
 def _still_tied(network: PreTrainedModel, state: Mapping[str, Tensor]) -> bool:
-    """Whether the merged weights have the tied head that the configuration names, or it names none."""
+    """Return whether the merged weights have the tied head that the configuration names, or it names none."""
     import torch
 
     if not getattr(network.config.get_text_config(), "tie_word_embeddings", False):
@@ -134,8 +135,8 @@ def _still_tied(network: PreTrainedModel, state: Mapping[str, Tensor]) -> bool:
 
 
 def _say_untied(file: Path) -> None:
-    """An adapter on the head, or on the embedding, makes two weights of one: a reader who ties them again would read
-    another model."""
+    """Say in the config that an adapter on the head, or on the embedding, makes two weights of one: a reader who ties
+    them again would read another model."""
     config = json.loads(file.read_text())
     config["tie_word_embeddings"] = False
     for part in config.values():

@@ -52,7 +52,7 @@ class Packed:
 
 
 def pack(prompts: Sequence[TokenIds], responses: Sequence[Sequence[TokenIds]], pad_id: int) -> Packed:
-    """Pads token ids into a Packed batch. Prompts with fewer responses than the most get empty ones.
+    """Pad token ids into a Packed batch. Prompts with fewer responses than the most get empty ones.
 
     Shapes: B prompts, B lists of up to n responses.
     """
@@ -111,7 +111,7 @@ def response_hidden(network: PreTrainedModel, batch: Packed) -> Tensor:
 
 
 def packed_states(network: PreTrainedModel, batch: Packed) -> Tensor:
-    """The same from one row per prompt, whether or not that is right for this model (see passes.py)."""
+    """Return the same from one row per prompt, whether or not that is right for this model (see passes.py)."""
     return _by_response(states(network, **model_inputs(network, batch))[:, -_kept(batch) :], batch)
 
 
@@ -144,7 +144,8 @@ def _rows(batch: Packed) -> list[list[int]]:
 
 
 def _behind_prompts(values: Tensor, batch: Packed) -> Tensor:
-    """From the prompt's last position on, of rows that are padded at their end: (B n, T, D) -> (B, n, R + 1, D)."""
+    """Return states from the prompt's last position on, of rows that are padded at their end: (B n, T, D) -> (B, n, R +
+    1, D)."""
     rows, n, length = batch.response_ids.shape
     first = batch.prompt_mask.sum(1).repeat_interleave(n)[:, None] - 1
     index = (first + torch.arange(length + 1, device=values.device)).clamp(max=values.shape[1] - 1)
@@ -196,13 +197,14 @@ def model_inputs(network: PreTrainedModel, batch: Packed) -> dict[str, Any]:
 
 
 def _kept(batch: Packed) -> int:
-    """Positions at the end of a row that say something of a response: the prompt's last and all of the responses."""
+    """Return positions at the end of a row that say something of a response: the prompt's last and all of the
+    responses."""
     _, n, length = batch.response_ids.shape
     return n * length + 1
 
 
 def _by_response(kept: Tensor, batch: Packed) -> Tensor:
-    """The prompt's last position in front of each response's own: (B, 1 + n R, D) -> (B, n, R + 1, D)."""
+    """Return the prompt's last position in front of each response's own: (B, 1 + n R, D) -> (B, n, R + 1, D)."""
     rows, n, length = batch.response_ids.shape
     first = kept[:, :1].unsqueeze(1).expand(rows, n, 1, -1)
     rest = kept[:, 1:].reshape(rows, n, length, kept.shape[-1])
@@ -210,7 +212,7 @@ def _by_response(kept: Tensor, batch: Packed) -> Tensor:
 
 
 def token_logps(logits: Tensor, batch: Packed) -> Tensor:
-    """Log-probabilities (nats) of the response tokens, 0 on padding: (B, n, R or R + 1, V) -> (B, n, R)."""
+    """Return log-probabilities (nats) of the response tokens, 0 on padding: (B, n, R or R + 1, V) -> (B, n, R)."""
     logps = torch.log_softmax(logits[:, :, : batch.response_ids.shape[2]].float(), dim=-1)
     picked = logps.gather(-1, batch.response_ids.unsqueeze(-1)).squeeze(-1)
     return picked * batch.response_mask
@@ -233,7 +235,8 @@ Reading = Callable[..., tuple[Tensor, ...]]
 
 
 def by_position(networks: Sequence[PreTrainedModel], batch: Packed, read: Reading) -> list[Tensor]:
-    """What ``read`` says of every position from which a response token is predicted, 0 on padding: (B, n, R) each.
+    """Return what ``read`` says of every position from which a response token is predicted, 0 on padding: (B, n, R)
+    each.
 
     Logits exist for a few positions at a time, and again in the backward pass: memory does not grow with the number of
     positions times the vocabulary.
@@ -268,7 +271,7 @@ def _states_to_read(network: PreTrainedModel, batch: Packed) -> Tensor | None:
 
 
 def _by_row(networks: Sequence[PreTrainedModel], batch: Packed, read: Reading) -> list[Tensor]:
-    """The same for heads that cannot be had by themselves: the logits of one response at a time."""
+    """Return the same for heads that cannot be had by themselves: the logits of one response at a time."""
     n = batch.response_ids.shape[1]
     rows = []
     for number in range(batch.response_ids.shape[0] * n):
@@ -289,7 +292,7 @@ def _by_row(networks: Sequence[PreTrainedModel], batch: Packed, read: Reading) -
 
 
 def _recomputed(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The function's value; in the backward pass it is computed once more rather than kept."""
+    """Return the function's value; in the backward pass it is computed once more rather than kept."""
     if not torch.is_grad_enabled():
         return function(*tensors)
     return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
@@ -300,18 +303,18 @@ def _placed(values: Tensor, real: Tensor) -> Tensor:
 
 
 def without_last(batch: Packed) -> Packed:
-    """The batch without the last column of its responses."""
+    """Return the batch without the last column of its responses."""
     ids, mask = batch.response_ids[:, :, :-1], batch.response_mask[:, :, :-1]
     return replace(batch, response_ids=ids, response_mask=mask)
 
 
 def vocabulary(network: PreTrainedModel) -> int:
-    """How many logits a position has."""
+    """Return how many logits a position has."""
     embeddings = network.get_output_embeddings()
     weight = getattr(embeddings, "weight", None)
     return int(network.config.get_text_config().vocab_size if weight is None else weight.shape[0])
 
 
 def fits_at_once(network: PreTrainedModel, batch: Packed) -> bool:
-    """Whether the logits of all positions are few enough to be held."""
+    """Return whether the logits of all positions are few enough to be held."""
     return batch.response_ids.numel() * vocabulary(network) <= LOGITS_AT_ONCE

@@ -51,8 +51,8 @@ NOT_FINITE = Passes("together", False, float("inf"))
 
 
 def passes(network: PreTrainedModel, width: int) -> Passes:
-    """How rows of up to ``width`` tokens may be computed. Tried once for each class, configuration, precision and
-    doubling of the width.
+    """Return how rows of up to ``width`` tokens may be computed. Tried once for each class, configuration, precision
+    and doubling of the width.
 
     Raises ValueError for a model that cannot be run on tokens alone, or that sees what comes later.
     """
@@ -60,7 +60,7 @@ def passes(network: PreTrainedModel, width: int) -> Passes:
 
 
 def established(network: PreTrainedModel, what: str, width: int, attempt: Callable[[int], _Found]) -> _Found:
-    """What ``attempt`` finds at the next power of two from ``width``; found once in a process."""
+    """Return what ``attempt`` finds at the next power of two from ``width``; found once in a process."""
     widest = max(NARROWEST, 1 << (width - 1).bit_length())
     key = (what, widest, *_kind(network))
     if key not in _FOUND:
@@ -77,7 +77,7 @@ _CONFIGS: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 def _kind(network: Any) -> tuple[Any, ...]:
-    """What decides how a network computes: not its weights."""
+    """Return what decides how a network computes: not its weights."""
     plain = network.get_base_model() if hasattr(network, "get_base_model") else network
     if plain not in _CONFIGS:
         _CONFIGS[plain] = json.dumps(plain.config.to_dict(), sort_keys=True, default=str)
@@ -88,7 +88,7 @@ def _kind(network: Any) -> tuple[Any, ...]:
 
 # --- the trial --------------------------------------------------------------------------------------------------------
 def trial_rows(network: PreTrainedModel, count: int, length: int) -> list[list[int]]:
-    """Rows of ordinary tokens, (count, length), that hardly repeat."""
+    """Return rows of ordinary tokens, (count, length), that hardly repeat."""
     config = network.config.get_text_config()
     special = set()
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
@@ -110,7 +110,7 @@ def relative_error(found: Tensor, right: Tensor) -> float:
 
 
 def longest_trial(network: PreTrainedModel, widest: int) -> int:
-    """Tokens of the longest sequence that is tried: as many as the model has positions for."""
+    """Return tokens of the longest sequence that is tried: as many as the model has positions for."""
     room = positions(network.config)
     return max(8, min(widest, room) if room is not None else widest)
 
@@ -170,8 +170,8 @@ def _try_passes(network: PreTrainedModel, widest: int) -> Passes:
 
 
 def holds(error: Callable[[], float], tolerance: float) -> bool:
-    """Whether a way of computing is right. One that fails, as it does for a model without the arguments that it needs,
-    is not."""
+    """Return whether a way of computing is right. One that fails, as it does for a model without the arguments that it
+    needs, is not."""
     try:
         return error() <= tolerance
     except torch.OutOfMemoryError:

@@ -16,7 +16,7 @@ TokenIds = Sequence[int]
 
 
 def body_of(network: PreTrainedModel) -> PreTrainedModel:
-    """The model without its head. Of a model with adapters: the body with the adapters in it."""
+    """Return the model without its head. Of a model with adapters: the body with the adapters in it."""
     plain = network.get_base_model() if hasattr(network, "get_base_model") else network
     return plain.base_model
 
@@ -53,7 +53,7 @@ def row_states(network: PreTrainedModel, rows: Sequence[TokenIds], pad_id: int, 
 
 
 def row_logits(network: PreTrainedModel, rows: Sequence[TokenIds], pad_id: int, together: bool, keep: int) -> Tensor:
-    """Logits after the last ``keep`` tokens of every row: (N, keep, V), by the whole model."""
+    """Return logits after the last ``keep`` tokens of every row: (N, keep, V), by the whole model."""
     device = next(network.parameters()).device
     if together:
         logits = network(input_ids=padded_rows(rows, pad_id, device), use_cache=False).logits
@@ -92,8 +92,8 @@ class _Given(nn.Module):
 
 
 def head(network: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """Logits of these states, (N, H) -> (N, V), by the model's own code: with its bias, scale or soft cap, and with an
-    adapter on its head. Whether this gives a model's logits is established in models/passes.py."""
+    """Return logits of these states, (N, H) -> (N, V), by the model's own code: with its bias, scale or soft cap, and
+    with an adapter on its head. Whether this gives a model's logits is established in models/passes.py."""
     plain = network.get_base_model() if hasattr(network, "get_base_model") else network
     name = plain.base_model_prefix
     body = plain._modules[name]

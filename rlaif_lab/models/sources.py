@@ -28,23 +28,23 @@ class ModelSource(ABC):
 
     @abstractmethod
     def check(self, task: Task) -> None:
-        """Raises ValueError when this model cannot serve this task, before any weights load."""
+        """Raise ValueError when this model cannot serve this task, before any weights load."""
 
     @abstractmethod
     def identity(self, task: Task) -> str:
-        """What decides the weights, in words; part of a run's fingerprint."""
+        """Return what decides the weights, in words; part of a run's fingerprint."""
 
     @abstractmethod
     def load_tokenizer(self, task: Task) -> PreTrainedTokenizerBase:
-        """The tokenizer alone: what a judge can look at before any weights load."""
+        """Return the tokenizer alone: what a judge can look at before any weights load."""
 
     @abstractmethod
     def load(self, task: Task) -> LanguageModel:
-        """In eval mode."""
+        """Load the model, in eval mode."""
 
     def load_trainable(self, task: Task, seed: int) -> tuple[LanguageModel, LanguageModel]:
-        """The policy, in train mode, whose parameters with ``requires_grad`` are to be trained; and, frozen, the model
-        that it is at first. Two copies of the weights here; a source with an adapter needs one.
+        """Return the policy, in train mode, whose parameters with ``requires_grad`` are to be trained; and, frozen, the
+        model that it is at first. Two copies of the weights here; a source with an adapter needs one.
 
         seed: the run's, for what is drawn (an adapter's first weights).
         """

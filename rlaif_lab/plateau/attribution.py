@@ -113,7 +113,7 @@ def _sentence(diversity: Phase, informativeness: Phase, gap: Phase, gain: Phase)
 
 
 def _moved(name: str, phase: Phase) -> str:
-    """``D fell from 0.19 to 0.080``; ``stayed at`` where the difference does not stand out."""
+    """Return ``D fell from 0.19 to 0.080``; ``stayed at`` where the difference does not stand out."""
     if math.isnan(phase.late.mean):
         return f"{name} is undefined"
     before, after = _number(phase.early.mean), _number(phase.late.mean)

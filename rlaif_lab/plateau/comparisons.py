@@ -36,7 +36,7 @@ class Difference:
 
 
 def all_differences(quantity: str, arms: Mapping[str, Mapping[int, float]]) -> list[Difference]:
-    """Every pair of arms (label -> seed -> value) with at least one seed in common, in the order of ``arms``."""
+    """Return every pair of arms (label -> seed -> value) with at least one seed in common, in the order of ``arms``."""
     found = []
     for first, second in combinations(arms, 2):
         values = paired_difference(arms[first], arms[second])
@@ -48,7 +48,7 @@ def all_differences(quantity: str, arms: Mapping[str, Mapping[int, float]]) -> l
 
 
 def t_test(values: Sequence[float]) -> float:
-    """p value, two-sided, of a mean of 0; nan for fewer than 2 values."""
+    """Return the p value, two-sided, of a mean of 0; nan for fewer than 2 values."""
     from scipy.special import stdtr  # slow to import
 
     n = len(values)
@@ -95,7 +95,7 @@ def gap_recovered(
     ceiling: tuple[str, Mapping[int, float]],
     confidence: float = 0.95,
 ) -> GapRecovered:
-    """From final qualities by seed. floor, ceiling: label and values."""
+    """Return the gap recovered, from final qualities by seed. floor, ceiling: label and values."""
     seeds = [seed for seed in run if seed in floor[1] and seed in ceiling[1]]
     interval, reason = UNDEFINED, ""
     if len(seeds) < 2:
@@ -131,8 +131,8 @@ def fieller(numerators: Floats, denominators: Floats, confidence: float = 0.95) 
 
 # --- across tasks -----------------------------------------------------------------------------------------------------
 def interquartile_mean(scores: Floats) -> Floats:
-    """Mean of the middle half: a quarter of the values, rounded down, is left out at either end (Agarwal et al.
-    2108.13264). Shapes: (..., n) -> (...)."""
+    """Return the mean of the middle half: a quarter of the values, rounded down, is left out at either end (Agarwal et
+    al. 2108.13264). Shapes: (..., n) -> (...)."""
     cut = scores.shape[-1] // 4
     result: Floats = np.sort(scores, axis=-1)[..., cut : scores.shape[-1] - cut].mean(-1)
     return result
@@ -145,8 +145,8 @@ def stratified_bootstrap(
     resamples: int = 5000,
     seed: int = 0,
 ) -> Interval:
-    """A statistic over the runs of several tasks with its percentile interval: in each resample the runs of every task
-    are drawn anew, with replacement, and the tasks stay (Agarwal et al. 2108.13264).
+    """Return a statistic over the runs of several tasks with its percentile interval: in each resample the runs of
+    every task are drawn anew, with replacement, and the tasks stay (Agarwal et al. 2108.13264).
 
     tasks: scores of the runs of each, (runs,), in one unit. The interval speaks of these tasks, not of tasks at large,
     and is somewhat too narrow below about 10 runs per task.

@@ -124,7 +124,7 @@ def nothing_yet() -> Evidence:
 
 
 def step(detector: Detector, before: Evidence, changes: Sequence[Floats], round_index: int | None = None) -> Evidence:
-    """One round further.
+    """Go one round further.
 
     changes: per seed (one array for a single run) the change on each fresh prompt, (n,) in [-1, 1]. round_index: of the
     policy after the change; None: the round after ``before``'s. Raises ValueError for a change outside [-1, 1] or nan.
@@ -174,7 +174,7 @@ def trace(detector: Detector, changes: Sequence[Sequence[Floats]]) -> list[Evide
 
 
 def metrics(detector: Detector, evidence: Evidence) -> dict[str, float]:
-    """``detector/*`` of a round."""
+    """Return ``detector/*`` of a round."""
     names: dict[State, str] = {"plateaued": "plateau", "improving": "improving", "degrading": "degrading"}
     found = {f"detector/{name}_evidence": evidence.value(state) for state, name in names.items()}
     found |= {f"detector/{name}_alarm": float(state in evidence.alarms) for state, name in names.items()}

@@ -106,7 +106,7 @@ def _sentence(found: Sequence[FamilyError], turned: bool) -> str:
 
 
 def _turned(hump: FamilyError, seeds: Sequence[Seen]) -> bool:
-    """d (alpha - beta log d) has its top at exp(alpha / beta - 1), if beta > 0; whether the seeds went well past it."""
+    """Return whether the seeds went well past the top of d (alpha - beta log d), exp(alpha / beta - 1) if beta > 0."""
     alpha, beta = hump.parameters["alpha"], hump.parameters["beta"]
     furthest = float(np.mean([np.sqrt(seen.kl.max()) for seen in seeds if seen.kl is not None]))
     return beta > 0 and alpha / beta - 1.0 < math.log(0.9 * furthest)
@@ -139,7 +139,8 @@ class Fit:
 
 
 def _columns(family: str, seen: Seen, shapes: Floats) -> Floats:
-    """What the linear parameters are multiplied by, for each value of the one that is not: (shapes, n, linear)."""
+    """Return what the linear parameters are multiplied by, for each value of the one that is not: (shapes, n,
+    linear)."""
     t = np.broadcast_to(seen.rounds, (len(shapes), len(seen.rounds)))
     ones, shapes = np.ones_like(t), shapes[:, None]
     if family == "constant":
@@ -156,14 +157,14 @@ def _columns(family: str, seen: Seen, shapes: Floats) -> Floats:
 
 
 def _shapes(family: str, last_round: float) -> Floats:
-    """Values tried for the parameter that is not linear; one placeholder where all are."""
+    """Return values tried for the parameter that is not linear; one placeholder where all are."""
     if family == "exponential":
         return np.geomspace(0.2, 10.0 * last_round, GRID)
     return np.geomspace(0.01, 10.0, GRID) if family == "power law" else np.zeros(1)
 
 
 def _fits(family: str, seeds: Sequence[Seen]) -> list[Fit]:
-    """Of all seeds, then without the first, without the second, ...: least squares over all rounds, from each seed's
+    """Fit all seeds, then without the first, without the second, ...: least squares over all rounds, from each seed's
     normal equations, which add up."""
     shapes = _shapes(family, max(float(seen.rounds[-1]) for seen in seeds))
     designs = [_columns(family, seen, shapes) for seen in seeds]

@@ -63,7 +63,7 @@ class Curve:
     quality: Floats
 
     def at(self, rounds: Floats) -> Curve:
-        """At these of its rounds only."""
+        """Return the curve at these of its rounds only."""
         return Curve(rounds, self.quality[np.isin(self.rounds, rounds)])
 
 
@@ -250,7 +250,7 @@ class Comparison:
         return self._union(self.fits, minus_last=True)
 
     def promises(self) -> tuple[Promise, ...]:
-        """By family, the best fit first."""
+        """Return what each family promises, the best fit first."""
         names = list(dict.fromkeys(fitted.shapes.name for fitted in self.fits))
         found = []
         for name in names:
@@ -263,7 +263,7 @@ class Comparison:
         return tuple(sorted(found, key=lambda promise: promise.misfit))
 
     def _union(self, fits: Sequence[Fitted], *, minus_last: bool) -> Interval:
-        """Of what the curves promise at twice the rounds and at their end; less the level now."""
+        """Return the union of what the curves promise at twice the rounds and at their end; less the level now."""
         low, high, middle, least = math.inf, -math.inf, math.nan, math.inf
         for fitted in fits:
             if not (fitted.error <= self.bound).any():
@@ -370,5 +370,5 @@ def limited(value: float) -> str:
 
 
 def signed(interval: Interval) -> str:
-    """``+0.012 (-0.003 to +0.027)``."""
+    """Return ``+0.012 (-0.003 to +0.027)``."""
     return f"{interval.mean:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"

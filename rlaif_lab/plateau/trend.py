@@ -196,7 +196,7 @@ class Sums:
         self.floor = None if floor is None else _running(np.broadcast_to(floor, (*found.shape[:-2], self.rounds)))
 
     def window(self, start: int, end: int) -> Window:
-        """Of the rounds after ``start`` up to ``end``."""
+        """Return the window of the rounds after ``start`` up to ``end``."""
         by_seed = self.count[..., end] - self.count[..., start]
         total_by_seed = self.total[..., end] - self.total[..., start]
         count = by_seed.sum(-1)
@@ -239,7 +239,7 @@ class Sums:
 
 
 def _running(values: Floats) -> Floats:
-    """Sums over the last axis up to each round, beginning with 0."""
+    """Return sums over the last axis up to each round, beginning with 0."""
     zero = np.zeros((*values.shape[:-1], 1))
     return np.concatenate([zero, np.cumsum(values, axis=-1)], axis=-1)
 

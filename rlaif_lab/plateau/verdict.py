@@ -69,7 +69,7 @@ class Verdict:
 
 
 def verdict(traces: Traces, last_round: int) -> Verdict:
-    """From the processes of an arm (or run) that reached ``last_round``."""
+    """Return the verdict from the processes of an arm (or run) that reached ``last_round``."""
     if not traces:
         return Verdict("undecided", None, None, NO_DETECTOR, {})
     alarms = sorted(
@@ -98,14 +98,14 @@ def verdict(traces: Traces, last_round: int) -> Verdict:
 
 
 def recent(last_round: int) -> int:
-    """How many rounds back an alarm may lie to say something about now; also what "the first" and "the last rounds" of
-    a run are in this package."""
+    """Return how many rounds back an alarm may lie to say something about now; also what "the first" and "the last
+    rounds" of a run are in this package."""
     return max(2, math.ceil(last_round / 4))
 
 
 # --- pooling the seeds ------------------------------------------------------------------------------------------------
 def pooled(settings: Detector, changes: Sequence[Mapping[int, Floats]]) -> Traces:
-    """One bet on all prompts of all seeds.
+    """Pool: one bet on all prompts of all seeds.
 
     changes: per seed, round (1, 2, ...) -> each prompt's change in quality in [-1, 1], (n,). A seed that ended early
     takes part as far as it got. Empty where nothing was measured.
@@ -128,7 +128,8 @@ def pooled(settings: Detector, changes: Sequence[Mapping[int, Floats]]) -> Trace
 
 
 def averaged(logged: Sequence[Mapping[detector.State, Logged]]) -> Traces:
-    """The mean over the seeds of each process, from what the runs logged. A run that ended early keeps its evidence.
+    """Return the mean over the seeds of each process, from what the runs logged. A run that ended early keeps its
+    evidence.
 
     The processes of a run start anew after its own alarms, and a mean of processes that start anew at different times
     would be no detector. So the factor by which the evidence grew in each round is taken out of the log,
@@ -141,7 +142,7 @@ def averaged(logged: Sequence[Mapping[detector.State, Logged]]) -> Traces:
 
 
 def factors(logged: Logged) -> list[float]:
-    """e_t of each round; 1, which is no evidence, for a round that was not logged."""
+    """Return e_t of each round; 1, which is no evidence, for a round that was not logged."""
     found, before = [], 0.0
     for value, alarm in zip(logged.evidence, logged.alarms, strict=True):
         found.append(1.0 if math.isnan(value) else value / (before + 1.0))

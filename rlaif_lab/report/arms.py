@@ -68,7 +68,7 @@ class Study:
 
 
 def study(found: Runs, folder: str) -> Study:
-    """Groups runs into arms; a second run of the same arm, seed and config is set aside, since it is no new seed."""
+    """Group runs into arms; a second run of the same arm, seed and config is set aside, since it is no new seed."""
     by_name: dict[str, list[Run]] = defaultdict(list)
     for run in found.runs:
         by_name[run.arm].append(run)
@@ -94,7 +94,7 @@ def study(found: Runs, folder: str) -> Study:
 
 
 def split(runs: Sequence[Run]) -> list[tuple[Settings, list[Run]]]:
-    """Runs of one arm name by what else they differ in, with the settings that tell each group from the others.
+    """Run of one arm name by what else they differ in, with the settings that tell each group from the others.
 
     A key that takes another value for each seed (a base model per seed, say) splits nothing.
     """
@@ -114,8 +114,8 @@ def split(runs: Sequence[Run]) -> list[tuple[Settings, list[Run]]]:
 
 
 def one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
-    """The run of each seed that got furthest, of equals the last by name (names start with the date), sorted by seed;
-    and the others."""
+    """Return the run of each seed that got furthest, of equals the last by name (names start with the date), sorted by
+    seed; and the others."""
     kept: dict[int, Run] = {}
     for run in sorted(runs, key=lambda run: (run.complete, len(run.rows), run.name)):
         kept[run.seed] = run
@@ -128,7 +128,7 @@ def one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
 
 
 def baseline_for(arm: Arm, arms: Sequence[Arm], baseline: str) -> Arm | None:
-    """The arm that ``arm`` is compared with; None for the baseline itself, or where there is none.
+    """Return the arm that ``arm`` is compared with; None for the baseline itself, or where there is none.
 
     baseline: a full label, or an arm's name. Of several arms of that name (or of the only one, where ``arm`` itself is
     one of several), the one that agrees with ``arm`` in the settings that tell either from its namesakes.
@@ -159,7 +159,7 @@ def differences(arms: Sequence[Arm]) -> dict[str, list[str | None]]:
 
 # --- configs --------------------------------------------------------------------------------------------------------
 def flat(config: dict[str, Any]) -> Settings:
-    """What decides a run's numbers, but for the seed."""
+    """Return what decides a run's numbers, but for the seed."""
     settings: Settings = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -174,14 +174,14 @@ def flat(config: dict[str, Any]) -> Settings:
 
 
 def differing(settings: Sequence[Settings]) -> list[str]:
-    """Keys that do not have one and the same value everywhere, sorted."""
+    """Return keys that do not have one and the same value everywhere, sorted."""
     keys = sorted({key for setting in settings for key in setting})
     return [key for key in keys if len({setting.get(key) for setting in settings}) > 1]
 
 
 def _follows_seed(key: str, runs: Sequence[Run], settings: Sequence[Settings]) -> bool:
-    """One value for each seed, and another for every other seed. Never the number of rounds: final values of runs of
-    different lengths are not comparable."""
+    """Return whether there is one value for each seed, and another for every other. Never the number of rounds: final
+    values of runs of different lengths are not comparable."""
     values: dict[int, set[str | None]] = defaultdict(set)
     for run, setting in zip(runs, settings, strict=True):
         values[run.seed].add(setting.get(key))
@@ -190,7 +190,7 @@ def _follows_seed(key: str, runs: Sequence[Run], settings: Sequence[Settings]) -
 
 
 def _telling_apart(keys: Sequence[str], groups: Sequence[Settings]) -> list[str]:
-    """A short selection of ``keys`` that tells the groups apart: names first, then the shortest."""
+    """Return a short selection of ``keys`` that tells the groups apart: names first, then the shortest."""
     chosen: list[str] = []
 
     def classes(some: Sequence[str]) -> int:
@@ -230,7 +230,7 @@ def organisms(runs: Sequence[Run]) -> list[str]:
 
 
 def _pooled(arm: Arm) -> list[str]:
-    """A warning for each key that follows the seed without being one."""
+    """Return a warning for each key that follows the seed without being one."""
     settings = [flat(run.config) for run in arm.runs]
     notes = []
     for key in differing(settings):

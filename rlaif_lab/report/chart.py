@@ -76,8 +76,8 @@ def line_chart(
     marks: Mapping[str, Mark] | None = None,
     size: tuple[float, float] = (360.0, 226.0),
 ) -> str:
-    """An ``<svg>`` element. unit: title of the y axis. strong: keys of the arms that are drawn thick, with band and a
-    label at the end of the curve, the others thin and without band; None: all alike, and the legend is elsewhere.
+    """Return an ``<svg>`` element. unit: title of the y axis. strong: keys of the arms that are drawn thick, with band
+    and a label at the end of the curve, the others thin and without band; None: all alike, and the legend is elsewhere.
     marks: by key, drawn for the strong arms."""
     left = max(36.0, 8 + CHARACTER * FONT * max(len(text) for _, text in y_ticks(y_range, log)))
     left += UNIT_WIDTH if unit else 0.0
@@ -180,7 +180,7 @@ def _path(at: Sequence[tuple[float, float] | None]) -> str:
 
 
 def _bands(points: Curve, frame: Frame) -> list[str]:
-    """An outline for each stretch of rounds that have an interval."""
+    """Return an outline for each stretch of rounds that have an interval."""
     stretches: list[list[int]] = [[]]
     for i, low in enumerate(points.low):
         if math.isfinite(low):
@@ -197,7 +197,7 @@ def _bands(points: Curve, frame: Frame) -> list[str]:
 
 
 def _mark(mark: Mark, line: Line, frame: Frame) -> str:
-    """The ceiling as a dotted level with its interval, the plateau as a ring and a line down to its round."""
+    """Return the ceiling as a dotted level with its interval, the plateau as a ring and a line down to its round."""
     points = line.points
     parts = [f'<g class="{line.key} mark">']
     end = frame.width - frame.right
@@ -220,8 +220,8 @@ def _mark(mark: Mark, line: Line, frame: Frame) -> str:
 
 
 def _end_labels(lines: Sequence[Line], said: Mapping[str, Sequence[str]], frame: Frame, strong: Sequence[str]) -> str:
-    """The arm's name, last value, ceiling and plateau beside the end of its curve; labels that would overlap are moved
-    apart. They stand outside the drawing, so that none lies on another arm's curve."""
+    """Return the arm's name, last value, ceiling and plateau beside the end of its curve; labels that would overlap are
+    moved apart. They stand outside the drawing, so that none lies on another arm's curve."""
     ends = []
     for line in lines:
         last = line.points.last()
@@ -251,8 +251,8 @@ def _end_labels(lines: Sequence[Line], said: Mapping[str, Sequence[str]], frame:
 
 
 def distinct(labels: Sequence[str], length: int = 16) -> list[str]:
-    """Labels cut to a length, and still different from one another: by their beginnings, their ends, or both, or else
-    by a number."""
+    """Return labels cut to a length, and still different from one another: by their beginnings, their ends, or both, or
+    else by a number."""
 
     def begin(label: str) -> str:
         return label[: length - 1] + "…"
@@ -297,7 +297,7 @@ def x_ticks(limits: tuple[float, float], axis: Axis) -> list[tuple[float, str]]:
 
 
 def nice_step(reach: float, about: int) -> float:
-    """1, 2 or 5 times a power of ten, so that ``reach`` has about that many steps."""
+    """Return 1, 2 or 5 times a power of ten, so that ``reach`` has about that many steps."""
     rough = reach / about
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * 0.999)
@@ -324,7 +324,7 @@ SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 def _marker(shape: str, x: float, y: float, r: float) -> str:
-    """The outline of a marker around (x, y)."""
+    """Return the outline of a marker around (x, y)."""
     if shape == "o":
         d = _n(2 * r)
         return f"M{_n(x - r)} {_n(y)}a{_n(r)} {_n(r)} 0 1 0 {d} 0a{_n(r)} {_n(r)} 0 1 0 -{d} 0z"
@@ -332,7 +332,7 @@ def _marker(shape: str, x: float, y: float, r: float) -> str:
 
 
 def swatch(key: str, marker: str) -> str:
-    """An arm's line with its marker, for legends and tables."""
+    """Return an arm's line with its marker, for legends and tables."""
     return (
         f'<svg class="swatch chart {key}" style="width:34px;height:12px" viewBox="0 0 34 12" aria-hidden="true">'
         f'<path class="line" d="M0 6H34"/><path class="dot" d="{_marker(marker, 17, 6, 3.5)}"/></svg>'

@@ -109,7 +109,7 @@ def cost(arm: Arm) -> Cost:
 
 
 def labels(run: Run) -> float:
-    """Comparisons of all rounds that gave a preference."""
+    """Return the comparisons of all rounds that gave a preference."""
     counts = []
     for index in run.rows:
         lost = [run.value(f"judge/{status}_rate", index) for status in NO_LABEL]
@@ -133,7 +133,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def write_times(path: Path, times: Sequence[StageTimes]) -> None:
-    """cost.csv: seconds per run of every arm and stage."""
+    """Write cost.csv: seconds per run of every arm and stage."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["arm", "stage", "seconds_per_run"])

@@ -40,7 +40,7 @@ class Curve:
         return all(math.isnan(value) for value in self.mean)
 
     def last(self) -> int | None:
-        """The position of the last defined point."""
+        """Return the position of the last defined point."""
         return next((i for i in reversed(range(len(self.mean))) if math.isfinite(self.mean[i])), None)
 
 
@@ -53,12 +53,12 @@ class Mark:
     ceiling: Interval | None
 
     def words(self) -> tuple[str, ...]:
-        """What there is to say, for the place where the arm is named."""
+        """Return what there is to say, for the place where the arm is named."""
         found = () if self.ceiling is None else (f"ceiling {self.ceiling.mean:.3f}",)
         return found if self.plateau is None else (*found, f"plateau: round {self.plateau}")
 
     def ceiling_from(self, points: Curve) -> float:
-        """Where along the curve the ceiling's line begins."""
+        """Return where along the curve the ceiling's line begins."""
         middle = points.x[len(points.x) // 2]
         return middle if self.plateau is None else min(middle, float(self.plateau))
 
@@ -110,8 +110,8 @@ class Drawn:
     reference: float | None
 
     def limits(self, also: Sequence[float] = ()) -> tuple[float, float]:
-        """Of the y axis: all means, the reference line and ``also`` in view; bands too, as far as they do not flatten
-        the curves (with two seeds a t interval can be many times wider than anything measured)."""
+        """Return the limits of the y axis: all means, the reference line and ``also`` in view; bands too, as far as
+        they do not flatten the curves (with two seeds a t interval can be many times wider than anything measured)."""
         drawn = [points for curves in self.curves.values() for points in curves]
         values = [*also, *(value for points in drawn for value in _finite(points.mean))]
         must = values if self.reference is None else [*values, self.reference]
@@ -144,7 +144,7 @@ class DrawnGroup:
 def draw(
     groups: Iterable[FigureGroup], arms: Sequence[Arm], pooled: Mapping[str, Traces] | None = None
 ) -> dict[str, DrawnGroup]:
-    """The groups by name, those without anything to draw left out. pooled: label -> the arm's detector."""
+    """Return the groups by name, those without anything to draw left out. pooled: label -> the arm's detector."""
     found = {}
     for group in groups:
         panels = tuple(drawn for panel in group.panels if (drawn := _drawn(panel, arms, pooled or {})).curves)
@@ -165,7 +165,7 @@ def _drawn(panel: Panel, arms: Sequence[Arm], pooled: Mapping[str, Traces]) -> D
 
 # --- points -------------------------------------------------------------------------------------------------------
 def curves(panel: Panel, arm: Arm, traces: Traces | None = None) -> list[Curve]:
-    """What the panel draws of an arm, over all its runs, the incomplete ones too."""
+    """Return what the panel draws of an arm, over all its runs, the incomplete ones too."""
     if panel.pooled is not None and traces and panel.pooled in traces:
         return [_of_trace(traces[panel.pooled], len(arm.complete))]
     if panel.axis == "round":
@@ -176,20 +176,21 @@ def curves(panel: Panel, arm: Arm, traces: Traces | None = None) -> list[Curve]:
 
 
 def _of_trace(trace: Trace, seeds: int) -> Curve:
-    """From round 1 on, one process over all seeds."""
+    """Return the curve from round 1 on, one process over all seeds."""
     rounds = list(range(1, len(trace.evidence) + 1))
     none = [math.nan] * len(rounds)
     return Curve([float(i) for i in rounds], rounds, list(trace.evidence), none, none, [seeds] * len(rounds))
 
 
 def curve(arm: Arm, metric: str) -> Curve:
-    """By round."""
+    """Return the curve by round."""
     rounds = _rounds(arm)
     return _curve([(index, float(index), [run.value(metric, index) for run in arm.runs]) for index in rounds])
 
 
 def by_sqrt_kl(arm: Arm, metric: str) -> Curve:
-    """By the square root of the mean KL to round 0 that the policy had reached, as over-optimisation is plotted (Gao et
+    """Return the curve by the square root of the mean KL to round 0 that the policy had reached, as over-optimisation
+    is plotted (Gao et
     al. 2210.10760); rounds stay in order, so that a policy which comes back towards its base draws a loop."""
     points = []
     for index in _rounds(arm):
@@ -200,8 +201,8 @@ def by_sqrt_kl(arm: Arm, metric: str) -> Curve:
 
 
 def by_k(arm: Arm, metric: str, first: bool) -> Curve:
-    """``metric``_{k} over the k there are, in round 0 or in the last round of every run. Without any, those of the
-    evaluation's few samples: ``quality/pass_at_{k}``."""
+    """Return ``metric``_{k} over the k there are, in round 0 or in the last round of every run. Without any, those of
+    the evaluation's few samples: ``quality/pass_at_{k}``."""
     powers = [2**i for i in range(11)]
     index = 0 if first else max(_rounds(arm))
     if not any(f"{metric}_1" in row for run in arm.runs for row in run.rows.values()):
@@ -214,7 +215,7 @@ def by_k(arm: Arm, metric: str, first: bool) -> Curve:
 
 
 def _curve(points: Sequence[tuple[int, float, Sequence[float]]], faint: bool = False) -> Curve:
-    """From (round, x, one value per run)."""
+    """Return a curve from (round, x, one value per run)."""
     held = [_finite(values) for _, _, values in points]
     intervals = [t_interval(values) for values in held]
     return Curve(
@@ -241,8 +242,8 @@ COLUMNS = ("metric", "arm", "round", "x", "mean", "low", "high", "n")
 
 
 def write_drawn(path: Path, drawn: DrawnGroup) -> None:
-    """The numbers that a figure draws, a row per point; low and high are empty where there is no interval. x is the
-    round, or what lies below where that is something else."""
+    """Write the numbers that a figure draws, a row per point; low and high are empty where there is no interval. x is
+    the round, or what lies below where that is something else."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

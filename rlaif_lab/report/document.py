@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 
 
 def document(title: str, subtitle: str, body: str, style: str = "", script: str = "", data: str = "") -> str:
-    """The whole page. title, subtitle: plain text. body, style, script: as they shall stand. data: JSON for the script,
-    escaped by ``samples.to_json``."""
+    """Return the whole page. title, subtitle: plain text. body, style, script: as they shall stand. data: JSON for the
+    script, escaped by ``samples.to_json``."""
     scripts = f'<script type="application/json" id="data">{data}</script>\n' if data else ""
     allowed = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'"]
     if script:
@@ -35,5 +35,5 @@ def document(title: str, subtitle: str, body: str, style: str = "", script: str 
 
 
 def text_of(name: str) -> str:
-    """Of a file beside this one."""
+    """Return the text of a file beside this one."""
     return (HERE / name).read_text(encoding="utf-8")

@@ -45,7 +45,7 @@ class Style:
 
 
 def styles(arms: Sequence[Arm]) -> dict[str, Style]:
-    """label -> its look, the same in every figure of a report, whatever it compares with what: by alphabet."""
+    """Return label -> its look, the same in every figure of a report, whatever it compares with what: by alphabet."""
     labels = sorted(arm.label for arm in arms)
     return {
         label: Style(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
@@ -55,7 +55,7 @@ def styles(arms: Sequence[Arm]) -> dict[str, Style]:
 
 # --- files ----------------------------------------------------------------------------------------------------------
 def save(figure: Figure, path: Path) -> None:
-    """As PNG or SVG by the ending; the same report gives the same bytes."""
+    """Save as PNG or SVG by the ending; the same report gives the same bytes."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": path.name}):
@@ -63,7 +63,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def svg(figure: Figure, salt: str) -> str:
-    """An SVG element without metadata, which names outside addresses."""
+    """Return an SVG element without metadata, which names outside addresses."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -81,8 +81,8 @@ def group_figure(
     strong: Sequence[str] | None = None,
     marks: Mapping[str, Mark] | None = None,
 ) -> Figure:
-    """All panels of a group above one legend. labels: of the arms, in the order of the legend. strong: those drawn
-    thick and with a band, the others thin; None: all alike. marks: label -> what was found of it, drawn into the
+    """Return all panels of a group above one legend. labels: of the arms, in the order of the legend. strong: those
+    drawn thick and with a band, the others thin; None: all alike. marks: label -> what was found of it, drawn into the
     first panel for the strong arms."""
     from matplotlib.figure import Figure
 
@@ -110,7 +110,7 @@ def group_figure(
 
 
 def _found(mark: Mark | None) -> str:
-    """What was found of an arm, for the legend: in the drawing it could lie on another arm's curve."""
+    """Return what was found of an arm, for the legend: in the drawing it could lie on another arm's curve."""
     parts = mark.words() if mark else ()
     return f" ({', '.join(parts)})" if parts else ""
 

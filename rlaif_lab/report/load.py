@@ -56,7 +56,7 @@ class Run:
         return not self.missing_rounds
 
     def value(self, metric: str, round_index: int) -> float:
-        """nan where the metric was not logged, or is undefined."""
+        """Return a metric's value; nan where it was not logged, or is undefined."""
         return self.rows.get(round_index, {}).get(metric, float("nan"))
 
 
@@ -117,7 +117,7 @@ def load(directory: Path) -> Runs:
 
 
 def run_folders(directory: Path) -> Iterator[Path]:
-    """Folders at any depth that a run has written to, or at least started in."""
+    """Return the folders at any depth that a run has written to, or at least started in."""
     for path, folders, files in os.walk(directory):
         if "metrics.jsonl" in files or "run.json" in files or ".hydra" in folders:
             yield Path(path)
@@ -178,7 +178,7 @@ def _stopped(path: Path) -> int | None:
 
 
 def _check_changes(path: Path) -> None:
-    """A verdict is pooled from these: a run in which they are damaged has none. Raises ValueError."""
+    """Check the changes that a verdict is pooled from: a run in which they are damaged has none. Raises ValueError."""
     if not path.exists():
         return
     listed = read_json_file(path).get("changes")
@@ -195,7 +195,7 @@ def _overrides(folder: Path) -> tuple[str, ...]:
 
 
 def _commands(directory: Path, folders: Sequence[Path]) -> list[str]:
-    """A sweep's command stands in multirun.yaml beside its runs; a run outside any sweep has its own."""
+    """Return a sweep's command stands in multirun.yaml beside its runs; a run outside any sweep has its own."""
     commands: list[str] = []
     sweeps: set[Path] = set()
     for folder in folders:
@@ -221,7 +221,7 @@ def _command(flags: Sequence[str], overrides: Sequence[str]) -> str:
 
 
 def _yaml(path: Path) -> Any:
-    """The content of a file of Hydra's, None where it is missing or broken: it only tells what was typed."""
+    """Return the content of a file of Hydra's, None where it is missing or broken: it only tells what was typed."""
     from omegaconf import OmegaConf
 
     if not path.is_file():

@@ -17,7 +17,7 @@ from rlaif_lab.report.sections.why import why
 
 
 def page(view: View) -> str:
-    """The whole document."""
+    """Return the whole document."""
     body = [
         contents(view),
         notices(view),
@@ -45,7 +45,7 @@ def page(view: View) -> str:
 
 
 def contents(view: View) -> str:
-    """Where to go from the top."""
+    """Return where to go from the top."""
     places = [
         ("overview", "Overview"),
         ("values", "Final values"),

@@ -72,7 +72,8 @@ class Cell:
 
 
 def samples(arms: Sequence[Arm], bounds: Bounds | None = None) -> Samples | None:
-    """Of the arms' runs; None where no round's files are there. arms: in the order in which the page names them."""
+    """Return samples of the arms' runs; None where no round's files are there. arms: in the order in which the page
+    names them."""
     bounds = bounds or Bounds()
     gold = Gold()
     cells = []
@@ -96,8 +97,8 @@ def samples(arms: Sequence[Arm], bounds: Bounds | None = None) -> Samples | None
 
 # --- which rounds -----------------------------------------------------------------------------------------------
 def chosen_cells(arms: Sequence[Arm], bounds: Bounds) -> Iterator[tuple[int, Run, int]]:
-    """(position of the arm, run, round): as many seeds and rounds of every arm as the bounds allow, the first and the
-    last round among them."""
+    """Return (position of the arm, run, round): as many seeds and rounds of every arm as the bounds allow, the first
+    and the last round among them."""
     runs: dict[int, list[tuple[Run, list[int]]]] = {}
     for position, arm in enumerate(arms):
         stored = [(run, _stored_rounds(run.path)) for run in (arm.complete or arm.runs)[: bounds.seeds]]
@@ -123,7 +124,7 @@ def _stored_rounds(folder: Path | None) -> list[int]:
 
 
 def spread(values: Sequence[T], count: int) -> list[T]:
-    """At most ``count`` of the values, evenly, the first and the last among them."""
+    """Return at most ``count`` of the values, evenly, the first and the last among them."""
     if len(values) <= count:
         return list(values)
     if count == 1:
@@ -133,7 +134,7 @@ def spread(values: Sequence[T], count: int) -> list[T]:
 
 # --- one round ----------------------------------------------------------------------------------------------------
 def read_cell(folder: Path, gold: Gold, run: Run, bounds: Bounds) -> list[Json]:
-    """The items of a round, the most wanted first; none where a file is missing or broken, which is noted.
+    """Return the items of a round, the most wanted first; none where a file is missing or broken, which is noted.
 
     An item is ``{id, prompt, responses: [[samples, text, gold, win rate]], verdicts: [[first, second, probability that
     first wins, that as shown first, that as shown second, status, words, 1 if gold disagrees]]}``; samples that say the
@@ -241,7 +242,7 @@ def _decision(probability: float) -> float:
 
 
 def _against_gold(probability: float | None, first: float | None, second: float | None) -> bool:
-    """The judge prefers the one that gold calls worse."""
+    """Return the judge prefers the one that gold calls worse."""
     if probability is None or first is None or second is None:
         return False
     return (probability - 0.5) * (first - second) < 0
@@ -253,7 +254,7 @@ def disagrees(item: Mapping[str, Any]) -> bool:
 
 # --- how much -------------------------------------------------------------------------------------------------------
 def in_turns(some: Sequence[Json], others: Sequence[Json]) -> list[Json]:
-    """From either list in turns, each item once."""
+    """Yield from either list in turns, each item once."""
     found: dict[str, Json] = {}
     left, right = iter(some), iter(others)
     for _ in range(len(some)):
@@ -265,7 +266,7 @@ def in_turns(some: Sequence[Json], others: Sequence[Json]) -> list[Json]:
 
 
 def within(cells: Sequence[Cell], bounds: Bounds) -> list[list[Json]]:
-    """As many items of every cell as fit: first one of each, then a second, ..., until the size is used up."""
+    """Return as many items of every cell as fit: first one of each, then a second, ..., until the size is used up."""
     kept: list[list[Json]] = [[] for _ in cells]
     left = bounds.size
     for place in range(bounds.prompts):
@@ -297,8 +298,8 @@ def _cut(text: str | None, length: int) -> str | None:
 
 
 def readable(task: Task | None, prompt: Prompt, responses: Sequence[str], length: int) -> Json:
-    """What a person needs beside the text as the policy sees it: ``shown`` (prompt and responses as one reads them) and
-    ``right`` (the right answer), each only where there is one and it differs."""
+    """Return what a person needs beside the text as the policy sees it: ``shown`` (prompt and responses as one reads
+    them) and ``right`` (the right answer), each only where there is one and it differs."""
     if task is None:
         return {}
     shown, right = display(task, prompt, responses), right_answer(task, prompt)

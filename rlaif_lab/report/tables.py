@@ -50,7 +50,7 @@ class ArmSummary:
 
 
 def summaries(study: Study, baseline: str) -> list[ArmSummary]:
-    """One per arm, the best final sampled quality first, arms without a complete run last."""
+    """Return one per arm, the best final sampled quality first, arms without a complete run last."""
     rows = [summary(arm, baseline_for(arm, study.arms, baseline)) for arm in study.arms]
     return sorted(rows, key=lambda row: (-_or(row.final_sampled.interval.mean, -math.inf), row.label))
 
@@ -84,12 +84,12 @@ def summary(arm: Arm, baseline: Arm | None) -> ArmSummary:
 
 
 def first(run: Run) -> int:
-    """The round before any training."""
+    """Return the round before any training."""
     return 0
 
 
 def last(run: Run) -> int:
-    """The round after all training: evaluated, not judged."""
+    """Return the round after all training: evaluated, not judged."""
     return run.last_round
 
 
@@ -115,7 +115,7 @@ def _or(value: float, otherwise: float) -> float:
 
 # --- as text ----------------------------------------------------------------------------------------------------------
 def limits_text(given: Estimate, form: str) -> str:
-    """``[low, high]``, or why there is no interval."""
+    """Return ``[low, high]``, or why there is no interval."""
     if given.n < 2:
         return f"{NOT_AVAILABLE} (1 seed)" if given.n else NOT_AVAILABLE
     return f"[{given.interval.low:{form}}, {given.interval.high:{form}}]"
@@ -129,7 +129,7 @@ def _cell(given: Estimate | None, form: str) -> str:
 
 
 def terminal_table(rows: Sequence[ArmSummary], verdicts: Sequence[ArmVerdict], baseline: str) -> str:
-    """A few columns of the table; ± is half the width of the 95% t interval over seeds."""
+    """Return a few columns of the table; ± is half the width of the 95% t interval over seeds."""
     said = {verdict.label: verdict for verdict in verdicts}
     titles = [
         "arm",
@@ -166,7 +166,8 @@ def terminal_table(rows: Sequence[ArmSummary], verdicts: Sequence[ArmVerdict], b
 
 
 def terminal_reasons(rows: Sequence[ArmSummary], verdicts: Sequence[ArmVerdict]) -> str:
-    """For each arm, in the order of the table, what is said of it, why, and what is still to come: three lines."""
+    """Return for each arm, in the order of the table, what is said of it, why, and what is still to come: three
+    lines."""
     said = {verdict.label: verdict for verdict in verdicts}
     lines = []
     for verdict in (said[row.label] for row in rows):
@@ -181,7 +182,8 @@ def _point(given: Estimate) -> str:
 
 # --- CSV ----------------------------------------------------------------------------------------------------------
 def write_table(path: Path, rows: Sequence[ArmSummary], verdicts: Sequence[ArmVerdict], baseline: str) -> None:
-    """table.csv: per arm, each quantity's mean, ``_low``, ``_high`` and ``_n`` (seeds in it); empty where undefined."""
+    """Write table.csv: per arm, each quantity's mean, ``_low``, ``_high`` and ``_n`` (seeds in it); empty where
+    undefined."""
     said = {verdict.label: verdict for verdict in verdicts}
     records = []
     for row in rows:
@@ -219,7 +221,8 @@ def quantities(row: ArmSummary, verdict: ArmVerdict, baseline: str) -> Mapping[s
 
 
 def write_curves(path: Path, study: Study) -> None:
-    """curves.csv: every logged metric of every run in every round, the incomplete runs' too; empty where undefined."""
+    """Write curves.csv: every logged metric of every run in every round, the incomplete runs' too; empty where
+    undefined."""
     metrics = sorted({metric for run in study.runs for row in run.rows.values() for metric in row})
     records = []
     for arm in study.arms:
@@ -232,7 +235,7 @@ def write_curves(path: Path, study: Study) -> None:
 
 
 def write_records(path: Path, records: Sequence[dict[str, object]]) -> None:
-    """One line per record, all with the keys of the first."""
+    """Write one line per record, all with the keys of the first."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
@@ -260,10 +263,10 @@ def _is_number(text: str) -> bool:
 
 
 def interval_columns(name: str, interval: Interval) -> dict[str, object]:
-    """``name``, ``name_low``, ``name_high``."""
+    """Return ``name``, ``name_low``, ``name_high``."""
     return {name + suffix: blank(value) for suffix, value in zip(("", "_low", "_high"), interval, strict=True)}
 
 
 def blank(value: float) -> float | str:
-    """As it stands in a CSV file: nothing where undefined."""
+    """Return a value as it stands in a CSV file: nothing where undefined."""
     return value if math.isfinite(value) else ""

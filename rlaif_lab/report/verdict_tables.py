@@ -18,7 +18,7 @@ SHAPE_PARAMETERS = tuple(dict.fromkeys(name for names in PARAMETERS.values() for
 def write_verdict_tables(
     folder: Path, study: Study, verdicts: Sequence[ArmVerdict], differences: Sequence[Difference]
 ) -> None:
-    """Writes what there is something to say in: no differences.csv for a single arm, say. A file of an earlier report
+    """Write what there is something to say in: no differences.csv for a single arm, say. A file of an earlier report
     that would now be empty is removed."""
     tables: dict[str, list[dict[str, object]]] = {
         "verdicts.csv": [verdict_record(verdict) for verdict in verdicts],
@@ -40,7 +40,7 @@ def write_verdict_tables(
 
 
 def verdict_record(given: ArmVerdict) -> dict[str, object]:
-    """The whole verdict on an arm, but for families and attribution in numbers."""
+    """Return the whole verdict on an arm, but for families and attribution in numbers."""
     said, fitted, pgr = given.trend, given.saturation, given.pgr
     record: dict[str, object] = {"arm": given.label, "seeds": given.seeds, "verdict": said.state}
     record |= {name: "" if value is None else value for name, value in (("round", said.round), ("since", said.since))}
@@ -65,7 +65,7 @@ def verdict_record(given: ArmVerdict) -> dict[str, object]:
 
 
 def promise_records(given: ArmVerdict) -> list[dict[str, object]]:
-    """One per family of curves: what those of its curves that the data do not exclude promise."""
+    """Return one per family of curves: what those of its curves that the data do not exclude promise."""
     return [
         {"arm": given.label, "family": promise.family, "excluded": int(promise.excluded), "misfit": promise.misfit}
         | interval_columns("level", promise.level)
@@ -75,7 +75,7 @@ def promise_records(given: ArmVerdict) -> list[dict[str, object]]:
 
 
 def family_records(given: ArmVerdict) -> list[dict[str, object]]:
-    """One per curve family, the best first; parameters as in rlaif_lab/plateau/families.py."""
+    """Return one per curve family, the best first; parameters as in rlaif_lab/plateau/families.py."""
     if given.families is None:
         return []
     return [
@@ -88,7 +88,7 @@ def family_records(given: ArmVerdict) -> list[dict[str, object]]:
 
 
 def attribution_records(given: ArmVerdict) -> list[dict[str, object]]:
-    """One per quantity: in the first rounds, in the last, and the change."""
+    """Return one per quantity: in the first rounds, in the last, and the change."""
     found = given.attribution
     if found is None:
         return []
@@ -110,7 +110,7 @@ def attribution_records(given: ArmVerdict) -> list[dict[str, object]]:
 
 
 def remains_records(given: ArmVerdict) -> list[dict[str, object]]:
-    """One per quantity of what is left: the shares, and what a cause is read off."""
+    """Return one per quantity of what is left: the shares, and what a cause is read off."""
     found = given.remains
     if found is None:
         return []
@@ -133,14 +133,14 @@ def remains_records(given: ArmVerdict) -> list[dict[str, object]]:
 
 
 def difference_record(given: Difference) -> dict[str, object]:
-    """``first`` minus ``second``."""
+    """Return ``first`` minus ``second``."""
     record: dict[str, object] = {"quantity": given.quantity, "first": given.first, "second": given.second}
     record |= {"seeds": given.seeds} | interval_columns("difference", given.interval)
     return record | {"p": blank(given.p), "p_holm": blank(given.p_holm)}
 
 
 def multiplicity(differences: Sequence[Difference]) -> list[str]:
-    """A warning where several comparisons are made: some of many 95 % intervals miss."""
+    """Return a warning where several comparisons are made: some of many 95 % intervals miss."""
     pairs = sum(difference.quantity == "quality_sampled_final" for difference in differences)
     if pairs < 2:
         return []

@@ -133,7 +133,7 @@ class ArmVerdict:
 
 
 def limits(interval: Interval, form: str = ".3f") -> str:
-    """``0.615 (0.600 to 0.630)``."""
+    """Return ``0.615 (0.600 to 0.630)``."""
     text = f"{interval.mean:{form}}"
     return text if math.isnan(interval.low) else f"{text} ({interval.low:{form}} to {interval.high:{form}})"
 
@@ -141,7 +141,7 @@ def limits(interval: Interval, form: str = ".3f") -> str:
 def arm_verdicts(
     study: Study, baseline: str = "self", floor: str | None = None, delta: float | None = None
 ) -> list[ArmVerdict]:
-    """One per arm, in the order of ``study.arms``.
+    """Return one per arm, in the order of ``study.arms``.
 
     delta: gain per round, in place of the runs' own. floor: the arm that PGR counts from, name or label; the baseline
     by default. Its ceiling is the arm ``oracle``. ValueError for a changes.json that cannot be understood.
@@ -263,7 +263,7 @@ def arm_trend(arm: Arm, settings: Detector | None) -> tuple[Trend, dict[str, int
 
 # --- the detector -----------------------------------------------------------------------------------------------------
 def detector_settings(run: Run) -> Detector | None:
-    """As configured; None for a run without a detector, or from before there was one."""
+    """Return the settings as configured; None for a run without a detector, or from before there was one."""
     given = run.config.get("detector")
     if not isinstance(given, dict):
         return None
@@ -284,7 +284,7 @@ def arm_detection(arm: Arm, settings: Detector | None) -> Verdict:
 
 
 def logged(run: Run) -> dict[detector.State, Logged]:
-    """The run's own detector, by process; empty where it logged none."""
+    """Return the run's own detector, by process; empty where it logged none."""
     rounds = range(1, run.last_round + 1)
     found: dict[detector.State, Logged] = {}
     for state in STATES:
@@ -349,7 +349,7 @@ class AcrossTasks:
 
 
 def across_tasks(study: Study) -> list[AcrossTasks]:
-    """One for each arm that differs from others of its name by its task; empty for a study of one task."""
+    """Return one for each arm that differs from others of its name by its task; empty for a study of one task."""
     groups: dict[str, dict[str, dict[int, float]]] = defaultdict(dict)
     for arm in study.arms:
         rest = {key: value for key, value in arm.distinction.items() if not key.startswith("task.")}

@@ -36,7 +36,7 @@ class Group:
 def examples_from(
     round_index: int, generations: Sequence[Generation], judgements: Sequence[Judgement]
 ) -> list[RewardExample]:
-    """One per judgement that prefers one of the two: no ties, no failures."""
+    """Return one per judgement that prefers one of the two: no ties, no failures."""
     responses = {g.prompt.id: g.responses for g in generations}
     examples = []
     for j in judgements:
@@ -52,7 +52,7 @@ def examples_from(
 
 
 def grouped(examples: Sequence[RewardExample]) -> list[Group]:
-    """By round and prompt, in order of appearance."""
+    """Return the examples by round and prompt, in order of appearance."""
     groups: dict[tuple[int, str], list[RewardExample]] = {}
     for example in examples:
         groups.setdefault((example.round_index, example.prompt.id), []).append(example)
@@ -71,7 +71,7 @@ def _group(examples: Sequence[RewardExample]) -> Group:
 
 
 def split_by_prompt(groups: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:
-    """(training, held out). A hash of the prompt decides, so a prompt is on the same side in every round."""
+    """Return (training, held out). A hash of the prompt decides, so a prompt is on the same side in every round."""
     held_out = [seed_for(seed, "reward validation", g.prompt.id) / 2**63 < share for g in groups]
     return (
         [g for g, out in zip(groups, held_out, strict=True) if not out],

@@ -88,7 +88,7 @@ class RewardModel:
         self.members: list[RewardNetwork] = []
 
     def sources(self) -> list[ModelSource]:
-        """The models it needs besides the policy."""
+        """Return the models it needs besides the policy."""
         return [] if isinstance(self.model, str) else [self.model]
 
     def attach(self, context: JudgeContext) -> None:
@@ -97,13 +97,13 @@ class RewardModel:
         self.base = context.policy("initial") if isinstance(self.model, str) else context.load(self.model)
 
     def identity(self) -> str:
-        """What decides the reward model beside its data and the run's seed. Called after ``attach``."""
+        """Return what decides the reward model beside its data and the run's seed. Called after ``attach``."""
         settings = [self.base.weights_hash(), self.data, self.size, self.validation_share, self.restart]
         return repr([*settings, self.training])
 
     # --- training -------------------------------------------------------------------------------------------------
     def fit(self, examples: Sequence[RewardExample], round_index: int, folder: Path, previous: Path | None) -> Metrics:
-        """Trains every member and keeps it in ``folder``/member_0, ...; what is there already is loaded.
+        """Train every member and keeps it in ``folder``/member_0, ...; what is there already is loaded.
 
         examples: of all rounds so far, or of this one. previous: the last round's folder, None in the first.
         Returns the metrics, which ``folder``/metrics.json keeps. Accuracy, loss (nats; ln 2 is a coin's), brier and
@@ -127,7 +127,7 @@ class RewardModel:
     def _member(
         self, number: int, groups: Sequence[Group], round_index: int, folder: Path, previous: Path | None
     ) -> RewardNetwork:
-        """A whole folder is loaded. Else: trained in a temporary one, which is renamed when it is whole."""
+        """Return a whole folder is loaded. Else: trained in a temporary one, which is renamed when it is whole."""
         from rlaif_lab.reward.network import load_reward_network, with_reward_head
         from rlaif_lab.reward.training import train
 
@@ -164,7 +164,7 @@ class RewardModel:
         }
 
     def _tokens(self, groups: Sequence[Group]) -> int:
-        """That one pass over these prompts reads, a prompt once for all its answers."""
+        """Return the tokens that one pass over these prompts reads, a prompt once for all its answers."""
         encoded = self.members[0].encode([(g.prompt, g.answers) for g in groups])
         return sum(len(prompt) + sum(map(len, answers)) for prompt, answers in encoded)
 
@@ -180,7 +180,7 @@ class RewardModel:
 
     # --- rewards --------------------------------------------------------------------------------------------------
     def rewards(self, generations: Sequence[Generation]) -> tuple[Floats, Floats]:
-        """Mean over members of every response's reward, and their standard deviation: (N, k) each.
+        """Return the mean over members of every response's reward, and their standard deviation: (N, k) each.
 
         A Bradley-Terry reward is defined up to a constant per prompt, so a member's mean over the prompt's responses is
         taken off before members are compared. Equal texts get equal rewards. Call ``fit`` first.
@@ -210,7 +210,7 @@ def _save(model: RewardNetwork, folder: Path, seconds: float) -> None:
 
 
 def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """All or nothing: temporary folder, fsync, rename."""
+    """Write a folder all or nothing: temporary folder, fsync, rename."""
     partial = folder.with_name(f".{folder.name}.partial")
     with writing(folder):
         shutil.rmtree(partial, ignore_errors=True)

@@ -44,7 +44,7 @@ class RewardNetwork(LanguageModel):
     """
 
     def encode(self, groups: Sequence[tuple[Prompt, Sequence[Answer]]]) -> list[Encoded]:
-        """Raises ValueError for a text that the tokenizer cannot write, and as ``encode_prompts`` does."""
+        """Raise ValueError for a text that the tokenizer cannot write, and as ``encode_prompts`` does."""
         prompts = self.encode_prompts([prompt for prompt, _ in groups])
         if self.chat:
             return [self._conversations(*group, asked) for group, asked in zip(groups, prompts, strict=True)]
@@ -56,8 +56,8 @@ class RewardNetwork(LanguageModel):
         ]
 
     def _conversations(self, prompt: Prompt, answers: Sequence[Answer], asked: list[int]) -> Encoded:
-        """asked: the token ids of the prompt, up to where a response would begin; a template may write it otherwise
-        once there is a response."""
+        """Return the conversations. asked: the token ids of the prompt, up to where a response would begin; a template
+        may write it otherwise once there is a response."""
         turns = [{"role": role, "content": said} for role, said in prompt.turns or (("user", prompt.text),)]
         whole = [
             self._apply_template(
@@ -83,14 +83,14 @@ class RewardNetwork(LanguageModel):
         return pack([prompt for prompt, _ in encoded], [rows for _, rows in encoded], self.pad_id).to(self.device)
 
     def rewards(self, batch: Packed) -> Tensor:
-        """(B, n), float32; what stands in empty places means nothing."""
+        """Return (B, n), float32; what stands in empty places means nothing."""
         hidden = response_hidden(self.network, batch)
         last = batch.response_mask.sum(-1)[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
         rewards: Tensor = self.network.score(hidden.gather(2, last).squeeze(2)).squeeze(-1)
         return rewards.float()
 
     def score(self, groups: Sequence[tuple[Prompt, Sequence[Answer]]], batch_size: int) -> Scored:
-        """The reward of every answer, ``batch_size`` prompts at a time."""
+        """Return the reward of every answer, ``batch_size`` prompts at a time."""
         encoded = self.encode(groups)
         rewards: list[list[float]] = []
         tokens = 0
@@ -108,8 +108,8 @@ class EncoderRewardNetwork(RewardNetwork):
     """A reward model on an encoder (BERT, DeBERTa, ...), whose two segments are the prompt's text and the response."""
 
     def score(self, groups: Sequence[tuple[Prompt, Sequence[Answer]]], batch_size: int) -> Scored:
-        """As of a RewardNetwork. Raises ValueError for a conversation of several turns, and for a pair of texts that is
-        longer than the encoder can read."""
+        """Score as a RewardNetwork does. Raises ValueError for a conversation of several turns, and for a pair of texts
+        that is longer than the encoder can read."""
         rewards: list[list[float]] = []
         tokens = 0
         longest = getattr(self.network.config, "max_position_embeddings", None)
@@ -137,12 +137,12 @@ class EncoderRewardNetwork(RewardNetwork):
 
 
 def _shared_length(rows: Sequence[Sequence[int]]) -> int:
-    """How many items these rows all begin with."""
+    """Return how many items these rows all begin with."""
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))
 
 
 def with_reward_head(model: LanguageModel, seed: int, name: str) -> RewardNetwork:
-    """A reward model that starts from a causal LM's weights, copied, in float32. seed: of the head.
+    """Return a reward model that starts from a causal LM's weights, copied, in float32. seed: of the head.
 
     The head is drawn from N(0, 1 / (width + 1)) (Stiennon et al. 2009.01325). The reward model is asked as the causal
     LM is, but not told a ``system`` message that is not the prompt's own. A tokenizer without padding token, or with
@@ -187,7 +187,7 @@ def _no_classifier(model: LanguageModel) -> ValueError:
 
 
 def load_reward_network(folder: Path, name: str) -> RewardNetwork:
-    """From a folder, in float32 and eval mode; a tokenizer with a chat template makes it a chat model.
+    """Load a network from a folder, in float32 and eval mode; a tokenizer with a chat template makes it a chat model.
 
     ValueError when it cannot be read as a reward model.
     """

@@ -35,7 +35,7 @@ class RewardFolder(ModelSource):
         return self.content()
 
     def content(self) -> str:
-        """The same path with other weights, or another template, is another reward model."""
+        """Return the same path with other weights, or another template, is another reward model."""
         return f"reward model {hash_files(model_files(Path(self.path)))}"
 
     def load_tokenizer(self, task: Task) -> PreTrainedTokenizerBase:
@@ -76,7 +76,8 @@ def check_reward_folder(path: Path) -> None:
 
 
 def member_folders(paths: Sequence[str]) -> list[str]:
-    """The folders of single reward models: a folder of an ensemble (member_0, member_1, ...) stands for its members."""
+    """Return the folders of single reward models: a folder of an ensemble (member_0, member_1, ...) stands for its
+    members."""
     found = []
     for path in paths:
         members = sorted(Path(path).glob("member_*"), key=lambda folder: int(folder.name.rpartition("_")[2]))

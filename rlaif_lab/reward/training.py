@@ -16,7 +16,7 @@ from rlaif_lab.seeding import rng_for
 
 
 def train(model: RewardNetwork, groups: Sequence[Group], settings: Training, where: str, *identity: int | str) -> None:
-    """Trains in place, without dropout. identity: decides the order of the prompts. where: for the error message.
+    """Train in place, without dropout. identity: decides the order of the prompts. where: for the error message.
 
     A batch is ``settings.batch_size`` prompts, each with all of its pairs, so that a response is computed once however
     many pairs it is in (Ouyang et al. 2203.02155); every pair of a batch weighs the same. The learning rate rises from
@@ -58,7 +58,7 @@ def train(model: RewardNetwork, groups: Sequence[Group], settings: Training, whe
 
 
 def batch_loss(rewards: torch.Tensor, groups: Sequence[Group], settings: Training) -> torch.Tensor:
-    """Mean over all pairs of these prompts. Shapes: (B, n) -> ()."""
+    """Return the mean over all pairs of these prompts. Shapes: (B, n) -> ()."""
     pairs = [(row, *pair) for row, group in enumerate(groups) for pair in group.pairs]
     row, chosen, rejected, probability = zip(*pairs, strict=True)
     p = torch.tensor(probability, dtype=rewards.dtype, device=rewards.device)

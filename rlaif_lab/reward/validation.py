@@ -24,7 +24,8 @@ class Validation:
 
 
 def validate(differences: Floats, labels: Floats) -> Validation:
-    """differences: reward of the chosen minus that of the rejected, (members, P). labels: P(chosen wins), (P,)."""
+    """Validate a model. differences: reward of the chosen minus that of the rejected, (members, P). labels: P(chosen
+    wins), (P,)."""
     if not len(labels):
         return Validation(*[float("nan")] * 5)
     d = differences.mean(0)

@@ -47,7 +47,7 @@ class SamplingConfig:
             raise ValueError("sampler.stop holds an empty string, which would end every response at once")
 
     def of_round(self, index: int) -> SamplingConfig:
-        """With this round's temperature."""
+        """Return the settings with this round's temperature."""
         if not self.temperatures:
             return self
         return replace(self, temperature=self.temperatures[min(index, len(self.temperatures) - 1)], temperatures=())

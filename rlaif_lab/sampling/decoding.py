@@ -24,14 +24,15 @@ class Decoder(Protocol):
     """(rows, V), of the next token."""
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with these of its rows only."""
+        """Go on with these of its rows only."""
 
     def advance(self, tokens: Tensor) -> None:
-        """Appends one token to each row, (rows,), and computes ``logits`` anew."""
+        """Append one token to each row, (rows,), and computes ``logits`` anew."""
 
 
 def decoder(network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int, steps: int = 0) -> Decoder:
-    """ids: (B, P), padded left. mask: (B, P), 1 on real tokens. steps: how many tokens are appended at most.
+    """Return a decoder. ids: (B, P), padded left. mask: (B, P), 1 on real tokens. steps: how many tokens are appended
+    at most.
 
     The fastest decoder that has been tried on this model, at this width, and found right (see models/passes.py).
     """
@@ -41,7 +42,7 @@ def decoder(network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int, steps: 
 
 
 def fastest(network: PreTrainedModel, width: int) -> type[CachedDecoder | GroupedDecoder | RecomputingDecoder]:
-    """The first of the decoders whose logits are those of plain passes, for sequences up to this width."""
+    """Return the first of the decoders whose logits are those of plain passes, for sequences up to this width."""
     return established(network, "decoder", width, lambda widest: _try_decoders(network, widest))
 
 
@@ -100,7 +101,7 @@ class GroupedDecoder:
         self._gather()
 
     def _gather(self) -> None:
-        """Logits of the rows that are left, by their places."""
+        """Gather the logits of the rows that are left, by their places."""
         places = torch.cat([group.places for group in self.groups])
         self.logits = torch.cat([group.logits[group.alive] for group in self.groups])[places.argsort()]
 
@@ -155,7 +156,7 @@ class RecomputingDecoder:
 
 
 def next_logits(network: PreTrainedModel, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
-    """Logits after the last ``keep`` tokens of every row, without a cache: (N, keep, V)."""
+    """Return logits after the last ``keep`` tokens of every row, without a cache: (N, keep, V)."""
     found = passes(network, max(map(len, rows)))
     if not found.head:
         return row_logits(network, rows, rows[0][0], found.way != "alone", keep)
@@ -216,7 +217,7 @@ class SmallLlamaDecoder:
         return torch.zeros(seen.shape).masked_fill_(~seen, self.unseen)
 
     def keep(self, rows: Tensor) -> None:
-        """Rows that leave tear the groups apart: from then on every row is a group of its own."""
+        """Keep some rows. Rows that leave tear the groups apart: from then on every row is a group of its own."""
         prompt, sample, k, width = rows // self.k, rows % self.k, self.k, self.width
         own = torch.arange(width, self.past.layers[0][0].shape[1], k)[None, :] + sample[:, None]
         columns = torch.cat([torch.arange(width).expand(len(rows), -1), own], 1)

@@ -53,7 +53,7 @@ def sample(
     max_new_tokens: int,
     *identity: int | str,
 ) -> list[Generation]:
-    """``config.k`` responses to each prompt, in the order of ``prompts``.
+    """Sample ``config.k`` responses to each prompt, in the order of ``prompts``.
 
     identity: what the draws are for, e.g. (run_seed, "rounds", 3); with the prompt's id and the sample's number
     it decides every draw.
@@ -113,7 +113,7 @@ def _sample_batch(
 
 
 def choose(logits: Tensor, draws: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
-    """Tokens by inverse CDF, and their log-probability at temperature 1, untruncated.
+    """Return tokens by inverse CDF, and their log-probability at temperature 1, untruncated.
 
     Shapes: logits (N, V), draws (N,) uniform in [0, 1) -> tokens (N,), logps (N,) in nats.
     """
@@ -134,7 +134,7 @@ def choose(logits: Tensor, draws: Tensor, config: SamplingConfig) -> tuple[Tenso
 
 
 def sampling_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
-    """The distribution that is sampled from: temperature, then top-k, then top-p. Shapes: (N, V) -> (N, V)."""
+    """Return the distribution that is sampled from: temperature, then top-k, then top-p. Shapes: (N, V) -> (N, V)."""
     scaled = logits / config.temperature
     if config.top_k:
         kth = scaled.topk(min(config.top_k, scaled.shape[-1]), dim=-1).values[:, -1:]

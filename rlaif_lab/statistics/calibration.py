@@ -26,7 +26,8 @@ class ReliabilityBin:
 
 
 def brier(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike) -> float:
-    """Mean squared distance (Brier 1950): 0 is perfect, 0.25 is what always saying 0.5 gets on yes-or-no outcomes."""
+    """Return the mean squared distance (Brier 1950): 0 is perfect, 0.25 is what always saying 0.5 gets on yes-or-no
+    outcomes."""
     stated, happened = _checked(probabilities, outcomes)
     return float(np.mean((stated - happened) ** 2)) if len(stated) else float("nan")
 
@@ -43,7 +44,8 @@ def ece(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, bins: int = 10) -
 
 
 def ece_if_calibrated(probabilities: npt.ArrayLike, bins: int = 10, draws: int = 200) -> float:
-    """The mean ECE that these probabilities have where they are right: outcomes drawn from them ``draws`` times."""
+    """Return the mean ECE that these probabilities have where they are right: outcomes drawn from them ``draws``
+    times."""
     stated, _ = _checked(probabilities, probabilities)
     if not len(stated):
         return float("nan")
@@ -55,7 +57,7 @@ def ece_if_calibrated(probabilities: npt.ArrayLike, bins: int = 10, draws: int =
 
 
 def reliability_bins(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
-    """At most ``bins`` bins of equal mass, by ascending probability.
+    """Return at most ``bins`` bins of equal mass, by ascending probability.
 
     Equal probabilities always share a bin, so that the order of the items cannot matter: a judge that knows only a few
     numbers gets fewer, larger bins.

@@ -19,7 +19,7 @@ class Interval(NamedTuple):
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean and two-sided Student t interval of independent ``values``.
+    """Return the mean and two-sided Student t interval of independent ``values``.
 
     No value: all nan. One value: itself, with nan limits, since one seed says nothing about spread.
     ValueError for a value that is not finite, or a confidence outside (0, 1).
@@ -40,13 +40,13 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 
 def paired_difference(first: Mapping[K, float], second: Mapping[K, float]) -> list[float]:
-    """``first`` minus ``second`` for every key (seed) that both have, in the order of ``first``."""
+    """Return ``first`` minus ``second`` for every key (seed) that both have, in the order of ``first``."""
     return [value - second[key] for key, value in first.items() if key in second]
 
 
 @functools.cache
 def t_quantile(degrees: int, confidence: float) -> float:
-    """How many standard errors the two-sided interval reaches on either side."""
+    """Return how many standard errors the two-sided interval reaches on either side."""
     from scipy.stats import t  # slow to import
 
     return float(t.ppf((1.0 + confidence) / 2.0, degrees))

@@ -36,7 +36,7 @@ def rectified_mean(
     confidence: float = 0.95,
     weight: float | None = None,
 ) -> Rectified:
-    """The mean of people's labels Y over everything, from n labelled and N other items.
+    """Return the mean of people's labels Y over everything, from n labelled and N other items.
 
         estimate = weight mean_N(f) + mean_n(Y - weight f)
         variance = weight^2 var(f) / N + var(Y - weight f) / n
@@ -66,8 +66,8 @@ def rectified_mean(
 
 
 def with_known_ties(of: Rectified, different: int, identical: int, confidence: float = 0.95) -> Rectified:
-    """A win rate over ``different`` comparisons, of which it is an estimate, and ``identical`` ones that are ties by
-    themselves: their 0.5 is known, and the share of each kind is as random as the prompts are."""
+    """Return a win rate over ``different`` comparisons, of which it is an estimate, and ``identical`` ones that are
+    ties by themselves: their 0.5 is known, and the share of each kind is as random as the prompts are."""
     total = different + identical
     if not identical or math.isnan(of.estimate):
         return of

@@ -28,7 +28,8 @@ def prune(folder: Path) -> None:
 
 
 def check_logged(newest: Path | None, logged: Collection[int]) -> None:
-    """A round is logged before its checkpoint is written: where its row is gone, it was damage. Raises DamagedError."""
+    """Check that a round's row is there: it is logged before its checkpoint, so where it is gone there was damage.
+    Raises DamagedError."""
     if newest is None:
         return
     ended = int(newest.stem.partition("_")[2])

@@ -26,7 +26,7 @@ OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """All or nothing: checksum, temporary file, fsync, rename."""
+    """Write all or nothing: checksum, temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

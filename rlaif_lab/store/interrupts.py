@@ -57,14 +57,15 @@ def interruptible() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """From now on this process ends by itself only: it has been interrupted, or is done."""
+    """Let this process end by itself only from now on: it has been interrupted, or is done."""
     for name in ENDING:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _raise(number: int, _: FrameType | None) -> None:
-    """What comes while the run says how it ended is of no account, but the same signal again ends the process."""
+    """Raise. What comes while the run says how it ended is of no account, but the same signal again ends the
+    process."""
     ignore()
     signal.signal(number, signal.SIG_DFL)
     raise Interrupted(signal.Signals(number).name)

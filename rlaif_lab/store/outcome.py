@@ -91,7 +91,7 @@ def resume_command(folder: Path) -> str:
 
 
 def finished_rounds(folder: Path) -> int | None:
-    """The last round of a run that finished; None for any other."""
+    """Return the last round of a run that finished; None for any other."""
     rounds = _read(folder / FINISHED).get("rounds")
     return rounds if isinstance(rounds, int) and not isinstance(rounds, bool) else None
 

@@ -12,7 +12,7 @@ from rlaif_lab.store.checksums import check, read_regular
 
 
 def without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with None for nan and inf, which JSON has not."""
+    """Return the row with None for nan and inf, which JSON has not."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 

@@ -54,13 +54,14 @@ class RoundStore:
         self.part_seconds = part_seconds
 
     def round_directory(self, round_index: int, segment: int = 0) -> Path:
-        """Of a round that samples anew while it trains, each segment but the first has a folder of its own."""
+        """Return a round's folder. If it samples anew while it trains, each segment but the first has a folder of its
+        own."""
         folder = self.directory / f"round_{round_index:03d}"
         return folder / f"sync_{segment:03d}" if segment else folder
 
     # --- which config this store belongs to -----------------------------------------------------------------
     def claim(self, fingerprint: dict[str, Any], resume: bool) -> None:
-        """Ties the directory to a config. ValueError when it belongs to another one, or when it already holds a
+        """Tie the directory to a config. ValueError when it belongs to another one, or when it already holds a
         run and ``resume`` is off."""
         path = self.directory / "run.json"
         if not path.exists():
@@ -96,7 +97,7 @@ class RoundStore:
             )
 
     def stage_file(self, round_index: int, stage: Stage[Any], segment: int = 0) -> Path:
-        """Where a stage's records are, once it is whole."""
+        """Return where a stage's records are, once it is whole."""
         return self.round_directory(round_index, segment) / f"{stage.name}.parquet"
 
     # --- stages ---------------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ class RoundStore:
         progress: Callable[[int], Any] = lambda count: None,
         segment: int = 0,
     ) -> StageResult[T]:
-        """``compute`` over ``items``, ``chunk`` at a time. Chunks worth more than ``part_seconds`` of computing are
+        """Apply ``compute`` to ``items``, ``chunk`` at a time. Chunks worth more than ``part_seconds`` of computing are
         kept in part files until the stage is whole, so a killed stage goes on where it stopped."""
         whole = self.stage_file(round_index, stage, segment)
         directory = whole.parent
@@ -150,12 +151,12 @@ class RoundStore:
         return done
 
     def read_stage(self, round_index: int, stage: Stage[T], segment: int = 0) -> list[T]:
-        """A stage's records if it is whole, else none."""
+        """Return a stage's records if it is whole, else none."""
         whole = self.stage_file(round_index, stage, segment)
         return _read_stage(whole, stage).records if whole.exists() else []
 
     def compute_once(self, round_index: int, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A JSON object, from its file if that is whole, else computed and written. Floats survive exactly."""
+        """Return a JSON object, from its file if that is whole, else computed and written. Floats survive exactly."""
         path = self.round_directory(round_index) / f"{name}.json"
         if not path.exists():
             value = compute()
@@ -163,7 +164,7 @@ class RoundStore:
         return read_json_file(path)
 
     def read_json(self, round_index: int, name: str) -> dict[str, Any] | None:
-        """What ``compute_once`` has computed; None where it has not."""
+        """Return what ``compute_once`` has computed; None where it has not."""
         path = self.round_directory(round_index) / f"{name}.json"
         return read_json_file(path) if path.exists() else None
 
@@ -173,11 +174,11 @@ class RoundStore:
         return self.directory / "metrics.jsonl"
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rounds logged so far, in order. A line cut short by a crash is left out."""
+        """Return all rounds logged so far, in order. A line cut short by a crash is left out."""
         return read_metrics(self.metrics_file)
 
     def append_row(self, row: dict[str, Any]) -> bool:
-        """Adds a round's row. A round that is already there (trained again after a crash) is left as it is, and False
+        """Add a round's row. A round that is already there (trained again after a crash) is left as it is, and False
         returned; only a last round, which was evaluated but not trained on, gives way to a whole one."""
         for held in self.rows():
             if held["round"] == row["round"] and len(held) >= len(row):
@@ -220,7 +221,7 @@ def _read_stage(path: Path, stage: Stage[T]) -> StageResult[T]:
 
 
 def _check_prompts(path: Path, records: Sequence[Any], items: Sequence[Any]) -> None:
-    """A stage's file of another round, or of another run, is about other prompts. Raises DamagedError."""
+    """Check that a stage's file is not of another round or run, and so about other prompts. Raises DamagedError."""
     asked = {prompt for item in items if (prompt := _prompt_of(item)) is not None}
     if not asked:
         return
@@ -234,7 +235,7 @@ def _check_prompts(path: Path, records: Sequence[Any], items: Sequence[Any]) -> 
 
 
 def _prompt_of(record: Any) -> Prompt | None:
-    """Of a prompt, a generation, a pair, a revision or a judgement; None of anything else."""
+    """Return the prompt of a prompt, a generation, a pair, a revision or a judgement; None of anything else."""
     if isinstance(record, Prompt):
         return record
     found = getattr(getattr(record, "comparison", record), "prompt", None)

@@ -83,7 +83,7 @@ def _make(content: Any, kind: type, path: str) -> Any:
 
 
 def _value(content: Any, path: str) -> Any:
-    """A plain value; a node within it is made too, of any of the lab's kinds that are arguments of others."""
+    """Return a plain value; a node within it is made too, of any of the lab's kinds that are arguments of others."""
     if isinstance(content, Mapping):
         if "_target_" in content:
             return _make(content, object, path)

@@ -68,7 +68,7 @@ def _whole(held: Path) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
-    """All or nothing. A copy, where the file system has no links."""
+    """Link all or nothing. A copy, where the file system has no links."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         os.link(source, temporary)

@@ -40,7 +40,7 @@ def _prompt_columns(prompts: Sequence[Prompt]) -> dict[str, pa.Array]:
 
 
 def _decode_prompts(table: pa.Table) -> list[Prompt]:
-    """One per row; equal ones are one object."""
+    """Return one per row; equal ones are one object."""
     known: dict[str, Prompt] = {}
     columns = (table[name].to_pylist() for name in ("prompt_id", "prompt", "turns"))
     for prompt_id, text, turns in zip(*columns, strict=True):

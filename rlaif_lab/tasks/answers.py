@@ -91,14 +91,14 @@ class Answers(PromptsFile):
         return graded(self.grader.name, prompt.text, response, lambda: grader.grade(response, key))
 
     def key(self, prompt: Prompt) -> str:
-        """The right answer of a prompt, without the way to it."""
+        """Return the right answer of a prompt, without the way to it."""
         self._splits  # noqa: B018  (reads the file)
         if self._id(prompt) not in self._keys:
             raise ValueError(f"prompt {prompt.id!r} is none of task {self.name!r}, or its file has changed")
         return self._keys[self._id(prompt)]
 
     def _id(self, prompt: Prompt) -> str:
-        """The id without the mark that it is asked again."""
+        """Return the id without the mark that it is asked again."""
         before, mark, again = prompt.id.rpartition("#")
         return before if mark and again.isdecimal() and prompt.id not in self._keys else prompt.id
 
@@ -111,7 +111,7 @@ class Answers(PromptsFile):
         return self._levels.get(self._id(prompt))
 
     def identity(self) -> str:
-        """By content, the answers included."""
+        """Return an identity by content, the answers included."""
         held = super().identity()
         digest = hashlib.sha256(repr((sorted(self._keys.items()), self.grader.name, self.answer)).encode())
         return f"{held} {digest.hexdigest()[:16]}"
@@ -185,7 +185,8 @@ class Answers(PromptsFile):
 
 
 def _option(row: Row, answer: str, options: Mapping[str, str], is_number: bool) -> str:
-    """The letter of the right option, which a file gives as a letter, as a number from 0, or as the option's text."""
+    """Return the letter of the right option, which a file gives as a letter, as a number from 0, or as the option's
+    text."""
     letter = answer.strip().upper()
     if letter in options:
         return letter

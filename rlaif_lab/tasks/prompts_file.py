@@ -134,11 +134,11 @@ class PromptsFile(Task):
         return found
 
     def quality(self, prompt: Prompt, response: str) -> float:
-        """nan: there is no gold."""
+        """Return nan: there is no gold."""
         return float("nan")
 
     def identity(self) -> str:
-        """By content: the same path with other prompts is another task."""
+        """Return an identity by content: the same path with other prompts is another task."""
         digest = hashlib.sha256()
         for split, prompts in sorted(self._splits.items()):
             digest.update(repr((split, prompts)).encode())
@@ -155,7 +155,7 @@ class PromptsFile(Task):
         }
 
     def _order(self, split: Split, seed: int, again: int) -> list[Prompt]:
-        """The prompts of a split as they are gone through for the first time (``again`` = 0), the second, ..."""
+        """Return the prompts of a split as they are gone through for the first time (``again`` = 0), the second, ..."""
         if (split, seed, again) not in self._orders:
             prompts = self._splits[split]
             order = rng_for(seed, "task order", self.name, split, again).permutation(len(prompts))
@@ -163,7 +163,7 @@ class PromptsFile(Task):
         return self._orders[split, seed, again]
 
     def _read(self) -> dict[str, Prompt]:
-        """By id, in the order of the file. Raises ValueError when nothing is left."""
+        """Read the prompts by id, in the order of the file. Raises ValueError when nothing is left."""
         seen: dict[tuple[Any, ...], None] = {}
         prompts: dict[str, Prompt] = {}
         for row in read_rows(self.path, self.split, self.subset, key="task.path"):
@@ -195,7 +195,7 @@ class PromptsFile(Task):
         return Prompt(f"{self.name}/{own}", text, turns)
 
     def _context(self, row: Row) -> Turns:
-        """What is asked, as turns. Raises ValueError, with file and line, where something would be left out."""
+        """Return what is asked, as turns. Raises ValueError, with file and line, where something would be left out."""
         ignore = self.ignore if self.columns.system else (*self.ignore, "system")
         row, ours = renamed(row, {}, ignore), renamed(row, self.columns.ours(), ignore)
         known = [] if self.columns.input is None else ["input"]
@@ -233,6 +233,6 @@ def _characters(prompt: Prompt) -> int:
 
 
 def _uniform(prompt: Prompt) -> float:
-    """In [0, 1), decided by what is asked."""
+    """Return a number in [0, 1), decided by what is asked."""
     content = repr((prompt.text, prompt.turns)).encode()
     return int.from_bytes(hashlib.sha256(b"split" + content).digest()[:7], "big") / 2**56

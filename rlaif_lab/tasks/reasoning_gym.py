@@ -85,11 +85,12 @@ class ReasoningGym(Task):
 
     # --- what a task is -----------------------------------------------------------------------------------------------
     def available(self, split: Split) -> int:
-        """How many problems there are: ENDLESS unless texts come again soon."""
+        """Return how many problems there are: ENDLESS unless texts come again soon."""
         return self._stream(0).available(split)
 
     def prompts(self, split: Split, start: int, count: int, seed: int) -> list[Prompt]:
-        """Positions from ``available`` downwards are problems of their own, so that the end of a split can be had."""
+        """Return positions from ``available`` downwards are problems of their own, so that the end of a split can be
+        had."""
         if count < 1:
             return []
         stream = self._stream(seed)
@@ -113,7 +114,8 @@ class ReasoningGym(Task):
             return 0.0
 
     def gold_answer(self, prompt: Prompt) -> str | None:
-        """The library's answer, in the form in which it is looked for; None where its grader does not take it."""
+        """Return the library's answer, in the form in which it is looked for; None where its grader does not take
+        it."""
         answer = self._entry(prompt)[0].get("answer")
         if not isinstance(answer, str) or not answer:
             return None
@@ -121,7 +123,8 @@ class ReasoningGym(Task):
         return response if self.quality(prompt, response) == 1.0 else None
 
     def difficulty(self, prompt: Prompt) -> str | None:
-        """What the library says of its difficulty: the problem's own value where there is one, else the range."""
+        """Return what the library says of its difficulty: the problem's own value where there is one, else the
+        range."""
         metadata = self._entry(prompt)[0].get("metadata", {})
         levels = metadata.get("difficulty")
         if isinstance(levels, Mapping):
@@ -146,17 +149,17 @@ class ReasoningGym(Task):
         return self._streams[seed]
 
     def _chunk(self, seed: int, number: int) -> Any:
-        """The data set that makes problems ``number * CHUNK`` and on of a run's seed."""
+        """Return the data set that makes problems ``number * CHUNK`` and on of a run's seed."""
         if (seed, number) not in self._chunks:
             self._chunks[seed, number] = _create(self.dataset, self.params, self._first(seed, number))
         return self._chunks[seed, number]
 
     def _first(self, seed: int, number: int) -> int:
-        """What the library's data set of this chunk is seeded with; problem i of it with i more."""
+        """Return what the library's data set of this chunk is seeded with; problem i of it with i more."""
         return ((self.seed * 31 + seed) % RANGES) * RANGE + number * CHUNK
 
     def text(self, seed: int, index: int) -> str:
-        """What problem ``index`` of a run's seed asks."""
+        """Return what problem ``index`` of a run's seed asks."""
         question = _problem(self._chunk(seed, index // CHUNK), index % CHUNK)["question"]
         return f"{question}{self.suffix}"
 
@@ -164,7 +167,8 @@ class ReasoningGym(Task):
         return Prompt(f"{self.name}/{seed}/{index}", self.text(seed, index))
 
     def _entry(self, prompt: Prompt) -> tuple[dict[str, Any], Any]:
-        """The library's record of a prompt, and the data set that grades it; made anew where another process asks."""
+        """Return the library's record of a prompt, and the data set that grades it; made anew where another process
+        asks."""
         found = re.fullmatch(rf"{re.escape(self.name)}/(-?\d+)/(\d+)", prompt.id)
         if found is None:
             raise ValueError(f"prompt {prompt.id!r} is none of task {self.name!r}")
@@ -194,7 +198,7 @@ class _Stream:
         return self.missed > 200 + PATIENCE * len(self.texts) or self.next >= RANGE
 
     def problems(self, split: str, count: int) -> list[int]:
-        """The first ``count`` of a split. Raises ValueError where there are not so many."""
+        """Return the first ``count`` of a split. Raises ValueError where there are not so many."""
         while len(self.found[split]) < count:
             if self.exhausted:
                 raise ValueError(

@@ -34,7 +34,7 @@ class Watch:
             raise ValueError(f"watch.length is a factor and must be above 1, or null for no limit; got {self.length}")
 
     def alarms(self, row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
-        """Name -> sentence for what is beyond its limit in this round's row; ``first`` is round 0's."""
+        """Return the name -> sentence for what is beyond its limit in this round's row; ``first`` is round 0's."""
         found: dict[str, str] = {}
 
         def value(of: Mapping[str, Any], key: str) -> float:

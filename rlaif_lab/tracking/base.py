@@ -30,15 +30,15 @@ class Tracker(ABC):
     def begin(
         self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
     ) -> None:
-        """Opens the run. ``history``: what an earlier part of it logged."""
+        """Open the run. ``history``: what an earlier part of it logged."""
 
     @abstractmethod
     def log(self, row: Row, samples: Samples) -> None:
-        """One round."""
+        """Log one round."""
 
     @abstractmethod
     def end(self, result: RunResult | None) -> None:
-        """Closes the run. ``result``: what it came to; None where it failed."""
+        """Close the run. ``result``: what it came to; None where it failed."""
 
 
 class NoTracker(Tracker):

@@ -40,7 +40,7 @@ def swept(directory: Path) -> list[str]:
 
 
 def _listed(file: Path, *keys: str) -> list[str]:
-    """A list of texts in a YAML file; empty where it is not there or broken, since it only serves a name."""
+    """Return a list of texts in a YAML file; empty where it is not there or broken, since it only serves a name."""
     import yaml
 
     try:

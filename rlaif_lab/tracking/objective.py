@@ -13,7 +13,7 @@ OBJECTIVES = {
 
 
 def objective(row: Row) -> float:
-    """Of a run's last row; nan where it has none of them."""
+    """Return the objective of a run's last row; nan where it has none of them."""
     return next((float(row[name]) for name in OBJECTIVES if row.get(name) is not None), float("nan"))
 
 

@@ -46,7 +46,7 @@ class RunResult:
 
 
 def run_result(directory: Path, task: Task) -> RunResult:
-    """Of the run in ``directory``, which has logged its last round."""
+    """Summarise the run in ``directory``, which has logged its last round."""
     store = RoundStore(directory)
     rows = store.rows()
     config = read_json_file(directory / "config.json")
@@ -94,8 +94,8 @@ def pass_at_k(rows: Sequence[Row]) -> ResultTable:
 
 
 def reliability(store: RoundStore, task: Task, rounds: Sequence[int]) -> ResultTable:
-    """Of the judge, on the samples of the last round that was judged: what it said, and how often that was so. Empty
-    without gold, or where nothing was judged."""
+    """Return the judge's reliability on the samples of the last round that was judged: what it said, and how often that
+    was so. Empty without gold, or where nothing was judged."""
     from rlaif_lab.audit.judged import on_policy
     from rlaif_lab.audit.measures import reliability
     from rlaif_lab.metrics.quality import gold_qualities

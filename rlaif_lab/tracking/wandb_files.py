@@ -67,7 +67,7 @@ def offline_runs(directory: Path) -> list[WandbRun]:
 
 
 def _newest_readable(files: Sequence[Path]) -> WandbRun:
-    """files: of one run, the oldest first."""
+    """Return the newest that can be read. files: of one run, the oldest first."""
     problem = ""
     for file in reversed(files):
         try:
@@ -82,7 +82,7 @@ def _newest_readable(files: Sequence[Path]) -> WandbRun:
 
 
 def read_run(file: Path) -> WandbRun:
-    """One ``.wandb`` file; of one that a killed run left, as far as it goes. ValueError where it holds no run."""
+    """Read one ``.wandb`` file; of one that a killed run left, as far as it goes. ValueError where it holds no run."""
     opened: Any = None
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
@@ -115,8 +115,8 @@ def read_run(file: Path) -> WandbRun:
 
 
 def as_runs(runs: Sequence[WandbRun]) -> Runs:
-    """The records that ``report.arms.study`` groups into arms, the same as from run folders. Runs of job type REPORT
-    are none of the loop's. ValueError where no run has logged a round."""
+    """Return the records that ``report.arms.study`` groups into arms, the same as from run folders. Runs of job type
+    REPORT are none of the loop's. ValueError where no run has logged a round."""
     found: list[Run] = []
     failed: list[Problem] = []
     for run in runs:
@@ -157,7 +157,7 @@ def rows_of(history: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]
 
 # --- the file ---------------------------------------------------------------------------------------------------------
 def records(file: Path) -> Iterator[Any]:
-    """W&B's protobuf records in the order in which they were written, up to the first that is not whole."""
+    """Yield W&B's protobuf records in the order in which they were written, up to the first that is not whole."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     content = file.read_bytes()
@@ -182,7 +182,7 @@ def records(file: Path) -> Iterator[Any]:
 
 
 def put_all(into: dict[str, Any], items: Any) -> dict[str, Any]:
-    """Items of a history, config or summary record: a name, or a path of names, and a value as JSON."""
+    """Put the items of a history, config or summary record: a name, or a path of names, and a value as JSON."""
     for item in items:
         *parents, last = item.nested_key or [item.key]
         node = into
@@ -195,14 +195,14 @@ def put_all(into: dict[str, Any], items: Any) -> dict[str, Any]:
 
 
 def own(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without W&B's own entries."""
+    """Return the items without W&B's own entries."""
     return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
 def files_of(
     history: Sequence[Mapping[str, Any]], folder: Path
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Path]]:
-    """Tables and other files, of the last item that has each."""
+    """Return tables and other files, of the last item that has each."""
     tables: dict[str, list[dict[str, Any]]] = {}
     media: dict[str, Path] = {}
     for item in history:

@@ -10,7 +10,8 @@ from rlaif_lab.tracking.wandb_files import WandbRun, own
 
 
 def online_runs(project: str, group: str | None = None) -> list[WandbRun]:
-    """Every run of ``entity/project``, or of one experiment in it, sorted by group, job type and name; tables and media
+    """Return every run of ``entity/project``, or of one experiment in it, sorted by group, job type and name; tables
+    and media
     stay at W&B. ``WANDB_BASE_URL`` names another server. ValueError, one sentence, where W&B does not answer."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
@@ -38,7 +39,7 @@ def online_runs(project: str, group: str | None = None) -> list[WandbRun]:
 
 
 def plain(values: Any) -> Any:
-    """W&B's summaries are mappings of its own, at every level."""
+    """Return plain values: W&B's summaries are mappings of its own, at every level."""
     return {str(key): plain(values[key]) for key in values.keys()} if _is_mapping(values) else values  # noqa: SIM118
 
 

@@ -20,7 +20,7 @@ TABLES = ("table.csv", "verdicts.csv", "differences.csv")
 def log_report(
     folder: Path, study: Study, verdicts: Sequence[ArmVerdict], mode: Literal["offline", "online"] = "offline"
 ) -> Path:
-    """One run of job type ``report``, in the group of the study's experiment and the project of its runs.
+    """Log one run of job type ``report``, in the group of the study's experiment and the project of its runs.
 
     folder: the report as written: its figures (PNG), tables (CSV) and page are logged, and all of it as an artifact.
     Returns W&B's folder of the run. Another call goes on with the same run. ValueError, one sentence, where W&B
@@ -67,14 +67,14 @@ def log_report(
 
 
 def of_runs(study: Study, key: str) -> str | None:
-    """What all runs were logged with (``logger.<key>``); None where they differ, or went to no W&B."""
+    """Return what all runs were logged with (``logger.<key>``); None where they differ, or went to no W&B."""
     loggers = [run.config.get("logger") for run in study.runs]
     found = {logger.get(key) if isinstance(logger, dict) else None for logger in loggers}
     return found.pop() if len(found) == 1 else None
 
 
 def read_csv(path: Path) -> tuple[list[str], list[list[float | str | None]]]:
-    """Columns and rows; numbers as numbers, empty cells as None."""
+    """Return columns and rows; numbers as numbers, empty cells as None."""
     with path.open(newline="", encoding="utf-8") as file:
         columns, *rows = csv.reader(file)
     return columns, [[_cell(text) for text in row] for row in rows]

@@ -162,7 +162,7 @@ class WandbTracker(Tracker):
             self.run = None
 
     def show(self, result: RunResult) -> None:
-        """The result in the run's summary, and each of its tables with a plot."""
+        """Show the result in the run's summary, and each of its tables with a plot."""
         import wandb
 
         plots = {

@@ -37,7 +37,7 @@ TABLES = ("samples", "pass_at_k_table", "reliability_table")
 
 
 def workspace(entity: str, project: str, group: str | None = None) -> Workspace:
-    """The view, not saved yet. group: an experiment's name, to show its runs only."""
+    """Return the view, not saved yet. group: an experiment's name, to show its runs only."""
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces.expr import And, Metric, Ordering
 
@@ -64,13 +64,13 @@ def workspace(entity: str, project: str, group: str | None = None) -> Workspace:
 
 
 def definition(made: Workspace) -> dict[str, Any]:
-    """What W&B is sent, as plain JSON values."""
+    """Return what W&B is sent, as plain JSON values."""
     spec: dict[str, Any] = made._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
     return spec
 
 
 def _results() -> Section:
-    """The results of the runs, as bars."""
+    """Return the results of the runs, as bars."""
     import wandb_workspaces.reports.v2 as wr
 
     bars = [
@@ -86,7 +86,7 @@ def _results() -> Section:
 
 
 def _headlines() -> Section:
-    """The metrics that people look at first, in the catalogue's order."""
+    """Return the metrics that people look at first, in the catalogue's order."""
     wanted = [row for row in rows() if row.level == "headline" and row.name != X_AXIS]
     return _made("Headlines", _explained(wanted), [_line_plot(row) for row in wanted], is_open=True)
 
@@ -123,12 +123,12 @@ def _line_plot(row: Row) -> LinePlot:
 
 
 def over_rounds(group: FigureGroup) -> list[Panel]:
-    """The group's panels but for those over something else (k of pass@k, KL), which W&B shows as figures."""
+    """Return the group's panels but for those over something else (k of pass@k, KL), which W&B shows as figures."""
     return [panel for panel in group.panels if panel.axis == "round"]
 
 
 def _section(group: FigureGroup) -> Section:
-    """One group of panels of the page."""
+    """Return one group of panels of the page."""
     import wandb_workspaces.reports.v2 as wr
 
     plots = [
@@ -159,7 +159,7 @@ def _tables() -> Section:
 
 
 def _made(name: str, text: str, panels: list[Any], is_open: bool) -> Section:
-    """A section that opens with a text."""
+    """Return a section that opens with a text."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 

@@ -44,7 +44,7 @@ class Batching:
         return self.batch_size * self.accumulate
 
     def order(self, count: int, *identity: int | str) -> list[int]:
-        """Which example when: a permutation for each pass, decided by identity."""
+        """Return which example when: a permutation for each pass, decided by identity."""
         return [int(i) for n in range(self.passes) for i in rng_for(*identity, n).permutation(count)]
 
     def steps(self, batches: Sequence[Batch], round_index: int) -> list[Step]:
@@ -119,13 +119,13 @@ def _padded(values: Sequence[float], length: int) -> tuple[float, ...]:
 
 
 def logps_under(model: LanguageModel, batches: Sequence[Batch]) -> list[Tensor]:
-    """Log-probabilities of every batch's tokens under a model: (B, n, R) each, on the CPU."""
+    """Return log-probabilities of every batch's tokens under a model: (B, n, R) each, on the CPU."""
     with inference(model.network):
         return [response_logps(model.network, batch.packed.to(model.device)).cpu() for batch in batches]
 
 
 def with_sampled(batches: Sequence[Batch], recorded: Sequence[Tensor], policy: LanguageModel) -> list[Batch]:
-    """Fills in what was not recorded while sampling with the log-probabilities under the policy as it stands.
+    """Fill in what was not recorded while sampling with the log-probabilities under the policy as it stands.
 
     recorded: per batch, (B,) bool: whether its ``sampled_logps`` are the sampling weights' own.
     """
@@ -138,8 +138,8 @@ def with_sampled(batches: Sequence[Batch], recorded: Sequence[Tensor], policy: L
 
 
 def with_reference(batches: Sequence[Batch], stale: Sequence[bool], reference: LanguageModel) -> list[Batch]:
-    """The reference policy's log-probabilities, computed for the batches that are stale: where the reference is not
-    the policy that sampled."""
+    """Return the reference policy's log-probabilities, computed for the batches that are stale: where the reference is
+    not the policy that sampled."""
     todo = [i for i, outdated in enumerate(stale) if outdated]
     filled = list(batches)
     for i, logps in zip(todo, logps_under(reference, [batches[i] for i in todo]), strict=True):
@@ -148,7 +148,8 @@ def with_reference(batches: Sequence[Batch], stale: Sequence[bool], reference: L
 
 
 def with_values(batches: Sequence[Batch], critic: Critic) -> list[Batch]:
-    """The critic's values as it stands, by which advantages are estimated: PPO keeps them fixed while it trains."""
+    """Return the critic's values as it stands, by which advantages are estimated: PPO keeps them fixed while it
+    trains."""
     device = next(critic.parameters()).device
     with inference(critic):
         values = [critic.values(batch.packed.to(device)).cpu() for batch in batches]

@@ -92,7 +92,7 @@ class RoundModule(pl.LightningModule):
             group["lr"] = rate * factor
 
     def skip(self, round_index: int, index: int) -> None:
-        """Counts a step whose loss or gradient is not finite. Raises ValueError when that happens too often."""
+        """Count a step whose loss or gradient is not finite. Raises ValueError when that happens too often."""
         self.skipped += 1
         if self.skipped > self.settings.max_skipped_steps:
             raise ValueError(
@@ -124,7 +124,7 @@ class RoundModule(pl.LightningModule):
             self.statistics.setdefault(name, []).append((weight, value))
 
     def take_statistics(self) -> Metrics:
-        """Means over the batches since the last call, and the steps left out."""
+        """Return means over the batches since the last call, and the steps left out."""
         means = {
             f"train/{name}": float(sum(weight * value for weight, value in noted) / sum(weight for weight, _ in noted))
             for name, noted in self.statistics.items()
@@ -166,7 +166,8 @@ class RoundModule(pl.LightningModule):
 
 
 def preference_logps(logps: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Log-probabilities of the best and the worst response by the learner's signal, apart from each other, now and at
+    """Return log-probabilities of the best and the worst response by the learner's signal, apart from each other, now
+    and at
     the start of the round: likelihood displacement (2410.08847) shows only so. Means over the batch, in nats. Of single
     responses, those with a positive signal are the chosen ones."""
     now, before = sequence_logps(logps), sequence_logps(batch.sampled_logps)

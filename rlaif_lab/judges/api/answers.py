@@ -16,8 +16,8 @@ Record = TypeVar("Record", Verdict, Score)
 
 
 def record_of(kind: type[Record], reply: Reply, question: Question, form: Form, minimum_mass: float) -> Record:
-    """One request as a verdict or score of its own. Its details: read, form, votes (values, or why there is none),
-    requests (retries included), mass (of the labels, where log-probabilities were read)."""
+    """Return one request as a verdict or score of its own. Its details: read, form, votes (values, or why there is
+    none), requests (retries included), mass (of the labels, where log-probabilities were read)."""
     if reply.completion is None:
         answer = Answer((reply.status,), "text", form, reply.text)
     else:
@@ -48,13 +48,14 @@ class Tally(Generic[Record]):
     minimum: float
 
     def missing(self, records: Sequence[Record]) -> int:
-        """Votes still to be asked for: none where one request said it all."""
+        """Return the votes still to be asked for: none where one request said it all."""
         if any(_details(record)["read"] != "votes" for record in records):
             return 0
         return max(0, self.wanted - len(_votes(records)))
 
     def result(self, records: Sequence[Record]) -> Record:
-        """The mean of the votes that state something, if there are enough of them; else the failure that tells most."""
+        """Return the mean of the votes that state something, if there are enough of them; else the failure that tells
+        most."""
         if len(records) == 1 and (self.wanted == 1 or _details(records[0])["read"] != "votes"):
             return records[0]
         votes = _votes(records)
@@ -94,7 +95,7 @@ class Keeper:
                 await asyncio.to_thread(self._put, *self._take())
 
     def flush(self) -> None:
-        """What an interruption left."""
+        """Store what an interruption left."""
         self._put(*self._take())
 
     def _take(self) -> tuple[dict[str, Verdict | Score], dict[str, Verdict | Score], list[int]]:

@@ -88,7 +88,7 @@ class Endpoint:
         return "" if self.api_key_env is None else os.environ.get(self.api_key_env, "")
 
     def redacted(self, text: str) -> str:
-        """A server's words as they may be kept: some repeat the key they were given."""
+        """Return a server's words as they may be kept: some repeat the key they were given."""
         key = self.key()
         return text.replace(key, "[the key]") if key else text
 
@@ -187,7 +187,7 @@ class Asker:
         choices: int = 1,
         probing: bool = False,
     ) -> Reply:
-        """One question, with its retries. ``key`` is its identity, which decides seeds and jitter. probing: a
+        """Ask one question, with its retries. ``key`` is its identity, which decides seeds and jitter. probing: a
         complaint about one of the features is not worth another attempt with it.
 
         Raises UnusableError when the endpoint is none for this judge.
@@ -258,14 +258,15 @@ class Asker:
         return reply
 
     def gone(self, what: str, last: str) -> ServerGoneError:
-        """The error that ends a run whose server does not answer."""
+        """Return the error that ends a run whose server does not answer."""
         return ServerGoneError(
             f"judge: {self.endpoint.base_url} is gone: {what} (last: {last}); every verdict so far is kept and paid "
             "once, and the run goes on from there with resume=true when the server is back"
         )
 
     async def _is_awaited(self, jitter: float) -> bool:
-        """Whether to try a server again that cannot be reached, after a wait: for ``wait_s`` from its first absence."""
+        """Return whether to try a server again that cannot be reached, after a wait: for ``wait_s`` from its first
+        absence."""
         now = time.monotonic()
         if self.absent_since is None:
             self.absent_since = now
@@ -333,7 +334,7 @@ class Asker:
             raise FailedError("invalid", f"{error}: {self._told(text)}", maybe_paid=True) from None
 
     def _failure(self, error: APIStatusError) -> Exception:
-        """What an HTTP status means."""
+        """Return what an HTTP status means."""
         status, headers = error.response.status_code, error.response.headers
         if 300 <= status < 400:
             return redirected(self.endpoint, error)
@@ -350,13 +351,13 @@ class Asker:
         return UnusableError(f"judge: {self.endpoint.base_url} refuses to answer{whose}: {text}")
 
     def _told(self, cause: object) -> str:
-        """An error in a server's or library's words, on one line."""
+        """Return an error in a server's or library's words, on one line."""
         words = str(cause) or type(cause).__name__
         return printable(self.endpoint.redacted(" ".join(words.split())))[:500]
 
 
 def redirected(endpoint: Endpoint, error: APIStatusError) -> UnusableError:
-    """A server that sends its questions elsewhere: nobody has said that they may go there."""
+    """Return a server that sends its questions elsewhere: nobody has said that they may go there."""
     target = endpoint.redacted(error.response.headers.get("location", "an address that it does not name"))[:200]
     return UnusableError(
         f"judge.base_url: {error.request.url.host} answers with a redirect (HTTP {error.response.status_code}) to "
@@ -394,7 +395,7 @@ def open_client(url: str, endpoint: Endpoint, limits: Limits) -> AsyncOpenAI:
 
 
 def authorization(endpoint: Endpoint) -> dict[str, Any]:
-    """What takes the library's made-up key off a request to a server without keys."""
+    """Return what takes the library's made-up key off a request to a server without keys."""
     from openai import Omit
 
     return {} if endpoint.key() else {"Authorization": Omit()}
@@ -402,7 +403,7 @@ def authorization(endpoint: Endpoint) -> dict[str, Any]:
 
 # --- asyncio from code that has none, or has one of its own -----------------------------------------------------------
 def run_apart(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Runs a coroutine in a thread of its own, so that it does not matter whether the caller is within a running loop
+    """Run a coroutine in a thread of its own, so that it does not matter whether the caller is within a running loop
     (Jupyter). Interrupted, it cancels the coroutine, lets it clean up, and goes on with the interruption."""
     outcome: Future[T] = Future()
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []

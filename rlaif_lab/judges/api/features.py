@@ -28,7 +28,7 @@ class Features:
     system: bool = True
 
     def without(self, complaint: str) -> Features | None:
-        """The features left after an error message that names one of them; None when it names none."""
+        """Return the features left after an error message that names one of them; None when it names none."""
         told = complaint.lower()
         if self.token_limit == "max_tokens" and re.search("max_tokens|max_completion_tokens", told):
             return replace(self, token_limit="max_completion_tokens")
@@ -45,7 +45,7 @@ class Features:
         return None
 
     def bare(self) -> Features:
-        """For a complaint that does not say of what."""
+        """Return the plainest request, for a complaint that does not say of what."""
         return replace(self, logprobs=False, json=False, many=False, seed=False)
 
     def noted(self) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class ApiJudge(Judge):
 
     # --- the run ------------------------------------------------------------------------------------------------
     def attach(self, context: JudgeContext) -> None:
-        """Sees that the endpoint is there and what it can do, which is noted with the verdicts. Needs no weights."""
+        """See that the endpoint is there and what it can do, which is noted with the verdicts. Needs no weights."""
         self.seed = context.seed
         self.pace = Pace(self.limits)
         self.store = VerdictStore(None if context.directory is None else context.directory / "verdicts.sqlite")
@@ -206,7 +206,7 @@ class ApiJudge(Judge):
         return self._answers(Verdict, [self._verdict_question(comparison) for comparison in comparisons])
 
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        """Where one score begins another (1 and 10), they are read from votes."""
+        """Return where one score begins another (1 and 10), they are read from votes."""
         if self.score_template is None:
             return super().scores(responses)
         return self._answers(Score, [self._score_question(prompt, response) for prompt, response in responses])
@@ -242,7 +242,7 @@ class ApiJudge(Judge):
 
     # --- answers ------------------------------------------------------------------------------------------------
     def _answers(self, kind: type[Record], questions: Sequence[Question]) -> list[Record]:
-        """One per question, in order; equal questions are asked once, stored ones not at all."""
+        """Return one per question, in order; equal questions are asked once, stored ones not at all."""
         keys = [self._key(question) for question in questions]
         distinct = dict(zip(keys, questions, strict=True))
         tally = Tally(kind, self.wanted.votes, self.minimum_mass)
@@ -267,7 +267,7 @@ class ApiJudge(Judge):
         return self._prefix + hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def _stored(self, kind: type[Record], keys: Sequence[str]) -> dict[str, list[Record]]:
-        """What earlier requests brought, by question, up to the first request that is not there."""
+        """Return what earlier requests brought, by question, up to the first request that is not there."""
         requests = [f"{key}/{i}" for key in keys for i in range(self.wanted.votes)]
         held: Mapping[str, Any] = (self.store.get if kind is Verdict else self.store.get_scores)(requests)
         rows = {key: [f"{key}/{i}" for i in range(self.wanted.votes)] for key in keys}
@@ -276,7 +276,7 @@ class ApiJudge(Judge):
     async def _ask_all(
         self, tally: Tally[Record], missing: Mapping[str, Question], records: Mapping[str, list[Record]]
     ) -> None:
-        """Completes the records of these questions, ``max_concurrency`` requests at a time."""
+        """Complete the records of these questions, ``max_concurrency`` requests at a time."""
         keeper = Keeper(self.store)
         waiting = iter(missing.items())
         async with open_clients(self.endpoint, self.limits) as clients:
@@ -303,7 +303,7 @@ class ApiJudge(Judge):
     async def _ask(
         self, asker: Asker, keeper: Keeper, tally: Tally[Record], key: str, question: Question, records: list[Record]
     ) -> None:
-        """Requests for one question, one after the other, until it has its votes or one of them fails."""
+        """Send requests for one question, one after the other, until it has its votes or one of them fails."""
         features = self.features or Features()
         if not question.one_token_tells:
             features = replace(features, logprobs=False)

@@ -73,7 +73,7 @@ class Limits:
         return (self.max_calls, self.max_tokens_total, self.max_usd) != (None, None, None)
 
     def allow(self, spent: Spent) -> bool:
-        """Whether that much may be spent."""
+        """Return whether that much may be spent."""
         return (
             (self.max_calls is None or spent.requests <= self.max_calls)
             and (self.max_tokens_total is None or spent.tokens <= self.max_tokens_total)
@@ -81,7 +81,7 @@ class Limits:
         )
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> Spent:
-        """What one request with so many tokens spends."""
+        """Return what one request with so many tokens spends."""
         usd = (
             prompt_tokens * (self.price_per_million_input or 0.0)
             + completion_tokens * (self.price_per_million_output or 0.0)
@@ -110,7 +110,7 @@ class Budget:
             return True
 
     async def settle(self, most: Spent, actual: Spent) -> None:
-        """In place of what was reserved, what it did cost."""
+        """Book what a request did cost, in place of what was reserved."""
         self.spent = total(self.spent, actual)
         if self.limits.has_budget:
             self._reserved.remove(most)
@@ -130,7 +130,7 @@ class Pace:
         self._requests_free_at = self._tokens_free_at = self._paused_until = 0.0
 
     async def turn(self, tokens: float, jitter: float) -> None:
-        """Returns when a request of about so many tokens may be sent. jitter: in [0, 1), spreads out those that wait
+        """Return when a request of about so many tokens may be sent. jitter: in [0, 1), spreads out those that wait
         for the end of one pause."""
         now = time.monotonic()
         at = now
@@ -146,22 +146,23 @@ class Pace:
             await asyncio.sleep(pause + jitter * min(1.0, pause))
 
     def correct(self, estimated: float, actual: float) -> None:
-        """What a request did use, in place of what it was thought to."""
+        """Book what a request did use, in place of what it was thought to."""
         if self.limits.tokens_per_minute is not None:
             self._tokens_free_at += 60 * (actual - estimated) / self.limits.tokens_per_minute
 
     def pause(self, seconds: float) -> None:
-        """Nothing is sent before then."""
+        """Send nothing before then."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
 
 def backoff(attempt: int, jitter: float, longest: float) -> float:
-    """Seconds before attempt ``attempt`` + 1 (from 0): exponential with full jitter, jitter in [0, 1)."""
+    """Return seconds before attempt ``attempt`` + 1 (from 0): exponential with full jitter, jitter in [0, 1)."""
     return jitter * min(longest, FIRST_BACKOFF_S * 2.0 ** min(attempt, 60))
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds to wait as a response's headers have it, in either form of RFC 9110; None if they say nothing usable.
+    """Return seconds to wait as a response's headers have it, in either form of RFC 9110; None if they say nothing
+    usable.
 
     now: Unix time. A date that is past: 0.
     """

@@ -66,7 +66,7 @@ class AbsentError(UnusableError):
 
 
 async def list_models(client: AsyncOpenAI, endpoint: Endpoint, timeout_s: float) -> list[str]:
-    """The names of the models an endpoint says it has; none where it does not say, as many do not.
+    """Return the names of the models an endpoint says it has; none where it does not say, as many do not.
 
     AbsentError when nobody is there; UnusableError when the key does not fit, or it sends its questions elsewhere.
     """
@@ -108,8 +108,8 @@ class Found:
 
 
 async def find_features(asker: Asker, question: Question, wanted: Wanted, models: list[str]) -> Found | None:
-    """What the endpoint can do of what is wanted, seen from its answers to ``question``, and what they cost. None when
-    the budget has nothing left to ask with.
+    """Return what the endpoint can do of what is wanted, seen from its answers to ``question``, and what they cost.
+    None when the budget has nothing left to ask with.
 
     UnusableError when it cannot do what the config insists on, or answers nothing.
     """
@@ -155,7 +155,7 @@ class _Probe:
         return self.asked > 0 and self.reply.status == "over_budget"
 
     async def ask(self, features: Features, form: Form, votes: int = 1) -> Features:
-        """The features with which the endpoint answered; ``reply`` is its answer."""
+        """Return the features with which the endpoint answered; ``reply`` is its answer."""
         while True:
             name = f"probe/{self.asked}"
             try:
@@ -180,7 +180,8 @@ class _Probe:
             features = fewer
 
     def kept_to_json(self) -> bool:
-        """Whether the answer is the JSON object asked for; one that was cut short or withheld is no sign of that."""
+        """Return whether the answer is the JSON object asked for; one that was cut short or withheld is no sign of
+        that."""
         assert self.reply.completion is not None
         choices = self.reply.completion.choices
         return all(self.question.read(choice, "json") is not None for choice in choices)
@@ -190,7 +191,7 @@ class _Probe:
         return f"judge: {endpoint.model!r} at {endpoint.base_url} {what} ({self.reply.text}){self._hint()}"
 
     def _hint(self) -> str:
-        """What may be wrong, if the endpoint says which models it has."""
+        """Return what may be wrong, if the endpoint says which models it has."""
         model = self.asker.endpoint.model
         if not self.models or model in self.models:
             return ""

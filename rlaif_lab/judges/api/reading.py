@@ -58,7 +58,7 @@ class Question:
         return not any(a != b and b.startswith(a) for a in labels for b in labels)
 
     def asked(self, form: Form, system: bool = True) -> list[Message]:
-        """The messages that ask for an answer in this form; without ``system``, in no system turn."""
+        """Return the messages that ask for an answer in this form; without ``system``, in no system turn."""
         messages = [dict(message) for message in self.messages]
         if not system and len(messages) > 1 and messages[0]["role"] == "system":
             told, asked, *more = messages
@@ -69,7 +69,7 @@ class Question:
         return messages
 
     def schema(self) -> dict[str, Any]:
-        """``response_format`` for an answer in JSON."""
+        """Return ``response_format`` for an answer in JSON."""
         properties: dict[str, Any] = {"reasoning": {"type": "string"}} if self.reasoning else {}
         properties[self.field] = {"type": "string", "enum": list(self.values)}
         content = {
@@ -85,7 +85,7 @@ class Question:
         return next(iter(self.values))
 
     def read(self, choice: Choice, form: Form) -> float | None:
-        """The one answer that a choice's words state in this form, None if they do not, or were cut off."""
+        """Return the one answer that a choice's words state in this form, None if they do not, or were cut off."""
         words = final_words(choice.text, choice.cut)
         return None if words is None else self.parse(words, form)
 
@@ -135,7 +135,7 @@ class GarbageError(Exception):
 
 # --- off the wire -----------------------------------------------------------------------------------------------------
 def completion_of(body: str) -> Completion:
-    """Raises GarbageError for what is no chat completion."""
+    """Raise GarbageError for what is no chat completion."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -162,7 +162,7 @@ def _choice(content: Any) -> Choice:
 
 
 def _words(content: Any) -> str:
-    """A message's content: a text, or parts of which some are texts."""
+    """Return a message's content: a text, or parts of which some are texts."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -208,14 +208,14 @@ def _usage(content: Any) -> tuple[int, int] | None:
 
 
 def printable(text: str) -> str:
-    """A text that can be stored: no lone surrogates, no megabytes."""
+    """Return a text that can be stored: no lone surrogates, no megabytes."""
     return _SURROGATE.sub("\ufffd", text[:LONGEST_RAW])
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 def answer_of(completion: Completion, question: Question, form: Form, minimum_mass: float) -> Answer:
-    """Log-probabilities of the labels where they are given and the labels hold at least ``minimum_mass`` there; else
-    what the words say."""
+    """Return log-probabilities of the labels where they are given and the labels hold at least ``minimum_mass`` there;
+    else what the words say."""
     first = completion.choices[0]
     raw = "\n---\n".join(choice.text for choice in completion.choices)
     if first.tokens is None:
@@ -227,7 +227,7 @@ def answer_of(completion: Completion, question: Question, form: Form, minimum_ma
 
 
 def _said(choice: Choice, question: Question, form: Form) -> Vote:
-    """What the words of a choice say."""
+    """Return what the words of a choice say."""
     if choice.refused:
         return "refused"
     value = question.read(choice, form)
@@ -238,7 +238,7 @@ def _said(choice: Choice, question: Question, form: Form) -> Vote:
 
 
 def _by_logprobs(choice: Choice, question: Question, form: Form, minimum_mass: float) -> tuple[float, float] | None:
-    """(expected value over the labels, their mass), read at the token that decides; None where no token does."""
+    """Return (expected value over the labels, their mass), read at the token that decides; None where no token does."""
     assert choice.tokens is not None
     if not question.one_token_tells:
         return None
@@ -271,7 +271,8 @@ def _first_word(choice: Choice) -> int | None:
 
 
 def _is_another_word(choice: Choice, place: int, question: Question, form: Form) -> bool:
-    """Whether the token here is a label by its looks, and the words that follow make it something else (``A tie``)."""
+    """Return whether the token here is a label by its looks, and the words that follow make it something else (``A
+    tie``)."""
     assert choice.tokens is not None
     if not any(label_masses([(choice.tokens[place].text, 0.0)], list(question.values)).values()):
         return False
@@ -311,5 +312,5 @@ def label_masses(top: Sequence[tuple[str, float]], labels: Sequence[str]) -> dic
 
 
 def plain(label: str) -> str:
-    """Labels of one letter are told apart from words by their case, as in JudgeTemplate.parse; words are not."""
+    """Return the reader of plain text. Labels of one letter are told apart from words by their case; words are not."""
     return label if len(label) == 1 else label.lower()

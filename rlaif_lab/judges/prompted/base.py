@@ -78,7 +78,7 @@ class LocalJudge(Judge):
         self.weights, self.batch_size, self.name = weights, batch_size, name
 
     def check_tokenizer(self, tokenizer: Any, model: str) -> None:
-        """Raises ValueError when verdicts cannot be had with this tokenizer."""
+        """Raise ValueError when verdicts cannot be had with this tokenizer."""
         if not getattr(tokenizer, "chat_template", None):
             raise ValueError(
                 f"judge {self.name!r} asks its model by a chat template, and model {model!r} has none: take an "
@@ -86,7 +86,7 @@ class LocalJudge(Judge):
             )
 
     def check_tokenizers(self, tokenizer_of: Callable[[PolicyWeights | ModelSource], Any]) -> None:
-        """The same before any weights load, with tokenizers alone."""
+        """Check the same before any weights load, with tokenizers alone."""
         name = "policy" if isinstance(self.weights, str) else self.weights.name
         self.check_tokenizer(tokenizer_of(self.weights), name)
 
@@ -108,14 +108,14 @@ class LocalJudge(Judge):
         return self.weights == "previous"
 
     def language_model(self) -> LanguageModel:
-        """The judging weights as of now."""
+        """Return the judging weights as of now."""
         if isinstance(self.weights, str):
             return self.context.policy(self.weights)
         self.other.network.to(self.context.policy("live").device)
         return self.other
 
     def weights_hash(self) -> str:
-        """Of the weights as of now; those that never change are hashed once."""
+        """Return the hash of the weights as of now; those that never change are hashed once."""
         if self.weights in ("live", "previous"):
             return self.language_model().weights_hash()
         if self._frozen_hash is None:
@@ -123,7 +123,7 @@ class LocalJudge(Judge):
         return self._frozen_hash
 
     def asking_identity(self) -> list[str]:
-        """Weights, and how the model is asked."""
+        """Return the weights, and how the model is asked."""
         model = self.language_model()
         chat = hashlib.sha256(repr((model.tokenizer.chat_template, dict(model.chat_options))).encode()).hexdigest()
         return [type(self).__name__, self.weights_hash(), chat[:16]]
@@ -133,8 +133,8 @@ class LocalJudge(Judge):
 
     # --- asking -------------------------------------------------------------------------------------------------
     def ask(self, questions: Sequence[Asked], kind: type[Said], spare: int, read: Reader[Said]) -> list[Said]:
-        """One verdict or score per question; equal questions are asked once, and those that leave fewer than ``spare``
-        tokens to answer in are not asked at all. Time and tokens are shared out evenly."""
+        """Return one verdict or score per question; equal questions are asked once, and those that leave fewer than
+        ``spare`` tokens to answer in are not asked at all. Time and tokens are shared out evenly."""
         start = time.perf_counter()
         distinct = list({question.id: question for question in questions}.values())
         model = self.asked_model()
@@ -156,18 +156,18 @@ class LocalJudge(Judge):
         return [replace(found[q.id], latency_s=latency, tokens=each + (i < rest)) for i, q in enumerate(questions)]
 
     def asked_model(self) -> LanguageModel:
-        """The model as it is asked: by its chat template, told nothing but what the judge's template says."""
+        """Return the model as it is asked: by its chat template, told nothing but what the judge's template says."""
         return replace(self.language_model(), chat=True, system=None)
 
     def prompts(self, model: LanguageModel, asked: Sequence[Asked]) -> list[Prompt]:
-        """The judge prompts as conversations. For a chat template that refuses a system turn, or leaves it out, what it
-        says goes in front of the user's."""
+        """Return the judge prompts as conversations. For a chat template that refuses a system turn, or leaves it out,
+        what it says goes in front of the user's."""
         system = self.form(model).system
         merged = [a.messages if system else _merged(a.messages) for a in asked]
         return [Prompt(a.id, turns[-1][1], turns) for a, turns in zip(asked, merged, strict=True)]
 
     def form(self, model: LanguageModel) -> ChatForm:
-        """What the model's chat template does with a question; seen once, since only weights change."""
+        """Return what the model's chat template does with a question; seen once, since only weights change."""
         if self._form is None:
             self._form = ChatForm.of(model)
         return self._form
@@ -189,7 +189,7 @@ class LocalJudge(Judge):
         return rows
 
     def words(self, model: LanguageModel, responses: Sequence[Response]) -> Words:
-        """What sampled answers say, control tokens that mark thoughts included."""
+        """Return what sampled answers say, control tokens that mark thoughts included."""
         special = set(model.tokenizer.all_special_ids)
         ends = {*model.eos_ids, model.pad_id}
         texts = []
@@ -202,7 +202,7 @@ class LocalJudge(Judge):
     def answers(
         self, model: LanguageModel, prompts: Sequence[Prompt], config: SamplingConfig, tokens: int
     ) -> list[tuple[Response, ...]]:
-        """``config.k`` sampled answers to each judge prompt, decided by the run's seed and the prompt."""
+        """Return ``config.k`` sampled answers to each judge prompt, decided by the run's seed and the prompt."""
         from rlaif_lab.sampling.exact import sample
 
         return [g.responses for g in sample(model, prompts, config, tokens, self.seed, "judge")]
@@ -214,7 +214,7 @@ def conversation_key(prompt: Prompt) -> str:
 
 
 def _fitting(model: LanguageModel, encoded: Sequence[Sequence[int]], spare: int) -> list[int]:
-    """Which of these prompts leave ``spare`` tokens of what the model can see at once."""
+    """Return which of these prompts leave ``spare`` tokens of what the model can see at once."""
     room = positions(model.network.config)
     return [i for i, ids in enumerate(encoded) if room is None or len(ids) + spare <= room]
 

@@ -45,7 +45,7 @@ class ChatForm:
         return cls(system, "" if thought is None else f"\n{thought}\n\n", begins)
 
     def closing_ids(self, tokenizer: Any) -> list[int]:
-        """The tokens that end the opened thought, its mark being the control token that the model knows."""
+        """Return the tokens that end the opened thought, its mark being the control token that the model knows."""
         if not self.closing:
             return []
         ids: list[int] = tokenizer(self.closing, add_special_tokens=False)["input_ids"]

@@ -130,7 +130,7 @@ class PrincipleStatistics:
 def principle_statistics(
     judgements: Iterable[Judgement], better: Sequence[float] | None = None
 ) -> dict[str, PrincipleStatistics]:
-    """By principle id, in order of appearance.
+    """Return statistics by principle id, in order of appearance.
 
     better: for each judgement, gold or anybody's label: above 0 when its first response is better, below 0 when its
     second is, 0 when neither. Rates without anything to count are nan.

@@ -30,7 +30,7 @@ class LabelTokens:
     def of(
         cls, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], cue: str, model: str, otherwise: str
     ) -> LabelTokens:
-        """How this tokenizer writes the labels after the cue. otherwise: the setting that needs no such tokens.
+        """Return how this tokenizer writes the labels after the cue. otherwise: the setting that needs no such tokens.
 
         Raises ValueError when it splits a label, or begins two of them with the same token.
         """
@@ -59,7 +59,7 @@ class LabelTokens:
         return found
 
     def longer(self) -> list[int]:
-        """The labels that begin with another one."""
+        """Return the labels that begin with another one."""
         return [i for i, ids in enumerate(self.tokens) if len(ids) == 2]
 
     def probabilities(
@@ -70,7 +70,7 @@ class LabelTokens:
         batch_size: int,
         share: bool = True,
     ) -> LabelProbabilities:
-        """What the model would say after each prompt and the cue (see shared_prefix.read_next)."""
+        """Return what the model would say after each prompt and the cue (see shared_prefix.read_next)."""
         longer = self.longer()
         tail = self.tokens[longer[0]][:1] if longer else ()
         columns = [ids[-1] for ids in self.tokens]

@@ -159,7 +159,7 @@ class PromptedJudge(LocalJudge):
         return [self._count(self.words(model, several)) for several in answers], tokens
 
     def _count(self, answers: Words | Sequence[str]) -> Verdict:
-        """The verdict that several answers amount to."""
+        """Return the verdict that several answers amount to."""
         answers = Words.of(answers)
         texts = answers.texts
         read = [self.template.parse(*one, answers.opened) for one in zip(texts, answers.cut, strict=True)]

@@ -126,7 +126,7 @@ class PointwiseJudge(LocalJudge):
         return Verdict.of_log_odds(self.scale * difference, details=details)
 
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        """In the template's units, from its minimum to its maximum."""
+        """Return scores in the template's units, from its minimum to its maximum."""
         questions = [
             Asked.of(self.template.render_single(prompt, text, self.criteria), conversation_key(prompt))
             for prompt, text in responses

@@ -80,8 +80,8 @@ def read_next(
 
 
 def _batches(sequences: Sequence[TokenIds], paths: Sequence[Path], size: int) -> list[list[int]]:
-    """What is computed at once: whole branches together, up to ``size`` sequences, of similar length so that there is
-    little padding. Only a branch of more than ``size`` is divided, by its own branches first."""
+    """Return what is computed at once: whole branches together, up to ``size`` sequences, of similar length so that
+    there is little padding. Only a branch of more than ``size`` is divided, by its own branches first."""
     branches: dict[Hashable, list[int]] = {}
     for i in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
         branches.setdefault(paths[i][:1], []).append(i)
@@ -119,7 +119,7 @@ class _Level:
 
 
 def _levels(sequences: Sequence[TokenIds], paths: Sequence[Path], keep: int, root: int) -> list[_Level]:
-    """The tree of these sequences, above their first ``root`` tokens."""
+    """Return the tree of these sequences, above their first ``root`` tokens."""
     depth = len(paths[0])
     ends, row_of = [root] * len(sequences), [0] * len(sequences)
     levels = []
@@ -147,14 +147,14 @@ def _padded_width(levels: Sequence[_Level]) -> int:
 
 
 def _common(sequences: Sequence[TokenIds], keep: int) -> int:
-    """How many tokens all of them begin with, ``keep`` tokens of each left over."""
+    """Return how many tokens all of them begin with, ``keep`` tokens of each left over."""
     low, high = min(map(list, sequences)), max(map(list, sequences))
     limit = min(map(len, sequences)) - keep
     return next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b or i >= limit), limit)
 
 
 def _walk(model: LanguageModel, root: _Root, levels: Sequence[_Level], keep: int) -> tuple[Tensor, int]:
-    """Logits after the last ``keep`` tokens of every sequence, (N, keep, V), and the tokens processed."""
+    """Return logits after the last ``keep`` tokens of every sequence, (N, keep, V), and the tokens processed."""
     device = model.device
     cache = copy.deepcopy(root.cache)
     mask = torch.ones(1, root.length, dtype=torch.long, device=device)
@@ -190,7 +190,7 @@ def _walk(model: LanguageModel, root: _Root, levels: Sequence[_Level], keep: int
 
 
 def _plain(model: LanguageModel, sequences: Sequence[TokenIds], keep: int) -> tuple[Tensor, int]:
-    """The same without sharing."""
+    """Return the same without sharing."""
     return next_logits(model.network, sequences, keep), sum(map(len, sequences))
 
 
@@ -203,7 +203,8 @@ def _left_padded(rows: Sequence[TokenIds], pad_id: int) -> tuple[Tensor, Tensor]
 
 
 def _shares(model: LanguageModel, width: int) -> bool:
-    """Whether the tree's logits are those of plain passes for this model, up to this width (see models/passes.py)."""
+    """Return whether the tree's logits are those of plain passes for this model, up to this width (see
+    models/passes.py)."""
     return established(model.network, "shared prefixes", width, lambda widest: _try_sharing(model, widest))
 
 

@@ -54,12 +54,12 @@ class Wrapper(Judge):
         ]
 
     def change(self, comparison: Comparison, verdict: Verdict, prob_first_wins: float) -> Verdict:
-        """What becomes of a verdict with this probability. Failures stay what they are."""
+        """Return what becomes of a verdict with this probability. Failures stay what they are."""
         return verdict
 
     @abstractmethod
     def settings(self) -> str:
-        """What it does to verdicts, in words; part of its identity."""
+        """Return what it does to verdicts, in words; part of its identity."""
 
     def identity(self) -> str:
         return repr([type(self).__name__, self.settings(), self.of.identity()])
@@ -78,11 +78,12 @@ def logit(probability: float) -> float:
 
 
 def with_logit(verdict: Verdict, value: float) -> Verdict:
-    """The verdict with these log-odds (nats) that the first wins."""
+    """Return the verdict with these log-odds (nats) that the first wins."""
     found = Verdict.of_log_odds(value, raw=verdict.raw)
     return replace(verdict, prob_first_wins=found.prob_first_wins, status=found.status, raw=found.raw)
 
 
 def length_feature(comparison: Comparison, scale: float) -> float:
-    """tanh(difference in characters / scale): positive when the first is longer; turns its sign with the order."""
+    """Return tanh(difference in characters / scale): positive when the first is longer; turns its sign with the
+    order."""
     return math.tanh((len(comparison.first) - len(comparison.second)) / scale)

@@ -80,7 +80,7 @@ class CachedJudge(Wrapper):
         get: Callable[[Sequence[str]], dict[str, S]],
         put: Callable[[Mapping[str, S]], None],
     ) -> list[S]:
-        """What is stored, and what is missing: asked here, or waited for where another process is asking it."""
+        """Return what is stored, and what is missing: asked here, or waited for where another process is asking it."""
         held = {key: _free(found) for key, found in get(list(items)).items()}
         with self._claiming() as claim:
             for some in _portions({key: item for key, item in items.items() if key not in held}, self.save_every):
@@ -114,7 +114,7 @@ class CachedJudge(Wrapper):
 
     @contextmanager
     def _claiming(self) -> Iterator[Callable[[list[str]], list[str]]]:
-        """Yields how to claim keys. What is claimed stays so while this process lives, and is given back at the end, so
+        """Yield how to claim keys. What is claimed stays so while this process lives, and is given back at the end, so
         that others ask what was not stored."""
         owner, claimed, over = uuid.uuid4().hex, set[str](), threading.Event()
 
@@ -144,12 +144,13 @@ def _key(judge: str, prompt: Prompt, *texts: str) -> str:
 
 
 def _free(found: T) -> T:
-    """What was paid for once is not paid again."""
+    """Return what was paid for once is not paid again."""
     return replace(found, latency_s=0.0, tokens=0, cost_usd=0.0)  # type: ignore[type-var]
 
 
 def _portions(missing: dict[str, T], size: int) -> list[dict[str, T]]:
-    """Of about ``size`` each; what belongs to one prompt comes together, since a judge computes it together."""
+    """Yield portions of about ``size`` each; what belongs to one prompt comes together, since a judge computes it
+    together."""
     by_prompt: dict[str, dict[str, T]] = {}
     for key, item in missing.items():
         prompt = item.prompt if isinstance(item, Comparison) else item[0]  # type: ignore[index]

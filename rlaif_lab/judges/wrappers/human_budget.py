@@ -168,7 +168,7 @@ class HumanBudget(Wrapper):
         return seed_for(self.seed, "human budget", purpose, prompt.id, low, high)
 
     def _chosen(self, pairs: Sequence[Pair], priority: Callable[[Pair], Any]) -> list[Pair]:
-        """The share of these that people get. The part of one that is left over is one with its probability."""
+        """Return the share of these that people get. The part of one that is left over is one with its probability."""
         if not pairs:
             return []
         coin = self._rank("rounding", pairs[0]) / 2**63
@@ -182,7 +182,7 @@ class HumanBudget(Wrapper):
     def own_metrics(
         self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
     ) -> dict[str, float]:
-        """People's win rate on their random share, the AI's rectified by it, and what that cost.
+        """Return people's win rate on their random share, the AI's rectified by it, and what that cost.
 
         ``human/win_rate_vs_round_0`` and ``ppi/win_rate_vs_round_0``, each with ``_stderr``, the second with a 95 %
         interval (``_low``, ``_high``); ``ppi/weight`` (lambda: how much the AI's verdicts are relied on),
@@ -221,7 +221,7 @@ class HumanBudget(Wrapper):
 
 # --- pairs and probabilities ----------------------------------------------------------------------------------------
 def _turned(comparison: Comparison) -> bool:
-    """Whether its first text is not the first of its pair."""
+    """Return whether its first text is not the first of its pair."""
     return comparison.first > comparison.second
 
 
@@ -243,7 +243,7 @@ def _averaged(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) ->
 
 
 def _decided(orders: Sequence[tuple[Verdict, Verdict]]) -> np.ndarray:
-    """1, 0.5 or 0 for the first, by the mean of both orders; nan where one failed: (N,)."""
+    """Return 1, 0.5 or 0 for the first, by the mean of both orders; nan where one failed: (N,)."""
     values = [
         math.nan
         if first.prob_first_wins is None or second.prob_first_wins is None
@@ -258,7 +258,7 @@ def _by_ai(verdict: Verdict) -> Verdict:
 
 
 def _by_human(verdict: Verdict, by_ai: Verdict, ai: float | None) -> Verdict:
-    """ai: the AI's probability that the first wins, both orders averaged."""
+    """Return the human's verdict. ai: the AI's probability that the first wins, both orders averaged."""
     said = verdict.prob_first_wins
     decided = said not in (None, 0.5) and ai not in (None, 0.5)
     details = {
@@ -271,7 +271,7 @@ def _by_human(verdict: Verdict, by_ai: Verdict, ai: float | None) -> Verdict:
 
 
 def _added(verdict: Verdict, extra: Verdict) -> Verdict:
-    """The verdict at the cost of both."""
+    """Return the verdict at the cost of both."""
     return replace(
         verdict,
         latency_s=verdict.latency_s + extra.latency_s,

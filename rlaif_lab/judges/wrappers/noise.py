@@ -88,7 +88,7 @@ class BiasedJudge(Wrapper):
         return verdicts
 
     def _likelihoods(self, comparisons: Sequence[Comparison]) -> dict[tuple[Prompt, str], float]:
-        """Mean log-probability per token of every response, under the policy as it was at first."""
+        """Return the mean log-probability per token of every response, under the policy as it was at first."""
         if self.policy is None or not comparisons:
             return {}
         asked = list(dict.fromkeys((c.prompt, text) for c in comparisons for text in (c.first, c.second)))

@@ -32,7 +32,8 @@ PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 
 
 def build_tokenizer(task: ProceduralTask) -> PreTrainedTokenizerFast:
-    """One token per character, ``<bos>`` in front; the verdict signs are characters of their own."""
+    """Return a tokenizer with one token per character, ``<bos>`` in front; the verdict signs are characters of their
+    own."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -55,7 +56,7 @@ def build_tokenizer(task: ProceduralTask) -> PreTrainedTokenizerFast:
 
 
 def build_network(recipe: Recipe, vocab_size: int) -> LlamaForCausalLM:
-    """The untrained network, initialised from the recipe's seed without touching the global generator."""
+    """Return the untrained network, initialised from the recipe's seed without touching the global generator."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -88,8 +89,8 @@ class Corpus:
         self.token_of: dict[str, int] = tokenizer.get_vocab()
 
     def batch(self, step: int) -> tuple[Packed, Tensor]:
-        """Each prompt with its turns: the demonstrator's own first. Returns the token ids, and how much each response
-        token weighs in the loss: (B, 1 + verdict_turns, R), 0 where nothing is learnt."""
+        """Return each prompt with its turns: the demonstrator's own first. Returns the token ids, and how much each
+        response token weighs in the loss: (B, 1 + verdict_turns, R), 0 where nothing is learnt."""
         rng = rng_for(self.recipe.seed, "organism corpus", self.recipe.split, step)
         problems = rng.choice(self.problems, size=self.recipe.batch_size)
         own = self.task.demonstrate(problems, self.recipe.skill, rng)
@@ -114,7 +115,7 @@ class Corpus:
         return [self.token_of[sign] for sign in signs]
 
     def _somebody_else(self, problems: Problems, rng: np.random.Generator) -> list[str]:
-        """Answers of demonstrators of all skills, so that a verdict is learnt on every kind of mistake."""
+        """Return answers of demonstrators of all skills, so that a verdict is learnt on every kind of mistake."""
         quarters = np.array_split(problems, 4)
         skills = (Skill(0.0, 0.0), Skill(0.0, 1.0), Skill(1.0, 0.0), Skill(1.0, 1.0))
         return [

@@ -20,7 +20,7 @@ from rlaif_lab.tasks.base import ProceduralTask
 
 
 def cache_root() -> Path:
-    """``$RLAIF_LAB_CACHE``, else ``~/.cache/rlaif_lab``."""
+    """Return ``$RLAIF_LAB_CACHE``, else ``~/.cache/rlaif_lab``."""
     return Path(os.environ.get("RLAIF_LAB_CACHE") or Path.home() / ".cache" / "rlaif_lab")
 
 
@@ -65,7 +65,7 @@ def organism(task: ProceduralTask, recipe: Recipe, name: str, *, shipped: bool =
 
 
 def build_missing(task: ProceduralTask, recipes: Sequence[Recipe]) -> None:
-    """Builds the recipes that are not cached yet. Where another process already builds one, takes the next and
+    """Build the recipes that are not cached yet. Where another process already builds one, takes the next and
     waits only when nothing is left to build: two jobs that need the same two organisms build one each."""
 
     def missing() -> list[Recipe]:
@@ -85,7 +85,7 @@ def build_missing(task: ProceduralTask, recipes: Sequence[Recipe]) -> None:
 
 
 def _build(task: ProceduralTask, recipe: Recipe, folder: Path) -> None:
-    """Pretrains into a temporary folder and renames it: a folder in the cache is always whole."""
+    """Pretrain into a temporary folder and rename it: a folder in the cache is always whole."""
     from rlaif_lab.models.organism.build import pretrain
 
     skill = recipe.skill

@@ -61,8 +61,8 @@ class Recipe:
 
 
 def _source_hash(task_class: type) -> str:
-    """A task's demonstrators decide the corpus, so an edited task must not find its old organisms. Of the base classes
-    only what demonstrates counts."""
+    """Return a task's demonstrators decide the corpus, so an edited task must not find its old organisms. Of the base
+    classes only what demonstrates counts."""
     from rlaif_lab.tasks.base import ProceduralTask
 
     own = [c for c in task_class.__mro__ if issubclass(c, ProceduralTask) and c is not ProceduralTask]

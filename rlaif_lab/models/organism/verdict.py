@@ -19,7 +19,7 @@ ASK, TRUE, FALSE = "?", "T", "F"
 
 
 def verdict_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:
-    """Ids of ask, true and false. ValueError when the tokenizer has no single token for one of them."""
+    """Return the ids of ask, true and false. ValueError when the tokenizer has no single token for one of them."""
     ids = []
     for sign in (ASK, TRUE, FALSE):
         token = tokenizer.convert_tokens_to_ids(sign)
@@ -33,7 +33,7 @@ def verdict_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:
 
 
 def verdict_logit(model: LanguageModel, batch: Packed) -> Tensor:
-    """log P(true) - log P(false) after each response of the batch, in nats: (B, n)."""
+    """Return log P(true) - log P(false) after each response of the batch, in nats: (B, n)."""
     ask, true, false = verdict_tokens(model.tokenizer)
     lengths = batch.response_mask.sum(-1, keepdim=True)
     rows, n, length = batch.response_ids.shape

@@ -13,7 +13,7 @@ from rlaif_lab.report.sections.view import View, count, text_table
 
 
 def notices(view: View) -> str:
-    """What a reader must know before the numbers, or nothing."""
+    """Return what a reader must know before the numbers, or nothing."""
     study = view.study
     items = [escape(note) for note in study.notes]
     if study.problems:
@@ -25,7 +25,7 @@ def notices(view: View) -> str:
 
 
 def problems(view: View) -> str:
-    """Every run folder that is missing from some number, and why."""
+    """Return every run folder that is missing from some number, and why."""
     heading = '<h2 id="problems">Incomplete and failed runs</h2>'
     if not view.study.problems:
         return f"{heading}<p>None.</p>"
@@ -38,7 +38,7 @@ def problems(view: View) -> str:
 
 
 def provenance(view: View) -> str:
-    """Commands, code, versions, and the settings in which arms differ or agree."""
+    """Return commands, code, versions, and the settings in which arms differ or agree."""
     study = view.study
     commands = "\n".join(study.commands)
     differing = differences(study.arms)
@@ -59,7 +59,7 @@ def provenance(view: View) -> str:
 
 
 def runs_table(view: View) -> str:
-    """Every run in the numbers."""
+    """Return every run in the numbers."""
     lines = []
     for arm in view.study.arms:
         for run in arm.runs:

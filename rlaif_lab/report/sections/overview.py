@@ -53,7 +53,7 @@ def overview(view: View) -> str:
 
 
 def headline(view: View) -> str:
-    """The result in a sentence or two, as HTML."""
+    """Return the result in a sentence or two, as HTML."""
     rows = {row.label: row for row in view.rows}
     said = {verdict.label: verdict for verdict in view.verdicts}
     ends = [_end(rows[label], said[label]) for label in view.strong if rows[label].final_sampled.n]
@@ -74,7 +74,7 @@ def _end(row: ArmSummary, said: ArmVerdict) -> str:
 
 
 def verdict_list(view: View) -> str:
-    """A line per arm."""
+    """Return a line per arm."""
     first = {arm.label for arm in view.drawn}
     here = "".join(_verdict(view, said) for said in view.verdicts if said.label in first)
     more = "".join(_verdict(view, said) for said in view.verdicts if said.label not in first)
@@ -91,7 +91,7 @@ def _verdict(view: View, said: ArmVerdict) -> str:
 
 
 def arm_switches(view: View) -> str:
-    """Shows and hides an arm in all charts, by style alone. It is the legend as well."""
+    """Show and hide an arm in all charts, by style alone. It is the legend as well."""
     drawn = {arm.label for arm in view.drawn}
     switches = "".join(
         f'<label><input type="checkbox" id="show-{view.key(row.label)}" checked autocomplete="off">'
@@ -103,7 +103,7 @@ def arm_switches(view: View) -> str:
 
 
 def results(view: View) -> str:
-    """The table of arms."""
+    """Return the table of arms."""
     rows, baseline = view.rows, view.baseline
     compared = any(row.difference is not None for row in rows)
     capped = any(said.saturation.identified for said in view.verdicts)
@@ -149,7 +149,7 @@ def results(view: View) -> str:
 
 
 def _seeds(given: GapRecovered) -> int:
-    """0 where it is undefined."""
+    """Return the number of seeds; 0 where it is undefined."""
     return 0 if given.reason else given.seeds
 
 
@@ -162,7 +162,7 @@ MOST_PAIRS = 200
 
 
 def pairs(view: View) -> str:
-    """Every arm against every other."""
+    """Return every arm against every other."""
     given = view.compared
     if not given:
         return ""

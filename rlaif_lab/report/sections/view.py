@@ -44,7 +44,7 @@ class View:
     samples: Samples | None
 
     def key(self, label: str) -> str:
-        """The CSS class of an arm."""
+        """Return the CSS class of an arm."""
         return f"a{[row.label for row in self.rows].index(label)}"
 
     @property
@@ -54,7 +54,7 @@ class View:
 
     @property
     def marks(self) -> dict[str, Mark]:
-        """label -> plateau and ceiling, where either was found."""
+        """Return label -> plateau and ceiling, where either was found."""
         return marks(self.verdicts)
 
 
@@ -63,8 +63,8 @@ MOST_ARMS = 24
 
 
 def drawn_arms(arms: Sequence[Arm], strong: Sequence[str]) -> list[Arm]:
-    """Those in the charts: all, or where there are too many ``strong`` and the others evenly from the best to the
-    worst. arms: the best first."""
+    """Return those in the charts: all, or where there are too many ``strong`` and the others evenly from the best to
+    the worst. arms: the best first."""
     others = [arm.label for arm in arms if arm.label not in strong]
     kept = {*strong, *spread(others, MOST_ARMS - len(strong))}
     return [arm for arm in arms if arm.label in kept]
@@ -82,8 +82,8 @@ def marks(verdicts: Iterable[ArmVerdict]) -> dict[str, Mark]:
 
 
 def chosen(rows: Sequence[ArmSummary], baseline: str, names: Mapping[str, str]) -> list[str]:
-    """The labels that the overview is about: the baseline, and the best other arm by final true quality. An oracle, who
-    knows the truth, is not chosen where there is another. names: label -> the arm's name."""
+    """Return the labels that the overview is about: the baseline, and the best other arm by final true quality. An
+    oracle, who knows the truth, is not chosen where there is another. names: label -> the arm's name."""
     first = [row.label for row in rows if names[row.label] == baseline or row.label == baseline][:1]
     others = [row.label for row in rows if row.label not in first and row.final_sampled.n]
     honest = [label for label in others if names[label] != "oracle"]
@@ -91,7 +91,7 @@ def chosen(rows: Sequence[ArmSummary], baseline: str, names: Mapping[str, str]) 
 
 
 def figure_of(view: View, name: str) -> Figure:
-    """A group of panels as a file shows it; the overview with plateaus and ceilings."""
+    """Return a group of panels as a file shows it; the overview with plateaus and ceilings."""
     strong, marks = (view.strong, view.marks) if name == "overview" else (None, None)
     return group_figure(view.groups[name], [arm.label for arm in view.drawn], view.looks, strong, marks)
 
@@ -116,7 +116,8 @@ def charts(view: View, drawn: DrawnGroup) -> str:
 
 
 def chart(view: View, drawn: Drawn, overview: bool = False, marked: bool = False) -> str:
-    """overview: the arms that it is about thick and labelled. marked: with their plateaus and ceilings."""
+    """Draw a chart. overview: the arms that it is about thick and labelled. marked: with their plateaus and
+    ceilings."""
     panel = drawn.panel
     lines = [
         Line(view.key(arm.label), arm.label, view.looks[arm.label].marker, points)
@@ -141,7 +142,7 @@ def chart(view: View, drawn: Drawn, overview: bool = False, marked: bool = False
 
 
 def description(panel: Panel, lines: Sequence[Line]) -> str:
-    """The chart in words, for those who do not see it."""
+    """Return the chart in words, for those who do not see it."""
     said: list[str] = []
     for line in lines:
         last = line.points.last()
@@ -151,20 +152,20 @@ def description(panel: Panel, lines: Sequence[Line]) -> str:
 
 
 def files(name: str, endings: Sequence[str] = ("png", "svg", "csv")) -> str:
-    """Links to the figure as files, which lie beside the page."""
+    """Link to the figure as files, which lie beside the page."""
     links = " ".join(f'<a href="{name}.{ending}">{name}.{ending}</a>' for ending in endings)
     return f'<p class="files soft">As files beside this page: {links}</p>'
 
 
 def arm_header(view: View, label: str) -> str:
-    """An arm's name with its line, as the first cell of a row."""
+    """Return an arm's name with its line, as the first cell of a row."""
     look = view.looks[label]
     return f'<th scope="row">{swatch(view.key(label), look.marker)}{escape(label)}</th>'
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
 def estimate_cell(given: Estimate, seeds: int, form: str = ".3f") -> str:
-    """A cell: the mean, its limits below, and the number of seeds where it is not the arm's."""
+    """Return a cell: the mean, its limits below, and the number of seeds where it is not the arm's."""
     if given.n == 0:
         return f"<td>{NOT_AVAILABLE}</td>"
     fewer = f", n={given.n}" if given.n not in (1, seeds) else ""
@@ -178,14 +179,14 @@ def text_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number_table(titles: Sequence[str], rows: Iterable[str]) -> str:
-    """rows: cells as HTML."""
+    """Return a table of numbers. rows: cells as HTML."""
     head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return scrolling(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
 def scrolling(table: str) -> str:
-    """A table that is wider than the screen scrolls within its box, by the keyboard too."""
+    """Return a table that is wider than the screen scrolls within its box, by the keyboard too."""
     return f'<div class="scroll" tabindex="0">{table}</div>'
 
 

@@ -23,7 +23,7 @@ def why(view: View) -> str:
 
 
 def reasons(view: View) -> str:
-    """A sentence for each arm."""
+    """Return a sentence for each arm."""
     items = []
     for said in view.verdicts:
         mark = swatch(view.key(said.label), view.looks[said.label].marker)
@@ -43,7 +43,7 @@ SHARES = {
 
 
 def shares(view: View) -> str:
-    """What is left of each arm's quality, in shares."""
+    """Return what is left of each arm's quality, in shares."""
     rows = []
     for said in view.verdicts:
         if said.remains:
@@ -70,7 +70,8 @@ def _interval(given: Interval, form: str) -> str:
 
 
 def promises(view: View) -> str:
-    """What each family of curves promises for each arm: a small figure of intervals, and why there is no ceiling."""
+    """Return what each family of curves promises for each arm: a small figure of intervals, and why there is no
+    ceiling."""
     figures = []
     for said in view.verdicts:
         found = said.saturation
@@ -93,7 +94,7 @@ def promises(view: View) -> str:
 
 
 def _bars(kept: Sequence[Promise]) -> str:
-    """Intervals of the level from 0 to 1, one line per family."""
+    """Draw intervals of the level from 0 to 1, one line per family."""
     height, left, width = 16, 130, 220
     parts = []
     for index, one in enumerate(kept):
@@ -142,7 +143,7 @@ def _phase(phase: Phase) -> str:
 
 
 def families(view: View) -> str:
-    """Which kind of curve each arm follows."""
+    """Return which kind of curve each arm follows."""
     rows = [[said.label, said.families.sentence] for said in view.verdicts if said.families]
     if not rows:
         return ""
