@@ -445,7 +445,14 @@ def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
     return as_of_today(flat | identities)
 
 
+AT_ONCE = ("sampler.batch_size",)
+
+
 def as_of_today(fingerprint: Mapping[str, str]) -> dict[str, str]:
-    """Return a fingerprint that may be an earlier version's as this version would write it."""
+    """Return a fingerprint that may be an earlier version's as this version would write it.
+
+    How many rows are computed at once is left out: it does not change what a run is, and presets choose it anew.
+    """
     current = {k: current_path(v) if k.endswith("_target_") else v for k, v in fingerprint.items()}
+    current = {k: v for k, v in current.items() if k not in AT_ONCE}
     return ADDED | current

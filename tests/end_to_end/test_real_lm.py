@@ -253,6 +253,7 @@ def test_smollm2_judges_itself_for_two_rounds(cache: Path, tmp_path: Path) -> No
         "prompts_per_round=8",
         "evaluation.prompts=4",
         "trainer.batch_size=4",
+        "trainer.learning_rate=5e-4",
         "trainer.warmup_steps=2",
         f"hydra.run.dir={run}",
         cwd=tmp_path,
