@@ -12,8 +12,8 @@ is wrong get a row for each response (models/passes.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,61 +21,19 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from rlaif_lab.models.llama import WIDEST, forward, is_small_llama
+from rlaif_lab.models.packing import Packed as Packed
+from rlaif_lab.models.packing import by_response, kept_positions, model_inputs, packed_states
+from rlaif_lab.models.packing import pack as pack
 from rlaif_lab.models.passes import Way, passes
 from rlaif_lab.models.plain import body_of as body_of
-from rlaif_lab.models.plain import head, row_logits, row_states, states
-from rlaif_lab.models.precision import computed_dtype, computing
+from rlaif_lab.models.plain import head, row_logits, row_states
+from rlaif_lab.models.precision import computing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TokenIds = Sequence[int]
 LOGITS_AT_ONCE = 2**25
 """How many logits are held at a time: an eighth of a GB in float32, 1024 positions of a vocabulary of 32768."""
-
-
-@dataclass(frozen=True)
-class Packed:
-    """B prompts with n responses each, padded.
-
-    prompt_ids, prompt_mask: (B, P), padded left. response_ids, response_mask: (B, n, R), padded right.
-    Masks are bool, True on real tokens.
-    """
-
-    prompt_ids: Tensor
-    prompt_mask: Tensor
-    response_ids: Tensor
-    response_mask: Tensor
-
-    def to(self, device: torch.device) -> Packed:
-        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
-
-
-def pack(prompts: Sequence[TokenIds], responses: Sequence[Sequence[TokenIds]], pad_id: int) -> Packed:
-    """Pad token ids into a Packed batch. Prompts with fewer responses than the most get empty ones.
-
-    Shapes: B prompts, B lists of up to n responses.
-    """
-    width = max(map(len, prompts))
-    n = max(map(len, responses))
-    length = max(1, max(len(response) for group in responses for response in group))
-    prompt_rows, response_rows, prompt_marks, response_marks = [], [], [], []
-    for prompt, group in zip(prompts, responses, strict=True):
-        gap = width - len(prompt)
-        prompt_rows.append([pad_id] * gap + list(prompt))
-        prompt_marks.append([False] * gap + [True] * len(prompt))
-        for i in range(n):
-            response = list(group[i]) if i < len(group) else []
-            gap = length - len(response)
-            response_rows.append(response + [pad_id] * gap)
-            response_marks.append([True] * len(response) + [False] * gap)
-    shape = (len(prompts), n, length)
-    return Packed(
-        torch.tensor(prompt_rows, dtype=torch.long),
-        torch.tensor(prompt_marks, dtype=torch.bool),
-        torch.tensor(response_rows, dtype=torch.long).view(shape),
-        torch.tensor(response_marks, dtype=torch.bool).view(shape),
-    )
 
 
 def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
@@ -87,7 +45,7 @@ def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
     """
     with computing(network):
         if is_small_llama(network):
-            return _by_response(_small_llama(network, batch), batch)
+            return by_response(_small_llama(network, batch), batch)
         found = passes(network, _width(batch))
         if found.head:
             hidden = _response_states(network, batch, found.way)
@@ -110,11 +68,6 @@ def response_hidden(network: PreTrainedModel, batch: Packed) -> Tensor:
         return _response_states(network, batch, passes(network, _width(batch)).way)
 
 
-def packed_states(network: PreTrainedModel, batch: Packed) -> Tensor:
-    """Return the same from one row per prompt, whether or not that is right for this model (see passes.py)."""
-    return _by_response(states(network, **model_inputs(network, batch))[:, -_kept(batch) :], batch)
-
-
 def _response_states(network: PreTrainedModel, batch: Packed, way: Way) -> Tensor:
     # One response needs no mask if it is padded at its end, and without a mask grouped-query attention stays grouped.
     # (To a narrow model that is worth nothing.)
@@ -128,7 +81,7 @@ def _response_states(network: PreTrainedModel, batch: Packed, way: Way) -> Tenso
 def _small_llama(network: PreTrainedModel, batch: Packed, headless: bool = False) -> Tensor:
     inputs = model_inputs(network, batch)
     given = inputs["input_ids"], inputs["position_ids"], inputs["attention_mask"]
-    return forward(network, *given, kept=_kept(batch), headless=headless)
+    return forward(network, *given, kept=kept_positions(batch), headless=headless)
 
 
 def _rows(batch: Packed) -> list[list[int]]:
@@ -156,59 +109,6 @@ def _behind_prompts(values: Tensor, batch: Packed) -> Tensor:
 def _width(batch: Packed) -> int:
     _, n, length = batch.response_ids.shape
     return batch.prompt_ids.shape[1] + n * length
-
-
-def model_inputs(network: PreTrainedModel, batch: Packed) -> dict[str, Any]:
-    """Token ids, positions and the additive attention mask of a packed batch, as a model's arguments.
-
-    input_ids, position_ids: (B, T); attention_mask: (B, 1, T, T) in the dtype in which the model computes; T = P + n R.
-    """
-    rows, width = batch.prompt_ids.shape
-    _, n, length = batch.response_ids.shape
-    total = width + n * length
-    ids = torch.cat([batch.prompt_ids, batch.response_ids.reshape(rows, n * length)], dim=1)
-    prompt_lengths = batch.prompt_mask.sum(1, keepdim=True)
-    prompt_positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
-    response_positions = prompt_lengths + torch.arange(length, device=ids.device).repeat(n)
-    positions = torch.cat([prompt_positions, response_positions], dim=1)
-
-    segment = torch.cat(  # 0 = prompt, i + 1 = response i
-        [
-            torch.zeros(width, dtype=torch.long, device=ids.device),
-            torch.arange(1, n + 1, device=ids.device).repeat_interleave(length),
-        ]
-    )
-    index = torch.arange(total, device=ids.device)
-    allowed = (segment[None, :] == segment[:, None]) | (segment[None, :] == 0)
-    allowed &= index[None, :] <= index[:, None]
-    dtype = computed_dtype(network)  # under autocast a float32 minimum, rounded to bfloat16, would be -inf
-    mask = torch.zeros(1, 1, total, total, dtype=dtype, device=ids.device)
-    mask.masked_fill_(~allowed, torch.finfo(dtype).min)
-    if not bool(batch.prompt_mask.all()):  # hide the left padding; responses' right padding is never attended to
-        visible = torch.cat([batch.prompt_mask, torch.ones_like(ids[:, width:], dtype=torch.bool)], dim=1)
-        hidden = ~visible[:, None, None, :] & (index[None, :] != index[:, None])  # a row with nothing to see is nan
-        mask = mask.masked_fill(hidden, torch.finfo(dtype).min)
-    return {
-        "input_ids": ids,
-        "attention_mask": mask.expand(rows, 1, total, total),
-        "position_ids": positions,
-        "use_cache": False,
-    }
-
-
-def _kept(batch: Packed) -> int:
-    """Return positions at the end of a row that say something of a response: the prompt's last and all of the
-    responses."""
-    _, n, length = batch.response_ids.shape
-    return n * length + 1
-
-
-def _by_response(kept: Tensor, batch: Packed) -> Tensor:
-    """Return the prompt's last position in front of each response's own: (B, 1 + n R, D) -> (B, n, R + 1, D)."""
-    rows, n, length = batch.response_ids.shape
-    first = kept[:, :1].unsqueeze(1).expand(rows, n, 1, -1)
-    rest = kept[:, 1:].reshape(rows, n, length, kept.shape[-1])
-    return torch.cat([first, rest], dim=2)
 
 
 def token_logps(logits: Tensor, batch: Packed) -> Tensor:
@@ -265,7 +165,7 @@ def _states_to_read(network: PreTrainedModel, batch: Packed) -> Tensor | None:
     """Last hidden states, (B, n, R + 1, H); None where the logits are not a function of them."""
     with computing(network):
         if is_small_llama(network):
-            return _by_response(_small_llama(network, batch, headless=True), batch)
+            return by_response(_small_llama(network, batch, headless=True), batch)
         found = passes(network, _width(batch))
         return _response_states(network, batch, found.way) if found.head else None
 

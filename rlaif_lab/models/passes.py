@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rlaif_lab.models.limits import positions
+from rlaif_lab.models.packing import pack, packed_states
 from rlaif_lab.models.plain import head, row_logits, row_states
 from rlaif_lab.models.precision import computed_dtype, inference
 
@@ -116,8 +117,6 @@ def longest_trial(network: PreTrainedModel, widest: int) -> int:
 
 
 def _try_passes(network: PreTrainedModel, widest: int) -> Passes:
-    from rlaif_lab.models.packed import pack, packed_states
-
     longest = longest_trial(network, widest)
     first, second = trial_rows(network, 2, longest)
     half = longest // 2
