@@ -139,9 +139,17 @@ class Verdict:
         """
         if not -ROUNDING <= probability <= 1.0 + ROUNDING:
             said = f"(no probability: {probability}){'' if raw is None else chr(10) + raw}"
-            return cls(None, "invalid", latency_s, tokens, said, cost_usd, _finite(details))
+            return cls(None, "invalid", latency_s, tokens=tokens, raw=said, cost_usd=cost_usd, details=_finite(details))
         probability = min(1.0, max(0.0, float(probability)))
-        return cls(probability, "tie" if probability == 0.5 else "ok", latency_s, tokens, raw, cost_usd, details)
+        return cls(
+            probability,
+            "tie" if probability == 0.5 else "ok",
+            latency_s,
+            tokens=tokens,
+            raw=raw,
+            cost_usd=cost_usd,
+            details=details,
+        )
 
     @classmethod
     def of_log_odds(cls, log_odds: float, **rest: Any) -> Verdict:
@@ -185,8 +193,8 @@ class Score:
         """Return the score that a computed number makes; ``invalid`` where it is not finite."""
         if not math.isfinite(value):
             said = f"(no number: {value}){'' if raw is None else chr(10) + raw}"
-            return cls(None, "invalid", latency_s, tokens, said, cost_usd, _finite(details))
-        return cls(float(value), "ok", latency_s, tokens, raw, cost_usd, details)
+            return cls(None, "invalid", latency_s, tokens=tokens, raw=said, cost_usd=cost_usd, details=_finite(details))
+        return cls(float(value), "ok", latency_s, tokens=tokens, raw=raw, cost_usd=cost_usd, details=details)
 
     def __post_init__(self) -> None:
         assert (self.value is not None) == (self.status == "ok"), self

@@ -137,11 +137,11 @@ class Auditor:
             self.judge.language_model(),
             self.other(),
             self.task,
-            pairs,
-            self.plan.own_prompts,
-            self.plan.own_samples,
-            self.seed,
-            THE_JUDGE,
+            pairs=pairs,
+            prompts=self.plan.own_prompts,
+            samples=self.plan.own_samples,
+            seed=self.seed,
+            own_name=THE_JUDGE,
         )
         return found, self.ask(found, "judging its own")
 

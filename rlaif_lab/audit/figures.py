@@ -133,7 +133,9 @@ def accuracy_rows(audit: Audit) -> list[Measure]:
         "shorter one is better",
     )
     found = [audit.measure(key) for key in keys]
-    named = [Measure(m.key, title, m.value, m.low, m.high, m.n) for m, title in zip(found, titles, strict=True)]
+    named = [
+        Measure(m.key, title, m.value, low=m.low, high=m.high, n=m.n) for m, title in zip(found, titles, strict=True)
+    ]
     return [*named, *audit.subsets]
 
 

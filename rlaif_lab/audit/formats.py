@@ -100,10 +100,10 @@ def _labelled(row: Row, prompt: Prompt, pair: LabelledResponses) -> LabelledPair
     authors = (pair.author_first, pair.author_second)
     if pair.slots_given:
         comparison = Comparison(prompt, pair.first, pair.second)
-        made = LabelledPair(comparison, pair.prob_first, subset, *authors, row.where)
+        made = LabelledPair(comparison, pair.prob_first, subset, *authors, source=row.where)
     else:
         made = better_and_worse(
-            prompt, pair.first, pair.second, subset, *authors, row.where, tie=pair.prob_first == TIE
+            prompt, pair.first, pair.second, subset, *authors, source=row.where, tie=pair.prob_first == TIE
         )
     same = pair.first == pair.second  # a pair of one and the same text has no better response
     return replace(made, prob_first_is_better=TIE) if same else made

@@ -51,12 +51,21 @@ class Section:
 
 def of_rate(key: str, title: str, given: Rate, note: str = "", missing: str = "") -> Measure:
     method = f"{given.method} interval" if given.n else ""
-    return Measure(key, title, *given.interval, given.n, "; ".join(part for part in (note, method) if part), missing)
+    return Measure(
+        key,
+        title,
+        *given.interval,
+        n=given.n,
+        note="; ".join(part for part in (note, method) if part),
+        missing=missing,
+    )
 
 
 def of_coefficient(key: str, title: str, given: Coefficient, n: int, note: str, missing: str) -> Measure:
     half = Z * given.stderr
-    return Measure(key, title, given.value, given.value - half, given.value + half, n, note, missing)
+    return Measure(
+        key, title, given.value, low=given.value - half, high=given.value + half, n=n, note=note, missing=missing
+    )
 
 
 # --- sections -----------------------------------------------------------------------------------------------------
@@ -92,10 +101,10 @@ def accuracy(judged: Judged) -> Section:
                 "kappa",
                 "Cohen's kappa",
                 kappa.value,
-                max(-1.0, kappa.value - Z * kappa.stderr),
-                min(1.0, kappa.value + Z * kappa.stderr),
-                kappa.n,
-                "0 at chance, 1 for full agreement; a tie is a third answer, right only where gold ties too",
+                low=max(-1.0, kappa.value - Z * kappa.stderr),
+                high=min(1.0, kappa.value + Z * kappa.stderr),
+                n=kappa.n,
+                note="0 at chance, 1 for full agreement; a tie is a third answer, right only where gold ties too",
             ),
         ),
     )
@@ -186,9 +195,9 @@ def position(judged: Judged) -> Section:
                 "signed_position",
                 "signed preference",
                 *signed,
-                of_inconsistent.n,
-                "of the verdicts that follow a slot: 1 always slot one, -1 always slot two, 0 as often either (noise)",
-                unknown or "no verdict follows a slot",
+                n=of_inconsistent.n,
+                note="of the verdicts that follow a slot: 1 always slot one, -1 always slot two, 0 both alike (noise)",
+                missing=unknown or "no verdict follows a slot",
             ),
             Measure(
                 "slot_one_probability",
@@ -227,9 +236,9 @@ def bias(judged: Judged, soft: bool = False) -> Section:
         judged.shown_first,
         judged.shown_second,
         judged.gold_difference,
-        judged.length_difference,
-        judged.self_difference,
-        judged.prompts,
+        length_difference=judged.length_difference,
+        self_difference=judged.self_difference,
+        prompts=judged.prompts,
         soft=soft,
     )
     same_length = "the bank's lengths do not vary, or only with quality"
@@ -242,10 +251,16 @@ def bias(judged: Judged, soft: bool = False) -> Section:
         (
             Measure("b_position", "slot one", NAN, missing=ONE_ORDER_ONLY)
             if judged.one_order
-            else of_coefficient("b_position", "slot one", fit.position, fit.n, "shown in slot one", "no verdicts"),
-            of_coefficient("b_quality", "quality", fit.quality, fit.n, "right against wrong", "the bank has no gold"),
-            of_coefficient("b_length", "length", fit.length, fit.n, scale, same_length),
-            of_coefficient("b_self", "own authorship", fit.authorship, fit.n, "the judge's own", NO_AUTHORS),
+            else of_coefficient(
+                "b_position", "slot one", fit.position, n=fit.n, note="shown in slot one", missing="no verdicts"
+            ),
+            of_coefficient(
+                "b_quality", "quality", fit.quality, n=fit.n, note="right against wrong", missing="the bank has no gold"
+            ),
+            of_coefficient("b_length", "length", fit.length, n=fit.n, note=scale, missing=same_length),
+            of_coefficient(
+                "b_self", "own authorship", fit.authorship, n=fit.n, note="the judge's own", missing=NO_AUTHORS
+            ),
         ),
     )
 
@@ -271,9 +286,9 @@ def authorship(judged: Judged) -> Section:
                 "self_preference",
                 "self-preference",
                 *found.difference,
-                found.own_wrongly.n + found.other_wrongly.n,
-                "the difference; t interval over prompts",
-                NO_AUTHORS,
+                n=found.own_wrongly.n + found.other_wrongly.n,
+                note="the difference; t interval over prompts",
+                missing=NO_AUTHORS,
             ),
         ),
     )

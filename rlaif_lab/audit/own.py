@@ -41,11 +41,11 @@ def own_answer_pairs(
         if pair.prob_first_is_better != 0.5:
             right.setdefault(pair.comparison.prompt, better)
     asked = list(right)[:prompts]
-    own = _sampled(judge, task, asked, samples, seed, "own answers")
+    own = _sampled(judge, task, asked, samples=samples, seed=seed, stage="own answers")
     others = (
         _demonstrated(task, asked, samples, seed)
         if other is None
-        else _sampled(other, task, asked, samples, seed, "others' answers")
+        else _sampled(other, task, asked, samples=samples, seed=seed, stage="others' answers")
     )
     other_name = "demonstrator" if other is None else other.name
     found = []
@@ -56,7 +56,17 @@ def own_answer_pairs(
             if equal:
                 for name, text in ((own_name, wrong), (other_name, equal[0])):
                     source = f"wrong answer of {name}"
-                    found.append(better_and_worse(prompt, right[prompt], text, source, "the key", name, source))
+                    found.append(
+                        better_and_worse(
+                            prompt,
+                            right[prompt],
+                            text,
+                            subset=source,
+                            author_better="the key",
+                            author_worse=name,
+                            source=source,
+                        )
+                    )
                 break
     return found
 

@@ -53,7 +53,12 @@ def better_and_worse(
     (An unseeded slot makes one judge's score on one bank change from run to run: allenai/reward-bench#272.)
     """
     pair = LabelledPair(
-        Comparison(prompt, better, worse), 0.5 if tie else 1.0, subset, author_better, author_worse, source
+        Comparison(prompt, better, worse),
+        0.5 if tie else 1.0,
+        subset,
+        author_first=author_better,
+        author_second=author_worse,
+        source=source,
     )
     low, high = sorted((better, worse))
     low_is_first = seed_for("slot", prompt.text, low, high) % 2 == 0

@@ -88,7 +88,11 @@ def graded_pairs(task: Task, generations: Sequence[Generation], *, author: str, 
         )
         subset = task.difficulty(prompt) or ""
         source = f"graded answers to {prompt.id}"
-        found.append(better_and_worse(prompt, better, worse, subset, author, author, source))
+        found.append(
+            better_and_worse(
+                prompt, better, worse, subset=subset, author_better=author, author_worse=author, source=source
+            )
+        )
     return found
 
 

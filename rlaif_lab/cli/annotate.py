@@ -9,6 +9,7 @@ import secrets
 import sys
 from pathlib import Path
 
+from rlaif_lab.cli.help import lab_version
 from rlaif_lab.people.exchange import FORMATS, export, load
 from rlaif_lab.people.queue import LabelQueue, item_of
 
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "their queue; or a file of pairs.",
         epilog="Example: rlaif-annotate outputs/people/... --annotators ada,ben",
     )
+    found.add_argument("--version", action="version", version=f"%(prog)s {lab_version()}")
     found.add_argument("where", type=Path, help="folder of a run or a sweep, a queue, or a file of pairs")
     found.add_argument("--annotators", default="me", help="names, separated by commas; each gets a link (default: me)")
     found.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: this machine only)")

@@ -74,7 +74,17 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
         mine = judge.language_model().weights_hash()
         return models.policy() if models.policy().weights_hash() != mine else None
 
-    return Auditor(judge, bank, task, plan, cfg.seed, context, other, directory, models.policy)
+    return Auditor(
+        judge,
+        bank,
+        task,
+        plan=plan,
+        seed=cfg.seed,
+        context=context,
+        other=other,
+        directory=directory,
+        policy=models.policy,
+    )
 
 
 def check_device(name: str) -> None:

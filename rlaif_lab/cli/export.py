@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlaif_lab.cli.help import lab_version
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit code 0 with the paths of what was written; 2 with one sentence on stderr where RUN_DIR has no export."""
@@ -15,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Preferences of one run for TRL and datasets in RUN_DIR/export/, and a model card in "
         "RUN_DIR/policy/. A finished run has them already; this writes them anew, or for a run that goes on.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {lab_version()}")
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="the folder of one run, finished or not")
     options = parser.parse_args(arguments)
     from rlaif_lab.export import export_run

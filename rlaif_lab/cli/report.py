@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rlaif_lab.cli.help import lab_version
+
 if TYPE_CHECKING:
     from rlaif_lab.report.sections.view import View
 
@@ -18,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="rlaif-report",
         description="Curves with confidence intervals, a table and one self-contained HTML page, in DIR/report/.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {lab_version()}")
     parser.add_argument("dir", metavar="DIR", type=Path, help="a multirun folder, or any folder with runs at any depth")
     parser.add_argument(
         "--baseline", metavar="ARM", help="the arm that the others are compared with (default: self, if there is one)"

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlaif_lab.cli.help import lab_version
+
 PACKAGE = "wandb-workspaces"
 
 
@@ -19,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Saves a workspace in a W&B project: the sections of the report's page, x axis = round, runs "
         "grouped by arm, their verdicts as columns. Each call saves a new one.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {lab_version()}")
     parser.add_argument("--entity", metavar="NAME", help="a user or team of W&B (default: that of your key)")
     parser.add_argument("--project", metavar="NAME", default="rlaif_lab", help="as logger.project (default: rlaif_lab)")
     parser.add_argument("--group", metavar="NAME", help="show one experiment only: its experiment_name")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlaif_lab.instructions.constitution import Constitution
 from rlaif_lab.records import Generation, Prompt, Response, Revision
@@ -81,12 +81,26 @@ def critique_and_revise(
             for g, answer, principle in zip(generations, answers, principles, strict=True)
         ]
         identity = (seed, round_index, number)
-        critiques = _replies(engine, model, asked, config, config.critique_tokens, "critique", *identity)
+        critiques = _replies(
+            engine,
+            model,
+            asked,
+            sampling=config.sampling(),
+            tokens=config.critique_tokens,
+            identity=("critique", *identity),
+        )
         asked = [
             _asked(prompt, critique, f"{principle.revise} {config.revision_form}")
             for prompt, critique, principle in zip(asked, critiques, principles, strict=True)
         ]
-        rewritten = _replies(engine, model, asked, config, config.revision_tokens, "revision", *identity)
+        rewritten = _replies(
+            engine,
+            model,
+            asked,
+            sampling=config.sampling(),
+            tokens=config.revision_tokens,
+            identity=("revision", *identity),
+        )
         for step, principle, critique, new in zip(steps, principles, critiques, rewritten, strict=True):
             step.append((principle.id, critique.text, new.text))
         answers = [
@@ -105,6 +119,12 @@ def _asked(prompt: Prompt, answer: Response, request: str) -> Prompt:
 
 
 def _replies(
-    engine: Engine, model: LanguageModel, asked: Sequence[Prompt], config: RevisionConfig, tokens: int, *identity: Any
+    engine: Engine,
+    model: LanguageModel,
+    asked: Sequence[Prompt],
+    *,
+    sampling: SamplingConfig,
+    tokens: int,
+    identity: Sequence[int | str],
 ) -> list[Response]:
-    return [g.responses[0] for g in engine.generate(model, asked, config.sampling(), tokens, identity)]
+    return [g.responses[0] for g in engine.generate(model, asked, sampling, tokens, identity)]

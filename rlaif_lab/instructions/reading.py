@@ -291,19 +291,19 @@ def _forms(label: str, cue: str) -> _Forms:
         re.compile(rf"(?P<lead>.*?)\[\[{caught}"),
         re.compile(rf"(?P<lead>.*?)\[\[\s*({label})\s*(>{{1,2}}|=)\s*({label})\s*\]\]"),
         re.compile(rf"(?P<lead>.*?)(?<!\w)(?i:(?P<cue>{strong}))(?!\w){_LINK}{_ADVERBS}{judged}"),
-        re.compile(rf"(?P<lead>.*?)(?<!\w)(?i:(?P<cue>{_WEAK_CUES}))(?!\w){_LINK}{_ADVERBS}{judged}"),
-        re.compile(
+        weakly=re.compile(rf"(?P<lead>.*?)(?<!\w)(?i:(?P<cue>{_WEAK_CUES}))(?!\w){_LINK}{_ADVERBS}{judged}"),
+        wins=re.compile(
             rf"(?P<lead>.*?)(?:(?i:(?:{strong}))\s*:\s*)?{caught}(?i:\s*(?:is|'s|was)\s+{_ADVERBS}{_BETTER}"
             rf"|\s*(?:wins|won))(?i:{tail})"
         ),
-        re.compile(
+        chosen=re.compile(
             r"(?P<lead>.*?)\b(?i:(?:i|we)(?:\s+(?:will|would|do|shall|therefore|thus|hence|clearly|have\s+to)|'ll|'d)*\s+"
             r"(?:choose|chose|pick|select|prefer|favou?r|vote\s+for|go\s+with|opt\s+for|declare))\s+"
             rf"{caught}(?i:(?:\s*(?:as|to\s+be)\s+{_BETTER})?{tail})"
         ),
-        re.compile(caught),
-        re.compile(rf"(?P<lead>){_OPEN}(?P<label>{label})[\])}}\"'_]*\.\s+\S.*"),
-        re.compile(rf"(?<!\w)(?:{label})(?!\w)|{_TIE.pattern}"),
+        bare=re.compile(caught),
+        opening=re.compile(rf"(?P<lead>){_OPEN}(?P<label>{label})[\])}}\"'_]*\.\s+\S.*"),
+        any=re.compile(rf"(?<!\w)(?:{label})(?!\w)|{_TIE.pattern}"),
     )
 
 

@@ -69,7 +69,14 @@ class KTO(Learner):
         policy, desirable = totals[:, 0], batch.signal[:, 0] > 0
         ratios = policy - sequence_logps(batch.reference_logps)[:, 0]
         z_ref = kto_reference_point(ratios, policy - sequence_logps(batch.sampled_logps)[:, 0])
-        losses = kto(ratios, desirable, z_ref, self.beta, self.desirable_weight, self.undesirable_weight)
+        losses = kto(
+            ratios,
+            desirable,
+            z_ref,
+            beta=self.beta,
+            desirable_weight=self.desirable_weight,
+            undesirable_weight=self.undesirable_weight,
+        )
         nll = -per_token(totals, batch)[:, 0]
         preference = losses.mean()
         rewards = self.beta * ratios.detach()

@@ -81,7 +81,7 @@ def sample_evaluation(
 
     prompts = evaluation_prompts(of_round, parts, plan)
     name = "evaluation_ahead" if stage is AHEAD else stage.name
-    return services.stages.run(Position(index), stage, prompts, compute, name, config)
+    return services.stages.run(Position(index), stage, prompts, compute=compute, name=name, sampled=config)
 
 
 def coverage(index: int, parts: Parts, plan: Plan, services: Services) -> tuple[Metrics, float]:
@@ -96,7 +96,7 @@ def coverage(index: int, parts: Parts, plan: Plan, services: Services) -> tuple[
         return parts.engine.generate(parts.policy, some, many, parts.task.max_response_tokens, identity)
 
     prompts = evaluation_prompts(index, parts, plan)[: plan.evaluation.final_prompts]
-    found = services.stages.run(Position(index), COVERAGE, prompts, compute, "coverage", many)
+    found = services.stages.run(Position(index), COVERAGE, prompts, compute=compute, name="coverage", sampled=many)
     return coverage_metrics(parts.task, found.records), found.seconds
 
 

@@ -245,7 +245,7 @@ def attach(parts: Parts, plan: Plan, services: Services, load: Callable[[Any], L
     policy, directory = services.weights.policy_with, services.store.directory
     for role, judge in parts.judges.items():
         gold = parts.task if judge.sees_gold else None
-        judge.attach(JudgeContext(plan.seed, policy, load, gold, directory / role, spare))
+        judge.attach(JudgeContext(plan.seed, policy, load, gold=gold, directory=directory / role, spare_samples=spare))
     if parts.reward_model is not None:
         parts.reward_model.attach(JudgeContext(plan.seed, policy, load, None, directory))
 

@@ -87,7 +87,7 @@ class Round:
         seconds = {"sampling": sampled.seconds, "judging": judged.seconds, "batching": batching}
         seconds |= {name: spent for kind in found.values() for name, spent in kind.seconds.items()}
         extra = {name: value for kind in found.values() for name, value in kind.extra.items()}
-        return Segment(feedback, judged.records, examples, steps, seconds, extra)
+        return Segment(feedback, judged.records, examples, steps=steps, seconds=seconds, extra=extra)
 
     def after(self, index: int) -> tuple[Metrics, Floats | None]:
         """Close round ``index``, whose training is over. Return the evaluation of the policy that it made, and for each

@@ -53,7 +53,15 @@ class Stages:
                 other jobs of a sweep can have the same.
         """
         with bar(at.index, name, len(items)) as shown, self._shared(at, stage, items, sampled):
-            return self.store.stage(at.index, stage, items, compute, self.chunk, shown.update, at.segment)
+            return self.store.stage(
+                at.index,
+                stage,
+                items,
+                compute=compute,
+                chunk=self.chunk,
+                progress=shown.update,
+                segment=at.segment,
+            )
 
     def _shared(
         self, at: Position, stage: Stage[Any], items: Sequence[Any], sampled: SamplingConfig | None
@@ -81,7 +89,7 @@ def generate(
         written = parts.engine.generate(author, some, config, parts.task.max_response_tokens, identity)
         return written if parts.engine.recorded else with_logps(author, written, config.batch_size)
 
-    return services.stages.run(at, GENERATIONS, prompts, compute, "sampling", config)
+    return services.stages.run(at, GENERATIONS, prompts, compute=compute, name="sampling", sampled=config)
 
 
 def judge(at: Position, generations: Sequence[Generation], parts: Parts, services: Services) -> StageResult[Judgement]:

@@ -71,7 +71,7 @@ def bias_model(
         kept &= ~np.isnan(gold_difference)
     n = int(kept.sum())
     if n == 0:
-        return BiasModel(Coefficient(), Coefficient(), Coefficient(), Coefficient(), NAN, 0)
+        return BiasModel(Coefficient(), Coefficient(), Coefficient(), authorship=Coefficient(), length_sd=NAN, n=0)
     length_sd = float(np.sqrt(np.mean(length_difference[kept] ** 2)))
     slopes = np.stack(
         [
@@ -92,7 +92,7 @@ def bias_model(
     values, stderrs = firth_logistic(covariates[:, used], picks_one, [*units, *units])
     found = {column: Coefficient(v, s) for column, v, s in zip(used, values.tolist(), stderrs.tolist(), strict=True)}
     position, quality, length, authorship = (found.get(column, Coefficient()) for column in range(4))
-    return BiasModel(position, quality, length, authorship, length_sd, n)
+    return BiasModel(position, quality, length, authorship=authorship, length_sd=length_sd, n=n)
 
 
 def _independent_columns(covariates: Floats) -> list[int]:

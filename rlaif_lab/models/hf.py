@@ -283,7 +283,14 @@ class HFModel(ModelSource):
     def _model(self, network: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
         from rlaif_lab.models.language_model import LanguageModel
 
-        return LanguageModel(network, tokenizer, self.name, self.chats(tokenizer), self.system, dict(self.chat_options))
+        return LanguageModel(
+            network,
+            tokenizer,
+            self.name,
+            chat=self.chats(tokenizer),
+            system=self.system,
+            chat_options=dict(self.chat_options),
+        )
 
     def __str__(self) -> str:
         repo, gguf_file = self.place()

@@ -85,7 +85,7 @@ def forward(
     cos, sin = _rotation(network, positions)
     for index, layer in enumerate(layers):
         keep = kept if index == len(layers) - 1 else width
-        x = _layer(layer, config, index, x, cos, sin, mask, (rows, width, keep), past)
+        x = _layer(layer, config, index, x=x, cos=cos, sin=sin, mask=mask, shape=(rows, width, keep), past=past)
     x = rms_normed(x, network.model.norm.weight, config.rms_norm_eps)
     return (x if headless else F.linear(x, network.lm_head.weight)).view(rows, kept, -1)
 

@@ -189,7 +189,7 @@ class LabelQueue:
             rows = database.execute(f"SELECT {columns} FROM labels WHERE undone = 0 ORDER BY id").fetchall()
         wanted = None if ids is None else set(ids)
         return [
-            Label(item, annotator, choice, bool(swapped), seconds, reason, at)
+            Label(item, annotator, choice, swapped=bool(swapped), seconds=seconds, reason=reason, at=at)
             for item, annotator, choice, swapped, seconds, reason, at in rows
             if wanted is None or item in wanted
         ]

@@ -90,12 +90,12 @@ def attribution(seeds: Mapping[int, Factors], confidence: float = 0.95) -> Attri
         _sentence(diversity, informativeness, gap, gain),
         diversity,
         informativeness,
-        gap,
-        loss,
-        gain,
-        (first.start, first.stop - 1),
-        (last.start, last.stop - 1),
-        len(means),
+        gap=gap,
+        update_loss=loss,
+        gain=gain,
+        early=(first.start, first.stop - 1),
+        late=(last.start, last.stop - 1),
+        seeds=len(means),
     )
 
 

@@ -96,7 +96,7 @@ def what_is_left(quality: Sequence[float], verdicts: Sequence[tuple[int, int, fl
     else:
         kind = "not taken up" if preference >= SIDE else "judge cannot tell"
     gap = math.fsum(gains) / len(gains) if gains else 0.0
-    return Left(left, beyond, preference, gap, 0.0 < mean < 0.5, kind)
+    return Left(left, beyond, preference, gap=gap, minority=0.0 < mean < 0.5, kind=kind)
 
 
 @dataclass(frozen=True)

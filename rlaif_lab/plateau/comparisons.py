@@ -42,7 +42,11 @@ def all_differences(quantity: str, arms: Mapping[str, Mapping[int, float]]) -> l
         values = paired_difference(arms[first], arms[second])
         if values:
             p = t_test(values)
-            found.append(Difference(quantity, first, second, t_interval(values), len(values), p, math.nan))
+            found.append(
+                Difference(
+                    quantity, first, second, interval=t_interval(values), seeds=len(values), p=p, p_holm=math.nan
+                )
+            )
     adjusted = holm([difference.p for difference in found])
     return [replace(difference, p_holm=p) for difference, p in zip(found, adjusted, strict=True)]
 

@@ -119,7 +119,15 @@ def nothing_yet() -> Evidence:
     none = (0.0,) * len(STAKES)
     zeros: dict[State, float] = dict.fromkeys(STATES, 0.0)
     return Evidence(
-        0, dict.fromkeys(STATES, none), PRIOR_SQUARE, PRIOR_PROMPTS, (), None, None, zeros, dict.fromkeys(STATES, 0)
+        0,
+        dict.fromkeys(STATES, none),
+        PRIOR_SQUARE,
+        prompts=PRIOR_PROMPTS,
+        alarms=(),
+        latest=None,
+        latest_round=None,
+        log_runs=zeros,
+        since=dict.fromkeys(STATES, 0),
     )
 
 
@@ -150,7 +158,17 @@ def step(detector: Detector, before: Evidence, changes: Sequence[Floats], round_
     count = before.prompts + len(pooled)
     square = (before.square * before.prompts + float(np.square(pooled).sum())) / count
     latest, latest_round = (alarms[-1], index) if alarms else (before.latest, before.latest_round)
-    return Evidence(index, sums, square, count, tuple(alarms), latest, latest_round, log_runs, since)
+    return Evidence(
+        index,
+        sums,
+        square,
+        prompts=count,
+        alarms=tuple(alarms),
+        latest=latest,
+        latest_round=latest_round,
+        log_runs=log_runs,
+        since=since,
+    )
 
 
 def log_bet(changes: Floats, delta: float, state: State, stake: float, square: float) -> float:

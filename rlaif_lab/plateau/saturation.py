@@ -126,7 +126,19 @@ def saturation(
     last = int(max((curves[seed].rounds[-1] for seed in seeds), default=0))
 
     def unidentified(reason: str, gain: Interval = UNDEFINED, promises: tuple[Promise, ...] = ()) -> Saturation:
-        return Saturation(False, reason, "", UNDEFINED, UNDEFINED, False, gain, promises, len(seeds), last, delta)
+        return Saturation(
+            False,
+            reason,
+            "",
+            ceiling=UNDEFINED,
+            remaining=UNDEFINED,
+            exhausted=False,
+            last_gain=gain,
+            promises=promises,
+            seeds=len(seeds),
+            rounds=last,
+            delta=delta,
+        )
 
     if not seeds:
         return unidentified("no whole run with gold quality")
@@ -164,14 +176,14 @@ def saturation(
         True,
         "",
         f"if nothing new begins after round {2 * last}",
-        Interval(min(level.mean, 1.0), max(level.low, 0.0), min(level.high, 1.0)),
-        remaining,
-        -delta < remaining.low and remaining.high < delta,
-        gain,
-        promises,
-        len(seeds),
-        last,
-        delta,
+        ceiling=Interval(min(level.mean, 1.0), max(level.low, 0.0), min(level.high, 1.0)),
+        remaining=remaining,
+        exhausted=-delta < remaining.low and remaining.high < delta,
+        last_gain=gain,
+        promises=promises,
+        seeds=len(seeds),
+        rounds=last,
+        delta=delta,
     )
 
 

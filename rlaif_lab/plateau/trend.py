@@ -223,7 +223,7 @@ class Sums:
         newest = max(0, end - LEAST_ROUNDS)
         newest_count = np.maximum((self.count[..., end] - self.count[..., newest]).sum(-1), 1.0)
         latest = (self.total[..., end] - self.total[..., newest]).sum(-1) / newest_count
-        return Window(start, end, count, mean, later, latest, worst)
+        return Window(start, end, count, mean=mean, later=later, latest=latest, variance=worst)
 
     def _widening(self, start: int, end: int, mean: Floats, variance: Floats) -> Floats:
         """Return by how much correlated rounds widen the variance of a mean; at least 1. Pairs of neighbours lie within
@@ -381,8 +381,20 @@ def trend(found: Floats, settings: Detector, *, stderr: Floats | None = None, me
     window = sums.window(last - recent if since is None else since, last) if last else None
     gain = float(window.mean) if window is not None and window.count > 0 else math.nan
     forecast = _forecast(sums, window, settings) if state == "undecided" and window is not None else None
-    reason = _reason(state, gain, first, since, settings.delta, improved)
-    return Trend(state, first, since, gain, reason, processes, forecast, sums.seeds, last, settings.delta, measure)
+    reason = _reason(state, gain, first, since=since, delta=settings.delta, improved=improved)
+    return Trend(
+        state,
+        first,
+        since,
+        gain=gain,
+        reason=reason,
+        processes=processes,
+        forecast=forecast,
+        seeds=sums.seeds,
+        rounds=last,
+        delta=settings.delta,
+        measure=measure,
+    )
 
 
 def _processes(sums: Sums, settings: Detector) -> dict[State, Process]:
@@ -458,7 +470,19 @@ def _reason(
 
 def untested(reason: str, measure: TrendMeasure = "gold") -> Trend:
     """Return the verdict on an arm that there is nothing to test of."""
-    return Trend("undecided", None, None, math.nan, reason, {}, None, 0, 0, math.nan, measure)
+    return Trend(
+        "undecided",
+        None,
+        None,
+        gain=math.nan,
+        reason=reason,
+        processes={},
+        forecast=None,
+        seeds=0,
+        rounds=0,
+        delta=math.nan,
+        measure=measure,
+    )
 
 
 def outlook(given: Trend) -> str:

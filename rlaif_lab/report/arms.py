@@ -90,7 +90,9 @@ def study(found: Runs, folder: str) -> Study:
         problems.append(Problem(run.name, f"{reason}; {why}" if why else reason))
     problems.sort(key=lambda problem: problem.name)
     title = ", ".join(sorted({str(run.config.get("experiment_name", "runs")) for run in found.runs}))
-    return Study(title, folder, sorted(arms, key=lambda arm: arm.label), problems, notes, found.commands)
+    return Study(
+        title, folder, sorted(arms, key=lambda arm: arm.label), problems=problems, notes=notes, commands=found.commands
+    )
 
 
 def split(runs: Sequence[Run]) -> list[tuple[Settings, list[Run]]]:

@@ -93,7 +93,7 @@ def line_chart(
         longest = max(len(text) for texts in said.values() for text in texts)
         right = min(0.4 * size[0], 14 + CHARACTER * WIDE_FONT * max(6, longest))
     xs = [x for line in lines for x in line.points.x] or [0.0, 1.0]
-    frame = Frame(*size, left, right, (min(xs), max(xs)), y_range, axis, log)
+    frame = Frame(*size, left, right=right, x_range=(min(xs), max(xs)), y_range=y_range, axis=axis, log=log)
     titled = sum(len(line.points.x) for line in lines) <= TITLED_POINTS
     ordered = sorted(lines, key=lambda line: strong is not None and line.key in strong)
     drawn = []

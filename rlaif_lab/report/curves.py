@@ -179,7 +179,7 @@ def _of_trace(trace: Trace, seeds: int) -> Curve:
     """Return the curve from round 1 on, one process over all seeds."""
     rounds = list(range(1, len(trace.evidence) + 1))
     none = [math.nan] * len(rounds)
-    return Curve([float(i) for i in rounds], rounds, list(trace.evidence), none, none, [seeds] * len(rounds))
+    return Curve([float(i) for i in rounds], rounds, list(trace.evidence), low=none, high=none, n=[seeds] * len(rounds))
 
 
 def curve(arm: Arm, metric: str) -> Curve:
@@ -222,10 +222,10 @@ def _curve(points: Sequence[tuple[int, float, Sequence[float]]], faint: bool = F
         [x for _, x, _ in points],
         [index for index, _, _ in points],
         [i.mean for i in intervals],
-        [i.low for i in intervals],
-        [i.high for i in intervals],
-        [len(values) for values in held],
-        faint,
+        low=[i.low for i in intervals],
+        high=[i.high for i in intervals],
+        n=[len(values) for values in held],
+        faint=faint,
     )
 
 

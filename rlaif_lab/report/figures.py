@@ -104,7 +104,14 @@ def group_figure(
         left=0.78 / width, right=1 - 0.12 / width, top=1 - 0.34 / height, bottom=bottom, wspace=0.28, hspace=0.42
     )
     for i, panel in enumerate(panels):
-        _draw(figure.add_subplot(rows, columns, i + 1), panel, labels, looks, strong, found if i == 0 else {})
+        _draw(
+            figure.add_subplot(rows, columns, i + 1),
+            panel,
+            labels,
+            looks=looks,
+            strong=strong,
+            marks=found if i == 0 else {},
+        )
     _legend(figure, labels, names, looks, legend_columns)
     return figure
 
@@ -140,7 +147,7 @@ def _draw(
     for label in (label for label in labels if label in drawn.curves):
         thick = strong is None or label in strong
         for points in drawn.curves[label]:
-            _draw_curve(ax, points, looks[label], label, thick, panel.bands and thick)
+            _draw_curve(ax, points, looks[label], label=label, thick=thick, band=panel.bands and thick)
             if not points.faint and label in marks:
                 _draw_mark(ax, marks[label], points, looks[label])
     if drawn.reference is not None:

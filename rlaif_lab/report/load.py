@@ -165,7 +165,17 @@ def _run(folder: Path, name: str, rows: dict[int, dict[str, float]]) -> Run:
     stopped = _stopped(folder / "stopped.json")
     for index in rows:
         _check_changes(folder / f"round_{index:03d}" / "changes.json")
-    return Run(name, config["arm"], config["seed"], config["rounds"], config, rows, _overrides(folder), folder, stopped)
+    return Run(
+        name,
+        config["arm"],
+        config["seed"],
+        rounds=config["rounds"],
+        config=config,
+        rows=rows,
+        overrides=_overrides(folder),
+        path=folder,
+        stopped=stopped,
+    )
 
 
 def _stopped(path: Path) -> int | None:

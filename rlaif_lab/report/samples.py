@@ -161,7 +161,7 @@ def read_cell(folder: Path, gold: Gold, run: Run, bounds: Bounds) -> list[Json]:
         ids = ids[: bounds.candidates]
         generated = rows("generations", ("prompt_id", "prompt", "turns", "sample", "response"), ids)
         judged = rows("judgements", ("prompt_id", *VERDICT), ids) if "judgements" in held else []
-        return _items(ids, generated, judged, task, gold, bounds)
+        return _items(ids, generated, judged, task=task, gold=gold, bounds=bounds)
     except DamagedError as error:
         gold.note(f"No samples of {run.name}, round {folder.name[6:]}: {error}")
     except Exception as error:  # Arrow's, and whatever comes of a table of something else

@@ -169,7 +169,9 @@ def run_verdict(
         for row in rows
     }
     last = max(by_round, default=0)
-    run = Run("run", str(config["arm"]), int(config["seed"]), last, dict(config), by_round, path=path)
+    run = Run(
+        "run", str(config["arm"]), int(config["seed"]), rounds=last, config=dict(config), rows=by_round, path=path
+    )
     return _arm_verdict(Arm(run.arm, {}, [run]), None, None, Gold())
 
 

@@ -53,7 +53,9 @@ def rectified_mean(
         raise ValueError(f"labels and judged must be of one length, (n,); got {y.shape} and {f.shape}")
     n, rest = len(y), len(others)
     if n < 2:
-        return Rectified(math.nan, math.nan, math.nan, math.nan, n, math.nan, math.nan)
+        return Rectified(
+            math.nan, math.nan, math.nan, high=math.nan, labels=n, weight=math.nan, effective_labels=math.nan
+        )
     spread = float(np.var(np.concatenate([f, others]), ddof=1))
     if not rest or spread == 0.0:
         weight = 0.0  # nothing to be had from the judge
@@ -62,7 +64,9 @@ def rectified_mean(
         weight = min(1.0, max(0.0, covariance / ((1.0 + n / rest) * spread)))
     estimate = float(np.mean(y - weight * f)) + (weight * float(np.mean(others)) if rest else 0.0)
     variance = float(np.var(y - weight * f, ddof=1)) / n + (weight**2 * spread / rest if rest else 0.0)
-    return _rectified(estimate, variance, n, weight, float(np.var(y, ddof=1)), confidence)
+    return _rectified(
+        estimate, variance, n, weight=weight, label_variance=float(np.var(y, ddof=1)), confidence=confidence
+    )
 
 
 def with_known_ties(of: Rectified, different: int, identical: int, confidence: float = 0.95) -> Rectified:
@@ -84,7 +88,9 @@ def _rectified(
     stderr = math.sqrt(variance)
     half = _half(stderr, n, confidence)
     effective = label_variance / variance if variance > 0 else math.nan
-    return Rectified(estimate, stderr, estimate - half, estimate + half, n, weight, effective)
+    return Rectified(
+        estimate, stderr, estimate - half, high=estimate + half, labels=n, weight=weight, effective_labels=effective
+    )
 
 
 def _half(stderr: float, n: int, confidence: float) -> float:

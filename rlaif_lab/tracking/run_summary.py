@@ -90,7 +90,9 @@ def pass_at_k(rows: Sequence[Row]) -> ResultTable:
     for row in rows if len(rows) < 2 else (rows[0], rows[-1]):
         names = {int(name[1]): name[0] for name in map(PASS_AT_K.fullmatch, row) if name}
         found += [[row["round"], k, row[names[k]]] for k in sorted(names) if row[names[k]] is not None]
-    return ResultTable("pass@k, first and last round", ("round", "k", "pass_at_k"), found, "k", "pass_at_k", "round")
+    return ResultTable(
+        "pass@k, first and last round", ("round", "k", "pass_at_k"), found, x="k", y="pass_at_k", by="round"
+    )
 
 
 def reliability(store: RoundStore, task: Task, rounds: Sequence[int]) -> ResultTable:

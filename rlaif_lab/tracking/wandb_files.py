@@ -78,7 +78,9 @@ def _newest_readable(files: Sequence[Path]) -> WandbRun:
             problem = problem or f"{str(file)!r} is corrupt ({type(error).__name__}: {' '.join(str(error).split())})"
     file = files[-1]
     name = file.parents[2].name if file.parents[1].name == "wandb" else file.parent.name
-    return WandbRun(file.stem.removeprefix("run-"), name, "", "", {}, [], {}, problem=problem)
+    return WandbRun(
+        file.stem.removeprefix("run-"), name, "", job_type="", config={}, history=[], summary={}, problem=problem
+    )
 
 
 def read_run(file: Path) -> WandbRun:
@@ -105,12 +107,12 @@ def read_run(file: Path) -> WandbRun:
         opened.run_id,
         opened.display_name,
         opened.run_group,
-        opened.job_type,
-        own(config),
-        history,
-        own(summary),
-        tables,
-        media,
+        job_type=opened.job_type,
+        config=own(config),
+        history=history,
+        summary=own(summary),
+        tables=tables,
+        media=media,
     )
 
 
@@ -134,7 +136,9 @@ def as_runs(runs: Sequence[WandbRun]) -> Runs:
             # A run that came to its end has a verdict: before its last round only if its detector stopped it.
             stopped = last if "verdict" in run.summary and last < rounds else None
             changes = {int(item["round"]): item[CHANGES_METRIC] for item in run.history if CHANGES_METRIC in item}
-            found.append(Run(run.name, arm, seed, rounds, run.config, rows, stopped=stopped, changes=changes))
+            found.append(
+                Run(run.name, arm, seed, rounds=rounds, config=run.config, rows=rows, stopped=stopped, changes=changes)
+            )
         else:
             failed.append(Problem(run.name, "failed, or still in its first round: no round was logged"))
     if not found:

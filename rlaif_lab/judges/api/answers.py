@@ -33,7 +33,15 @@ def record_of(kind: type[Record], reply: Reply, question: Question, form: Form, 
     if not reply.usage_given:
         details["usage"] = "an upper bound"
     value, status = _outcome(kind, answer.votes, len(answer.votes), 0.0)
-    return kind(value, status, reply.latency_s, reply.spent.tokens, answer.raw, reply.spent.usd, details)
+    return kind(
+        value,
+        status,
+        latency_s=reply.latency_s,
+        tokens=reply.spent.tokens,
+        raw=answer.raw,
+        cost_usd=reply.spent.usd,
+        details=details,
+    )
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,11 @@ class Tally(Generic[Record]):
         return self.kind(
             value,
             status,
-            sum(record.latency_s for record in records),
-            sum(record.tokens for record in records),
-            "\n---\n".join(record.raw or "" for record in records),
-            sum(record.cost_usd for record in records),
-            details,
+            latency_s=sum(record.latency_s for record in records),
+            tokens=sum(record.tokens for record in records),
+            raw="\n---\n".join(record.raw or "" for record in records),
+            cost_usd=sum(record.cost_usd for record in records),
+            details=details,
         )
 
 

@@ -238,10 +238,30 @@ class Asker:
             if not isinstance(outcome, FailedError):
                 self.failed_in_a_row, self.absent_since = 0, None
             if isinstance(outcome, Completion):
-                return Reply(outcome, "ok", "", True, latency, spent, outcome.usage is not None, tickets)
+                return Reply(
+                    outcome,
+                    "ok",
+                    "",
+                    lasting=True,
+                    latency_s=latency,
+                    spent=spent,
+                    usage_given=outcome.usage is not None,
+                    reserved=tickets,
+                )
             if isinstance(outcome, RejectedError):
-                return Reply(None, outcome.status, outcome.text, True, latency, spent, reserved=tickets)
-            reply = Reply(None, outcome.status, outcome.text, False, latency, spent, False, tickets)
+                return Reply(
+                    None, outcome.status, outcome.text, lasting=True, latency_s=latency, spent=spent, reserved=tickets
+                )
+            reply = Reply(
+                None,
+                outcome.status,
+                outcome.text,
+                lasting=False,
+                latency_s=latency,
+                spent=spent,
+                usage_given=False,
+                reserved=tickets,
+            )
             if probing and features.without(outcome.text) is not None:
                 return reply
             turned += 1

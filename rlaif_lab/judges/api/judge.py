@@ -107,16 +107,16 @@ class ApiJudge(Judge):
             max_concurrency,
             timeout_s,
             retries,
-            max_wait_s,
-            requests_per_minute,
-            tokens_per_minute,
-            max_calls,
-            max_tokens_total,
-            max_usd,
-            price_per_million_input,
-            price_per_million_output,
-            wait_s,
-            failures_in_row,
+            max_wait_s=max_wait_s,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            max_calls=max_calls,
+            max_tokens_total=max_tokens_total,
+            max_usd=max_usd,
+            price_per_million_input=price_per_million_input,
+            price_per_million_output=price_per_million_output,
+            wait_s=wait_s,
+            failures_in_row=failures_in_row,
         )
         self.wanted = Wanted(reads, structured, votes)
         self.criteria, self.template = criteria_text(criteria), JudgeTemplate.load(template)
@@ -150,7 +150,15 @@ class ApiJudge(Judge):
             if found is None:
                 return
             self.features, spent = found.features, found.spent
-            cost = Verdict(None, "invalid", 0.0, spent.tokens, "(probe)", spent.usd, {"requests": spent.requests})
+            cost = Verdict(
+                None,
+                "invalid",
+                0.0,
+                tokens=spent.tokens,
+                raw="(probe)",
+                cost_usd=spent.usd,
+                details={"requests": spent.requests},
+            )
             self.store.put_failures({f"{self._prefix}probe": cost}, found.reserved)
             self.store.put_note(f"{self._prefix}features", self.features.noted())
 
@@ -158,7 +166,7 @@ class ApiJudge(Judge):
         budgeted = self.limits.has_budget
         budget = Budget(self.limits, self.store.spent(self._prefix) if budgeted else Spent())
         ledger = Ledger(self.store, self._prefix, self.limits) if budgeted else None
-        return Asker(clients, self.endpoint, self.limits, self.pace, budget, self.seed, ledger)
+        return Asker(clients, self.endpoint, self.limits, pace=self.pace, budget=budget, seed=self.seed, ledger=ledger)
 
     def _reading(self) -> str:
         if self.features is None:
@@ -223,10 +231,10 @@ class ApiJudge(Judge):
             template.render(comparison, self.criteria),
             dict(zip(template.all_labels(), worth.values(), strict=False)),
             parse,
-            "verdict",
-            template.cue,
-            self.reasoning,
-            self.clamp,
+            field="verdict",
+            cue=template.cue,
+            reasoning=self.reasoning,
+            clamp=self.clamp,
         )
 
     def _score_question(self, prompt: Prompt, response: str) -> Question:
@@ -238,7 +246,7 @@ class ApiJudge(Judge):
         def parse(words: str, form: Form) -> float | None:
             return template.stated(words, "score" if form == "json" else None)
 
-        return Question(messages, values, parse, "score", template.cue, self.reasoning)
+        return Question(messages, values, parse, field="score", cue=template.cue, reasoning=self.reasoning)
 
     # --- answers ------------------------------------------------------------------------------------------------
     def _answers(self, kind: type[Record], questions: Sequence[Question]) -> list[Record]:
@@ -284,7 +292,7 @@ class ApiJudge(Judge):
 
             async def work() -> None:
                 for key, question in waiting:  # shared by all workers: each question goes to one of them
-                    await self._ask(asker, keeper, tally, key, question, records[key])
+                    await self._ask(asker, keeper, tally, key=key, question=question, records=records[key])
 
             try:
                 async with asyncio.TaskGroup() as group:

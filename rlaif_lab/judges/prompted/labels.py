@@ -75,7 +75,9 @@ class LabelTokens:
         tail = self.tokens[longer[0]][:1] if longer else ()
         columns = [ids[-1] for ids in self.tokens]
         sequences = [[*prompt, *self.lead, *tail] for prompt in prompts]
-        read = read_next(model, sequences, paths, columns, 1 + len(tail), batch_size, share)
+        read = read_next(
+            model, sequences, paths, columns=columns, keep=1 + len(tail), batch_size=batch_size, share=share
+        )
         values = read.logps[:, 0].double().exp()
         for label in longer:
             shorter = self.tokens.index(tail)

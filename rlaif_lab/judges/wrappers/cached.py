@@ -84,13 +84,13 @@ class CachedJudge(Wrapper):
         held = {key: _free(found) for key, found in get(list(items)).items()}
         with self._claiming() as claim:
             for some in _portions({key: item for key, item in items.items() if key not in held}, self.save_every):
-                self._ask(claim(list(some)), some, held, ask, get, put)
+                self._ask(claim(list(some)), some, held, ask=ask, get=get, put=put)
             while missing := {key: item for key, item in items.items() if key not in held}:
                 held |= {key: _free(found) for key, found in get(list(missing)).items()}
                 left = [key for key in missing if key not in held]
                 mine = claim(left)
                 for some in _portions({key: items[key] for key in mine}, self.save_every):
-                    self._ask(list(some), some, held, ask, get, put)
+                    self._ask(list(some), some, held, ask=ask, get=get, put=put)
                 if left and not mine:
                     time.sleep(LOOK_S)
         return [held[key] for key in keys]

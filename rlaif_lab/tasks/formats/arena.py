@@ -82,7 +82,12 @@ def _told(row: Row) -> tuple[Turns, str, str]:
 
 
 ARENA = FileFormat(
-    ("conversation_a", "conversation_b", "winner"), "Chatbot Arena", arena_context, arena_pairs, "winner", WINNERS
+    ("conversation_a", "conversation_b", "winner"),
+    "Chatbot Arena",
+    arena_context,
+    pairs=arena_pairs,
+    label="winner",
+    codes=WINNERS,
 )
 ARENA55K = FileFormat(
     ("prompt", "response_a", "response_b", *FLAGS), "Chatbot Arena's competition", arena55k_context, arena55k_pairs
@@ -91,7 +96,7 @@ MT_BENCH = FileFormat(
     ("conversation_a", "conversation_b", "winner", "turn"),
     "MT-Bench's human judgements",
     arena_context,
-    arena_pairs,
-    "winner",
-    WINNERS,
+    pairs=arena_pairs,
+    label="winner",
+    codes=WINNERS,
 )
