@@ -14,8 +14,13 @@ SHOWS = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr)
 LOGIC = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.IfExp, ast.BinOp, ast.Compare)
 
 
-def test_there_are_three() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["01_read_a_sweep", "02_read_from_wandb", "03_anatomy_of_a_round"]
+def test_there_are_four() -> None:
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_read_a_sweep",
+        "02_read_from_wandb",
+        "03_anatomy_of_a_round",
+        "04_in_process",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

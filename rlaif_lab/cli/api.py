@@ -10,12 +10,13 @@ from pathlib import Path
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rlaif_lab.cli.command import without_null
 from rlaif_lab.config import check, config_dir
 from rlaif_lab.config.secrets import check_arguments
 from rlaif_lab.results import RunFolder, Sweep, read_run, read_sweep
+from rlaif_lab.store.strangers import packages_of, trust
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
@@ -47,6 +48,7 @@ def run(config: DictConfig | Sequence[str], directory: str | Path) -> RunFolder:
     cfg = config if isinstance(config, DictConfig) else compose(config)
     check(cfg)
     Run(cfg, Path(directory).absolute()).run()
+    trust(",".join(packages_of(OmegaConf.to_container(cfg))))  # they have just run in this process
     return read_run(directory)
 
 

@@ -59,7 +59,7 @@ options
 RESUME = """\
 rlaif-resume goes on with a run or a sweep that was stopped, from where it was, with the config that started it.
 
-usage: rlaif-resume DIR [KEY=VALUE ...]
+usage: rlaif-resume DIR [KEY=VALUE ...] [--trust PACKAGE]
 
   DIR         the folder of a run, of a sweep, or one with sweeps in it, of which the newest is meant
   KEY=VALUE   what is to be different, e.g. rounds=20; paths count from the folder that the run was started in
@@ -70,6 +70,7 @@ examples
   rlaif-resume outputs/single/2025-01-31_12-00-00_self_s0 rounds=20
 
 options
+  --trust PACKAGE    run classes of this package too, in a folder that you did not start on this machine
   --version          print the version of the lab
 """
 

@@ -25,12 +25,14 @@ from omegaconf.errors import OmegaConfBaseException
 from rlaif_lab.cli.command import prepare, sentence
 from rlaif_lab.cli.help import quick_answer
 from rlaif_lab.cli.origin import go_back, origin_of
-from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, conclude, resumed, run_job
+from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, conclude, noted, recorded, resumed, run_job
+from rlaif_lab.cli.trust import check_trusted
 from rlaif_lab.config import check, config_dir
 from rlaif_lab.config.secrets import Refused, check_arguments
 from rlaif_lab.store.files import DISK_ERRORS, DiskError, TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, interruptible
 from rlaif_lab.store.outcome import failure, finished_rounds, resume_command, write_failure
+from rlaif_lab.store.strangers import trust
 
 
 class Ended:
@@ -55,6 +57,7 @@ def one(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(cfg, folder)
+    noted(folder)
     check(cfg)
     from rlaif_lab.loop.run import Run
 
@@ -125,22 +128,39 @@ def resume() -> None:
         return
     try:
         check_arguments(arguments)
+        arguments, named = _without_trust(arguments)
         folder = Path(arguments[0]).absolute() if arguments else None
-        overrides = resumed(folder, arguments[1:]) if folder else None
+        found = recorded(folder) if folder else None
+        if found is not None and folder is not None:
+            trust(named)
+            origin = check_trusted(found.overrides, origin_of(found.folder), named)
     except ValueError as error:
         print(f"rlaif-resume: {error}", file=sys.stderr)
         sys.exit(2)
-    if overrides is None or folder is None:
+    if found is None:
         print(
-            "usage: rlaif-resume DIR [OVERRIDE ...], where DIR is the folder of a run, of a sweep, or one with sweeps "
-            "in it, of which the newest is meant",
+            "usage: rlaif-resume DIR [OVERRIDE ...] [--trust PACKAGE], where DIR is the folder of a run, of a sweep, "
+            "or one with sweeps in it, of which the newest is meant",
             file=sys.stderr,
         )
         sys.exit(2)
-    origin = origin_of(folder)
+    if found.folder != folder:
+        print(f"going on with the newest sweep in {folder}: {found.folder.name}", flush=True)
+    overrides = resumed(found, arguments[1:])
     go_back(origin)
     sys.argv[1:] = [*overrides, *origin.options]
     main()
+
+
+def _without_trust(arguments: list[str]) -> tuple[list[str], str | None]:
+    """Return the arguments without ``--trust PACKAGE``, and the packages."""
+    for i, argument in enumerate(arguments):
+        if argument == "--trust" or argument.startswith("--trust="):
+            given = argument.partition("=")[2] if "=" in argument else "".join(arguments[i + 1 : i + 2])
+            if not given:
+                raise ValueError("--trust needs the name of a package")
+            return arguments[:i] + arguments[i + (1 if "=" in argument else 2) :], given
+    return arguments, None
 
 
 def how_to_go_on(error: BaseException) -> str:

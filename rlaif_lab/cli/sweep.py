@@ -23,6 +23,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from rlaif_lab.cli.origin import origin_of
+from rlaif_lab.cli.trust import remember
 from rlaif_lab.config import check, plain
 from rlaif_lab.progress import Terminal
 from rlaif_lab.store.interrupts import Interrupted, ignore, interruptible
@@ -57,6 +59,8 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
     Terminal.sweep = True
     Terminal.bars = str(HydraConfig.get().launcher._target_).endswith(".BasicLauncher")  # one job after the other
     cfg.resume = cfg.resume or not swept_through()  # a trial that is asked for twice is answered by the first
+    noted(folder)
+    noted(Path(str(HydraConfig.get().sweep.dir)).absolute())
     try:
         check(cfg)
         from rlaif_lab.loop.run import Run
@@ -304,17 +308,23 @@ def damage(job: Path) -> str:
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
-def resumed(folder: Path, changes: list[str]) -> list[str] | None:
-    """Return the command line that goes on with the run or the sweep in ``folder``, or with the newest sweep in it;
-    None where there is none. changes: overrides that come after those it was started with."""
+@dataclass(frozen=True)
+class Recorded:
+    """What a folder says that started it. sweep: its multirun.yaml, None for a single run."""
+
+    folder: Path
+    overrides: list[str]
+    sweep: Path | None = None
+
+
+def recorded(folder: Path) -> Recorded | None:
+    """Return what started the run or the sweep in ``folder``, or the newest sweep in it; None where there is none."""
     if (folder / OVERRIDES).is_file():
-        return [*given_overrides(folder), "hydra.mode=RUN", f"hydra.run.dir={_quoted(folder)}", "resume=true", *changes]
+        return Recorded(folder, given_overrides(folder))
     sweeps = [folder / MULTIRUN] if (folder / MULTIRUN).is_file() else list(folder.glob(f"*/{MULTIRUN}"))
     if not sweeps:
         return None
     newest = max(sweeps, key=lambda file: file.stat().st_mtime)
-    if newest.parent != folder:
-        print(f"going on with the newest sweep in {folder}: {newest.parent.name}", flush=True)
     try:
         overrides: Any = OmegaConf.to_container(OmegaConf.load(newest).hydra.overrides)
         given = [*_strings(overrides["task"]), *_strings(overrides["hydra"])]
@@ -323,13 +333,30 @@ def resumed(folder: Path, changes: list[str]) -> list[str] | None:
         raise ValueError(
             f"{str(newest)!r} is corrupt ({reason}): start the sweep again, with the same folder"
         ) from None
+    return Recorded(newest.parent, given, newest)
+
+
+def resumed(found: Recorded, changes: list[str]) -> list[str]:
+    """Return the command line that goes on. changes: overrides that come after those it was started with."""
+    if found.sweep is None:
+        own = ["hydra.mode=RUN", f"hydra.run.dir={_quoted(found.folder)}", "resume=true"]
+        return [*found.overrides, *own, *changes]
     replaced = ["resume=", "hydra.mode=", "hydra.sweep.dir="]
     if any(change.startswith("hydra/launcher=") for change in changes):  # with settings of its own
         replaced += ["hydra/launcher=", "hydra.launcher."]
-    kept = [override for override in given if not override.lstrip("+").startswith(tuple(replaced))]
-    if "job_folder:" in newest.read_text(encoding="utf-8"):  # an earlier version's, whose jobs have other names
+    kept = [override for override in found.overrides if not override.lstrip("+").startswith(tuple(replaced))]
+    if "job_folder:" in found.sweep.read_text(encoding="utf-8"):  # an earlier version's, whose jobs have other names
         kept.append("hydra.sweep.subdir=${job_folder:${hydra:job.override_dirname}}")
-    return ["--multirun", *kept, f"hydra.sweep.dir={_quoted(newest.parent)}", "resume=true", *changes]
+    return ["--multirun", *kept, f"hydra.sweep.dir={_quoted(found.folder)}", "resume=true", *changes]
+
+
+def noted(folder: Path) -> None:
+    """Remember that whoever runs this has started the run or the sweep in ``folder``: its resumption is trusted."""
+    try:
+        if (found := recorded(folder)) is not None and found.folder == folder:
+            remember(found.overrides, origin_of(folder))
+    except ValueError:
+        return  # a broken record is told when it is resumed
 
 
 def overrides_of(job: Path) -> list[str]:

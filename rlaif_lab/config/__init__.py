@@ -185,6 +185,18 @@ def judge_seed(block: int) -> int:
     return 2 * block + 1
 
 
+def name_of(family: str, _root_: Any) -> str:
+    """Return what the choice of a family is called: its ``name``, else that of its class."""
+    whole: Any = OmegaConf.to_container(_root_, resolve=False)
+    content = whole.get(family) or {}
+    if not isinstance(content, dict):
+        return "none"
+    if isinstance(named := content.get("name"), str):
+        return str(OmegaConf.select(_root_, f"{family}.name")) if "${" in named else named
+    return str(content.get("_target_") or "none").rpartition(".")[2]
+
+
+OmegaConf.register_new_resolver("name_of", name_of, replace=True)
 OmegaConf.register_new_resolver("policy_seed", policy_seed, replace=True)
 OmegaConf.register_new_resolver("judge_seed", judge_seed, replace=True)
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)  # hydra.sweep.subdir of earlier versions

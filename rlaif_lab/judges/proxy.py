@@ -14,11 +14,10 @@ from rlaif_lab.judges.asking import comparisons_of, judge_generations
 from rlaif_lab.judges.reward_model import RewardModelJudge
 from rlaif_lab.judges.wrappers.base import Wrapper
 from rlaif_lab.models.access import JudgeContext
-from rlaif_lab.models.organism.cache import cache_root
 from rlaif_lab.records import Comparison, Generation, Prompt, Score, Verdict
 from rlaif_lab.reward.examples import RewardExample, examples_from
 from rlaif_lab.store.checksums import check_sealed, seal
-from rlaif_lab.store.files import new_folder_beside, read_json_file, rename_folder, writing
+from rlaif_lab.store.files import cache_root, new_folder_beside, read_json_file, rename_folder, writing
 
 if TYPE_CHECKING:
     from rlaif_lab.judges.base import Judge

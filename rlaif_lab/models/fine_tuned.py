@@ -134,7 +134,7 @@ class FineTuned(ModelSource):
     def result(self, task: Task) -> ModelSource:
         """Return the fine-tuned model as a source: from the cache, or trained now. Several processes may ask at
         once."""
-        from rlaif_lab.models.organism.cache import cache_root
+        from rlaif_lab.store.files import cache_root
 
         folder = cache_root() / "fine_tuned" / self.identity(task).split()[-1]
         for _ in wait_for(folder.exists):

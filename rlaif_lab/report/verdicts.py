@@ -110,7 +110,11 @@ class ArmVerdict:
         """What more rounds would bring, or why that is not known: a clause or two."""
         fitted = self.saturation
         if not fitted.identified:
-            gain = f"; the last rounds gain {limits(fitted.last_gain, '+.4f')} each" if fitted.seeds else ""
+            gain = (
+                f"; the last rounds gain {limits(fitted.last_gain, '+.4f')} each"
+                if math.isfinite(fitted.last_gain.mean)
+                else ""
+            )
             return f"ceiling not identified: {fitted.reason}{gain}"
         shown = "every curve not excluded promises less" if fitted.exhausted else "not shown to be less"
         return (

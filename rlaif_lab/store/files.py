@@ -25,6 +25,11 @@ OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries that are not written in Python (safetensors) spell an errno."""
 
 
+def cache_root() -> Path:
+    """Return ``$RLAIF_LAB_CACHE``, else ``~/.cache/rlaif_lab``."""
+    return Path(os.environ.get("RLAIF_LAB_CACHE") or Path.home() / ".cache" / "rlaif_lab")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write all or nothing: checksum, temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.tmp")

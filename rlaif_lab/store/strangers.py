@@ -45,6 +45,18 @@ def is_trusted(target: str) -> bool:
     return current_path(target).partition(".")[0] in trusted()
 
 
+def packages_of(content: Any) -> list[str]:
+    """Return the packages whose classes a config names, each once, without the lab's own."""
+    found: list[str] = []
+    if isinstance(content, Mapping):
+        target = content.get("_target_")
+        found += [target.partition(".")[0]] if isinstance(target, str) else []
+        found += [package for child in content.values() for package in packages_of(child)]
+    elif isinstance(content, list):
+        found += [package for child in content for package in packages_of(child)]
+    return [package for package in dict.fromkeys(found) if package != OWN]
+
+
 def make(content: Any, kind: type[T], path: str) -> T:
     """Make the object that a stored config describes.
 

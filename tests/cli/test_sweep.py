@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from rlaif_lab.cli.sweep import Planned, Sweep, conclude, in_own_process, job_names, killed, planned, resumed
+from rlaif_lab.cli.sweep import Planned, Sweep, conclude, in_own_process, job_names, killed, planned, recorded, resumed
 from rlaif_lab.config import job_folder
 from rlaif_lab.store.outcome import (
     Failure,
@@ -236,20 +236,23 @@ def test_a_sweep_goes_on_with_all_that_it_was_started_with(tmp_path: Path) -> No
     folder = record(tmp_path / "it's, a=sweep", *started)
     place = f"hydra.sweep.dir='{tmp_path}/it\\'s, a=sweep'"
     whole = ["--multirun", "experiment=x", "judge=self,oracle", "hydra.launcher.n_jobs=4", place, "resume=true"]
-    assert resumed(folder, []) == whole
-    assert resumed(folder, ["seed=0,1"]) == [*whole, "seed=0,1"]
-    other = resumed(folder, ["hydra/launcher=basic"])
-    assert other is not None and "hydra.launcher.n_jobs=4" not in other, "which only the first launcher knows"
+    found = recorded(folder)
+    assert found is not None
+    assert resumed(found, []) == whole
+    assert resumed(found, ["seed=0,1"]) == [*whole, "seed=0,1"]
+    other = resumed(found, ["hydra/launcher=basic"])
+    assert "hydra.launcher.n_jobs=4" not in other, "which only the first launcher knows"
 
 
 def test_the_newest_sweep_of_a_folder(tmp_path: Path) -> None:
     for age, name in enumerate(("new", "old")):
         record(tmp_path / name, [f"seed={age}"], [])
         os.utime(tmp_path / name / "multirun.yaml", (1000 - age, 1000 - age))
-    found = resumed(tmp_path, [])
-    assert found is not None and "seed=0" in found
-    assert f"hydra.sweep.dir='{tmp_path}/new'" in found
-    assert resumed(tmp_path / "nowhere", []) is None
+    found = recorded(tmp_path)
+    assert found is not None
+    assert "seed=0" in resumed(found, [])
+    assert f"hydra.sweep.dir='{tmp_path}/new'" in resumed(found, [])
+    assert recorded(tmp_path / "nowhere") is None
 
 
 @pytest.mark.parametrize("content", ["- a\n b: {", "{}", "- 3", ""])
@@ -257,16 +260,18 @@ def test_a_broken_record_of_the_overrides_is_one_sentence(tmp_path: Path, conten
     run = job(tmp_path / "run", "seed=1")
     (run / ".hydra" / "overrides.yaml").write_text(content)
     with pytest.raises(ValueError, match=r"overrides\.yaml' is corrupt"):
-        resumed(run, [])
+        recorded(run)
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "multirun.yaml").write_text(content)
     with pytest.raises(ValueError, match=r"multirun\.yaml' is corrupt"):
-        resumed(tmp_path / "sweep", [])
+        recorded(tmp_path / "sweep")
 
 
 def test_a_run_goes_on_by_itself(tmp_path: Path) -> None:
     run = job(tmp_path / "run", "judge=self", "seed=1")
-    assert resumed(run, ["rounds=9"]) == [
+    found = recorded(run)
+    assert found is not None
+    assert resumed(found, ["rounds=9"]) == [
         "judge=self",
         "seed=1",
         "hydra.mode=RUN",

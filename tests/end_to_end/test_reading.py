@@ -210,4 +210,4 @@ def test_notebook_runs(notebook: Path) -> None:
     assert all(len(output.data["image/png"]) > 5000 for output in figures)
     assert bool(figures) == (notebook.stem != "03_anatomy_of_a_round")
     warnings = [o.text for cell in content.cells for o in cell.get("outputs", ()) if o.output_type == "stream"]
-    assert warnings == []
+    assert [text for text in warnings if notebook.stem != "04_in_process"] == []  # which shows a run's own lines

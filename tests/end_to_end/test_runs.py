@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -73,39 +72,6 @@ def test_what_a_run_leaves_behind(cache: Path, tmp_path: Path) -> None:
     model, tokenizer = (c.from_pretrained(run / "policy") for c in (AutoModelForCausalLM, AutoTokenizer))
     ids = tokenizer("21+43=", return_tensors="pt").input_ids
     assert model.generate(ids, max_new_tokens=4, do_sample=False).shape[1] > ids.shape[1]
-
-
-@pytest.mark.slow
-def test_wheel_runs_from_another_directory(cache: Path, tmp_path: Path) -> None:
-    built = subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)],
-        capture_output=True,
-        text=True,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    home = tmp_path / "home"
-    # A fresh environment that borrows this one's libraries, but not the project: it must come from the wheel.
-    venv.create(home, with_pip=False)
-    site = next((home / "lib").glob("python*/site-packages"))
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
-    )
-    (site / "borrowed.pth").write_text(next(path for path in sys.path if path.endswith("site-packages")) + "\n")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    script = "import rlaif_lab.config as c, sys; from rlaif_lab.cli.lab import main; print(c.config_dir()); main()"
-    done = subprocess.run(
-        [str(home / "bin" / "python"), "-c", script, *SMALL, "rounds=1", "judge=random"],
-        cwd=elsewhere,
-        env={key: value for key, value in environment(cache).items() if key != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert str(site) in done.stdout.splitlines()[0], "the conf/ of the wheel, not of the clone"
-    assert list(elsewhere.glob("outputs/single/*/metrics.jsonl"))
 
 
 @pytest.mark.slow

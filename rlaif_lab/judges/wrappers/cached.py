@@ -16,8 +16,8 @@ from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.verdict_store import VerdictStore
 from rlaif_lab.judges.wrappers.base import Wrapper
 from rlaif_lab.models.access import JudgeContext
-from rlaif_lab.models.organism.cache import cache_root
 from rlaif_lab.records import Comparison, Prompt, Score, Status, Verdict
+from rlaif_lab.store.files import cache_root
 
 KEPT: tuple[Status, ...] = ("ok", "tie", "invalid", "refused")
 """What a judge said. Not what kept it from answering: that is tried again."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,14 +13,9 @@ from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.organism.recipe import Recipe
 from rlaif_lab.progress import Terminal, say
 from rlaif_lab.store.checksums import check_sealed, seal
-from rlaif_lab.store.files import new_folder_beside, open_to_umask, rename_folder, writing
+from rlaif_lab.store.files import cache_root, new_folder_beside, open_to_umask, rename_folder, writing
 from rlaif_lab.store.locks import try_lock, wait_for
 from rlaif_lab.tasks.base import ProceduralTask
-
-
-def cache_root() -> Path:
-    """Return ``$RLAIF_LAB_CACHE``, else ``~/.cache/rlaif_lab``."""
-    return Path(os.environ.get("RLAIF_LAB_CACHE") or Path.home() / ".cache" / "rlaif_lab")
 
 
 def organism_folder(task: ProceduralTask, recipe: Recipe) -> Path:

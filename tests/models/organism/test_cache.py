@@ -18,7 +18,7 @@ from rlaif_lab.models.organism import build as organism
 from rlaif_lab.models.organism import cache
 from rlaif_lab.models.organism.recipe import Recipe
 from rlaif_lab.store.checksums import DamagedError
-from rlaif_lab.store.files import DiskError, umask
+from rlaif_lab.store.files import DiskError, cache_root, umask
 from rlaif_lab.tasks.arithmetic import Addition
 
 FORK = multiprocessing.get_context("fork")  # a forked child finds its imports done
@@ -214,4 +214,4 @@ def test_the_cache_lies_in_the_home_folder_unless_said_otherwise(
 ) -> None:
     monkeypatch.delenv("RLAIF_LAB_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.cache_root() == tmp_path / ".cache" / "rlaif_lab"
+    assert cache_root() == tmp_path / ".cache" / "rlaif_lab"

@@ -1,0 +1,93 @@
+"""Whether a folder may say what its resumption runs: yes if this user started it; else only the lab's own code.
+
+``rlaif-resume`` runs what a folder's files say: class paths, config folders, the folder that was worked in. In a
+stranger's folder those could be anything. So the lab keeps, in the cache and not in the run, a digest of each command
+line that was run here; what is not among them is resumed only if it names nothing but the lab's own, or what
+``--trust`` names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+
+from rlaif_lab.cli.origin import Origin
+from rlaif_lab.store.files import cache_root
+from rlaif_lab.store.strangers import PYTHON, is_trusted
+
+CHANGES = ("resume=", "hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
+"""What a resumption itself gives: it does not make another command of it."""
+PLAIN = ("hydra/launcher=", "hydra/sweeper=", "hydra.launcher.", "hydra.sweeper.", "hydra.job.name=", *CHANGES[1:])
+"""Settings of Hydra's that a stranger's folder may bring; others can name code or write anywhere."""
+PATHS = re.compile(r"_target_['\"]?\s*[=:]\s*['\"]?([\w.]+)|" + re.escape(PYTHON) + r"([\w.]+)")
+
+
+def remember(overrides: Sequence[str], origin: Origin) -> None:
+    """Note that this command line was run on this machine by this user."""
+    digest = _digest(overrides, origin)
+    if digest in _known():
+        return
+    file = cache_root() / "started"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as opened:
+            opened.write(digest + "\n")
+    except OSError:
+        pass  # then its resumption asks for trust, if it needs any
+
+
+def started_here(overrides: Sequence[str], origin: Origin) -> bool:
+    """Return whether this user has run this command line, up to what a resumption adds."""
+    return _digest(overrides, origin) in _known()
+
+
+def check_trusted(overrides: Sequence[str], origin: Origin, named: str | None) -> Origin:
+    """Return where a folder may be resumed from.
+
+    Args:
+        overrides: those that the folder records.
+        origin: where it says that it was started.
+        named: the packages of ``--trust``, separated by commas; they are trusted already.
+
+    Raises:
+        ValueError: it names code that is neither the lab's own nor trusted.
+    """
+    if started_here(overrides, origin):
+        return origin
+    for override in overrides:
+        paths = [first or second for first, second in PATHS.findall(override)]
+        for path in paths:
+            if not is_trusted(path):
+                raise ValueError(_refusal(f"{override!r}", path.partition(".")[0]))
+        unread = "_target_" in override and not paths
+        if unread or (override.lstrip("+~").startswith("hydra") and not override.lstrip("+").startswith(PLAIN)):
+            raise ValueError(_refusal(f"{override!r}", None))
+    if origin.options and not named:
+        raise ValueError(_refusal(" ".join(origin.options), "PACKAGE"))
+    return origin if named else Origin(None)
+
+
+def _refusal(what: str, package: str | None) -> str:
+    trusting = f"; if you trust it: --trust {package}" if package else ""
+    return (
+        f"this folder asks for {what}, and was not started by you on this machine: it is not run{trusting}. Or give "
+        "the command yourself, with resume=true and hydra.run.dir= or hydra.sweep.dir="
+    )
+
+
+def _digest(overrides: Sequence[str], origin: Origin) -> str:
+    kept = sorted(override for override in overrides if not override.lstrip("+").startswith(CHANGES))
+    content = json.dumps([kept, str(origin.cwd), list(origin.options)])
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _known() -> set[str]:
+    try:
+        if os.stat(file := cache_root() / "started").st_uid not in (os.getuid(), 0):
+            return set()  # somebody else's list
+        return set(file.read_text().split())
+    except (OSError, ValueError):
+        return set()
