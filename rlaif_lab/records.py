@@ -153,7 +153,7 @@ class Verdict:
 
     @classmethod
     def of_log_odds(cls, log_odds: float, **rest: Any) -> Verdict:
-        """``of`` for log-odds in nats; what is not finite is ``invalid``, not certainty."""
+        """Return what ``of`` gives for log-odds in nats; what is not finite is ``invalid``, not certainty."""
         if not math.isfinite(log_odds):
             return cls.of(math.nan, **rest)
         return cls.of(1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, log_odds)))), **rest)

@@ -67,7 +67,7 @@ class Feedback:
 
     @property
     def demonstrations(self) -> Sequence[Generation]:
-        """The judge's own answers, one to each prompt."""
+        """Return the judge's own answers, one to each prompt."""
         return self.collected.get("demonstrations", ())
 
 

@@ -28,7 +28,7 @@ class RevisionConfig:
     """How answers are criticised and rewritten.
 
     constitution: whose principles, a name in ``conf/constitution/`` or a path; one is drawn per answer and pass.
-    passes: critique and revision, so many times. critique_tokens, revision_tokens: the longest of each.
+    passes: number of critique-revision passes. critique_tokens, revision_tokens: the longest of each.
     critique_form, revision_form: said after a principle's request, about the form of the reply.
     batch_size: answers worked on at once; it does not change the result.
     """

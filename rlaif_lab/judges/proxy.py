@@ -35,9 +35,9 @@ class ProxyJudge(Wrapper):
     through its verdicts, those with ``learner.reward=score`` through its rewards.
 
     of: who labels; the oracle makes the proxy one of gold. labels: comparisons that it is asked about, ties included
-    (which teach nothing). They are pairs of samples of the policy as it was at first, ``k`` per prompt, on prompts that
+    (which teach nothing). They are pairs of samples from the initial policy, ``k`` per prompt, on prompts that
     no round and no evaluation uses; more labels are those of fewer and further ones. reward_model: its body and its
-    training (conf/reward_model); ``data`` and ``restart`` are of no account, since it is trained once.
+    training (conf/reward_model); ``data`` and ``restart`` are ignored, since it is trained once.
 
     The reward model is in the run's folder, judge/proxy; a run that is resumed finds it there. Runs that differ only in
     what they do with it share it through the lab's cache, and learn it once. Metrics of every evaluation:

@@ -115,7 +115,7 @@ class VerdictStore:
     def put_records(
         self, answers: Mapping[str, Verdict | Score], failures: Mapping[str, Verdict | Score], settled: Sequence[int]
     ) -> None:
-        """``put``, ``put_scores`` and ``put_failures`` in one instant, in place of these reservations."""
+        """Do ``put``, ``put_scores`` and ``put_failures`` in one instant, in place of these reservations."""
         insert = f"INTO {{}} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         with self._lock, self._errors_told(), self._transaction():
             execute = self._database.executemany

@@ -105,8 +105,8 @@ def kto_reference_point(log_ratios: Tensor, drift: Tensor) -> Tensor:
     """Return z of KTO: an estimate of KL(pi || pi_ref), at least 0 and detached. Shapes: (B,), (B,) -> ().
 
     log_ratios: log pi - log pi_ref of responses drawn from the weights that sampled. drift: log pi - log pi_sampled of
-    the same. The mean over pi's own responses is had by self-normalised importance weights exp(drift); without drift
-    it is the plain mean of the log-ratios.
+    the same. The mean over pi's own responses is estimated with self-normalised importance weights exp(drift); without
+    drift it is the plain mean of the log-ratios.
     """
     weights = torch.softmax(drift.detach(), 0)
     return (weights * log_ratios.detach()).sum().clamp(min=0)

@@ -66,7 +66,7 @@ def evaluation_prompts(index: int, parts: Parts, plan: Plan) -> list[Prompt]:
 def sample_evaluation(
     index: int, stage: Stage[Generation], parts: Parts, *, plan: Plan, services: Services
 ) -> StageResult[Generation]:
-    """Sample the policy as it stands, that of round ``index``, on the evaluation prompts of this round (EVALUATED) or
+    """Sample the current policy, that of round ``index``, on the evaluation prompts of this round (EVALUATED) or
     of the next (AHEAD): what the policy that this round's training makes will be compared with.
 
     The same draws serve both policies on a prompt, so that where they agree their samples do, and the difference has
@@ -102,7 +102,7 @@ def coverage(index: int, parts: Parts, plan: Plan, services: Services) -> tuple[
 
 # --- what is measured -----------------------------------------------------------------------------------------------
 def evaluate(index: int, parts: Parts, plan: Plan, services: Services) -> Metrics:
-    """Return all metrics of the policy as it stands, which is that of round ``index``; once computed, from their
+    """Return all metrics of the current policy, which is that of round ``index``; once computed, from their
     file."""
 
     def compute() -> Metrics:

@@ -69,7 +69,7 @@ class Chosen:
 
     @property
     def judges(self) -> dict[str, Judge]:
-        """By role, those that there are."""
+        """Return, by role, those that there are."""
         found = {"judge": self.judge, "heldout_judge": self.heldout_judge}
         return {role: judge for role, judge in found.items() if judge is not None}
 
@@ -102,7 +102,7 @@ class Chosen:
     def labelled_pairs(self, untrained: LanguageModel) -> list[LabelledPair]:
         """Return the bank's pairs; none where it is made by demonstrators that the task has not.
 
-        untrained: the policy as it was at first, whose answers some banks are made of.
+        untrained: the initial policy, whose answers some banks are made of.
         """
         from rlaif_lab.audit.sampled import pairs_of
 

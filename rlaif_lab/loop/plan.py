@@ -60,7 +60,7 @@ class Parts:
 
     @property
     def judges(self) -> dict[str, Judge]:
-        """By role, those that there are."""
+        """Return, by role, those that there are."""
         found = {"judge": self.judge, "heldout_judge": self.heldout_judge}
         return {role: judge for role, judge in found.items() if judge is not None}
 

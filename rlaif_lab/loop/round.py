@@ -46,7 +46,7 @@ class Round:
         return metrics
 
     def play(self, at: Position, prompts: Sequence[Prompt]) -> Segment:
-        """Turn prompts into what is trained on, with the policy as it stands."""
+        """Turn prompts into what is trained on, with the current policy."""
         parts, plan, services = self.parts, self.plan, self.services
 
         # prompts -> generations: k responses to each

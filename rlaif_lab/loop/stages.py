@@ -49,7 +49,7 @@ class Stages:
 
         Args:
             name: what the progress bar calls it.
-            sampled: how the policy as it stands was sampled, if that is what the stage does; before any training,
+            sampled: how the current policy was sampled, if that is what the stage does; before any training,
                 other jobs of a sweep can have the same.
         """
         with bar(at.index, name, len(items)) as shown, self._shared(at, stage, items, sampled):

@@ -24,7 +24,7 @@ class PolicySnapshots:
     with the adapter off).
 
     reach: how many rounds back anybody will ask for; only so many are kept on disk, 0: none.
-    index: the round that the policy as it stands is the start of.
+    index: the round that the current policy is the start of.
     """
 
     policy: LanguageModel

@@ -65,13 +65,13 @@ class Row:
 
     @functools.cached_property
     def pattern(self) -> str:
-        """A regular expression of the names that this row explains."""
+        """Return a regular expression of the names that this row explains."""
         parts = re.split(r"\{(\w+)\}", self.name)
         return "".join(f"({FAMILIES[part][0]})" if i % 2 else re.escape(part) for i, part in enumerate(parts))
 
     @property
     def range(self) -> str:
-        """The range in words, such as ``[0, 1]`` or ``0 or more``."""
+        """Return the range in words, such as ``[0, 1]`` or ``0 or more``."""
         if math.isinf(self.low) and math.isinf(self.high):
             return "any"
         if math.isinf(self.high):

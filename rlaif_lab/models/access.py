@@ -31,7 +31,7 @@ class JudgeContext:
     policy: the policy's weights by name, as of now. load: a model from its source (cached across judges).
     gold: the task, for the judges that declare ``sees_gold``; None for every other.
     directory: where a judge may keep what must outlive a crash (paid verdicts); None outside a run.
-    spare_samples: (start, count, k) -> samples of the policy as it was at first, k to each of ``count`` prompts from
+    spare_samples: (start, count, k) -> samples from the initial policy, k to each of ``count`` prompts from
         position ``start`` of those that no round uses; for a judge that declares ``spare_prompts``. None outside a run.
     """
 

@@ -80,7 +80,7 @@ class HFModel(ModelSource):
     # --- where it lies ----------------------------------------------------------------------------------------
     @property
     def local(self) -> Path | None:
-        """The folder or file here; None for a hub id."""
+        """Return the folder or file here; None for a hub id."""
         path = Path(self.path).expanduser()
         return path if self.path and path.exists() else None
 

@@ -51,7 +51,7 @@ class LanguageModel:
 
     @cached_property
     def eos_id(self) -> int:
-        """The token that ends a response: the end of a turn for a chat model, else the end of the sequence."""
+        """Return the token that ends a response: the end of a turn for a chat model, else the end of the sequence."""
         return self._end_of_turn() if self.chat else int(self.tokenizer.eos_token_id)
 
     @cached_property
@@ -180,7 +180,7 @@ class LanguageModel:
 
     @cached_property
     def keeps_system(self) -> bool:
-        """Whether a system turn is in what the template writes. (One that is refused raises where it is put.)"""
+        """Return whether a system turn is in what the template writes. (One that is refused raises where it is put.)"""
         from jinja2 import TemplateError
 
         turns = [{"role": "system", "content": _MARK}, {"role": "user", "content": "?"}]
@@ -192,7 +192,7 @@ class LanguageModel:
 
     @cached_property
     def opens_thought(self) -> bool:
-        """Whether the template opens a thought for the assistant and leaves it open (chat models only)."""
+        """Return whether the template opens a thought for the assistant and leaves it open (chat models only)."""
         if not self.chat:
             return False
         turns = [{"role": "user", "content": "?"}]

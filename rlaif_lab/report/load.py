@@ -44,7 +44,7 @@ class Run:
 
     @property
     def last_round(self) -> int:
-        """The round after all training: as configured, or where the detector ended the run."""
+        """Return the round after all training: as configured, or where the detector ended the run."""
         return self.rounds if self.stopped is None else self.stopped
 
     @property

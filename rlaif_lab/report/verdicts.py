@@ -101,13 +101,13 @@ class ArmVerdict:
 
     @property
     def outlook(self) -> str:
-        """What would decide an undecided arm, what more rounds would bring, or why that is not known: clauses."""
+        """Return what would decide an undecided arm, what more rounds would bring, or why that is not known: clauses."""
         undecided = outlook(self.trend)
         return "; ".join(filter(None, (undecided, self.prospect)))
 
     @property
     def prospect(self) -> str:
-        """What more rounds would bring, or why that is not known: a clause or two."""
+        """Return what more rounds would bring, or why that is not known: a clause or two."""
         fitted = self.saturation
         if not fitted.identified:
             gain = (

@@ -26,7 +26,7 @@ class Interrupted(BaseException):
 
     @property
     def code(self) -> int:
-        """The exit code that shells give to a process that the signal ended."""
+        """Return the exit code that shells give to a process that the signal ended."""
         return 128 + int(signal.Signals[self.signal_name])
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ def ignore() -> None:
 
 
 def _raise(number: int, _: FrameType | None) -> None:
-    """Raise. What comes while the run says how it ended is of no account, but the same signal again ends the
+    """Raise. What comes while the run says how it ended is ignored, but the same signal again ends the
     process."""
     ignore()
     signal.signal(number, signal.SIG_DFL)

@@ -31,7 +31,7 @@ FINISHED, FAILED, LOCK = "finished.json", "failed.json", ".lock"
 @dataclass(frozen=True)
 class Failure:
     """error: name of the exception, or of the signal that killed the process. time: when, UTC, ISO 8601. traceback:
-    empty for what is the user's to mend, where the sentence says all."""
+    empty for user errors, where the sentence says all."""
 
     error: str
     sentence: str

@@ -76,7 +76,7 @@ def prepare(
     log-probabilities.
 
     Args:
-        fresh: the policy as it stands sampled this round, not an earlier one.
+        fresh: the current policy sampled this round, not an earlier one.
     """
     size, policy = batching.batch_size, models.policy
     order = batching.order(len(examples), seed, "training order", at.index, at.segment)
@@ -125,7 +125,7 @@ def logps_under(model: LanguageModel, batches: Sequence[Batch]) -> list[Tensor]:
 
 
 def with_sampled(batches: Sequence[Batch], recorded: Sequence[Tensor], policy: LanguageModel) -> list[Batch]:
-    """Fill in what was not recorded while sampling with the log-probabilities under the policy as it stands.
+    """Fill in what was not recorded while sampling with the log-probabilities under the current policy.
 
     recorded: per batch, (B,) bool: whether its ``sampled_logps`` are the sampling weights' own.
     """

@@ -88,7 +88,9 @@ class ApiJudge(Judge):
         name: str = "api",
     ) -> None:
         if importlib.util.find_spec("openai") is None:
-            raise ValueError("judge=api needs the package openai: pip install 'rlaif-lab[api]'")
+            raise ValueError(
+                "judge=api needs the package openai, which is missing from this environment: pip install openai"
+            )
         if reads not in get_args(Reads):
             raise ValueError(f"judge.reads must be one of {', '.join(get_args(Reads))}; got {reads!r}")
         if structured not in get_args(Structured):

@@ -53,7 +53,7 @@ class Question:
 
     @property
     def one_token_tells(self) -> bool:
-        """Whether no label begins another one (as 1 does 10), so that the token a label begins with tells it."""
+        """Return whether no label begins another one (as 1 does 10), so that the token a label begins with tells it."""
         labels = [plain(label) for label in self.values]
         return not any(a != b and b.startswith(a) for a in labels for b in labels)
 

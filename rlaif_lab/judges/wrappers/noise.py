@@ -45,7 +45,7 @@ class BiasedJudge(Wrapper):
 
     position: in favour of the response shown first (nats). length: in favour of the longer one, times
     tanh(difference in characters / length_scale). length_scale: characters. self_preference: in favour of the one that
-    the policy, as it was at first, finds likelier: nats per nat of difference in mean log-probability per token. Judges
+    the initial policy finds likelier: nats per nat of difference in mean log-probability per token. Judges
     favour what they would have written (Panickssery et al. 2404.13076; by its familiarity, Wataoka et al. 2410.21819);
     here any judge can be made to favour what the *policy* would have written, beyond what it thinks of it anyway. What
     the bias costs to compute is not counted as the judge's.
@@ -88,7 +88,7 @@ class BiasedJudge(Wrapper):
         return verdicts
 
     def _likelihoods(self, comparisons: Sequence[Comparison]) -> dict[tuple[Prompt, str], float]:
-        """Return the mean log-probability per token of every response, under the policy as it was at first."""
+        """Return the mean log-probability per token of every response, under the initial policy."""
         if self.policy is None or not comparisons:
             return {}
         asked = list(dict.fromkeys((c.prompt, text) for c in comparisons for text in (c.first, c.second)))

@@ -49,7 +49,7 @@ class View:
 
     @property
     def drawn(self) -> list[Arm]:
-        """The arms in the charts."""
+        """Return the arms in the charts."""
         return drawn_arms(self.arms, self.strong)
 
     @property

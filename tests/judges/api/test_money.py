@@ -118,7 +118,7 @@ def test_of_several_servers_each_question_goes_to_one_and_to_another_when_that_i
             assert sum(counts) == 31 and min(counts) > 5
             again = judge_at([b, a], tmp_path)  # type: ignore[arg-type]
             again.verdicts(comparisons(30))
-            assert len(first.requests) + len(second.requests) == 31, "their order is of no account"
+            assert len(first.requests) + len(second.requests) == 31, "their order does not matter"
         assert all(v.status == "ok" for v in again.verdicts(comparisons(60))), "one of them is gone"
     for wrong in ([], [a, a]):
         with pytest.raises(ValueError, match=r"judge\.base_url"):
