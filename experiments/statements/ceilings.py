@@ -1,15 +1,16 @@
 """How often a ceiling is printed for a loop that has not ended, and how often it holds the truth. Writes ceilings.csv.
 
-    python experiments/statements/ceilings.py --arms 60      # no models; about an hour of one core
+    python experiments/statements/ceilings.py --arms 40      # no models; about an hour of one core
 
-Truths are the curves of truths.py: those of the families that the rule knows, and others. One seed is never given a
-ceiling, so only 5 and 10 are here.
+Truths are the curves of truths.py: those of the families that the rule knows, and others. Cells that the table already
+holds are not simulated again, so a run that was ended goes on where it was; delete the table to begin anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from rlaif_lab.seeding import rng_for
 
 DELTA = 0.01
 ROUNDS = (12, 20, 40)
-SEEDS = (5, 10)
+SEEDS = (1, 5, 10)
 NOISE = (
     ("independent", 0.0),
     ("independent", 0.01),
@@ -32,10 +33,12 @@ NOISE = (
     ("heavy-tailed", 0.01),
     ("calming", 0.01),
     ("positive .3", 0.01),
+    ("shared", 0.01),
 )
+KEY = ("truth", "rounds", "seeds", "swing", "spread")
 
 
-def cell(name: str, last: int, seeds: int, swing: str, spread: float, arms: int) -> dict[str, object]:
+def cell(name: str, last: int, seeds: int, swing: str, spread: float, *, arms: int) -> dict[str, object]:
     """One truth under one kind of noise."""
     rng = rng_for("ceilings", name, last, seeds, swing, spread)
     curve, end = curves(last)[name]
@@ -63,22 +66,33 @@ def cell(name: str, last: int, seeds: int, swing: str, spread: float, arms: int)
     }
 
 
+def done(table: Path) -> dict[tuple[str, ...], dict[str, object]]:
+    """Return the rows of the table by their cell, in its order; none where there is no table."""
+    if not table.exists():
+        return {}
+    with table.open(newline="") as file:
+        return {tuple(row[name] for name in KEY): dict(row) for row in csv.DictReader(file)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arms", type=int, default=60, help="simulated arms per cell")
+    parser.add_argument("--arms", type=int, default=40, help="simulated arms per cell")
     arms = parser.parse_args().arms
-    rows = []
-    with (Path(__file__).parent / "ceilings.csv").open("w", newline="") as file:
-        for swing, spread in NOISE:
-            for last in ROUNDS:
-                for seeds in SEEDS:
-                    for name in curves(last):
-                        rows.append(cell(name, last, seeds, swing, spread, arms))
-                        if len(rows) == 1:
-                            writer = csv.DictWriter(file, list(rows[0]))
-                            writer.writeheader()
-                        writer.writerow(rows[-1])
-                        file.flush()
+    table = Path(__file__).parent / "ceilings.csv"
+    known = done(table)
+    with table.open("a", newline="") as file:
+        for (swing, spread), last, seeds in itertools.product(NOISE, ROUNDS, SEEDS):
+            for name in curves(last):
+                key = (name, str(last), str(seeds), swing, str(spread))
+                if key in known:
+                    continue
+                known[key] = cell(name, last, seeds, swing, spread, arms=arms)
+                writer = csv.DictWriter(file, list(known[key]))
+                if len(known) == 1:
+                    writer.writeheader()
+                writer.writerow(known[key])
+                file.flush()
+    rows = list(known.values())
     for column in ("identified_but_not_ended", "identified_and_wrong", "exhausted_falsely"):
         worst = sorted(rows, key=lambda row: -float(str(row[column])))[:6]
         print(column)

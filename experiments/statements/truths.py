@@ -172,4 +172,6 @@ def curves(last: int) -> dict[str, tuple[Floats, float]]:
         ),
         "kink": up(np.maximum(0.0, 1 - 3 * t / last)),
         "square root": (START + RISE * np.sqrt(t / last), np.inf),
+        "late step": (START + 0.4 * (1 - np.exp(-t / 2)) + 0.1 * (t > 0.8 * last), START + 0.5),
+        "waves": up(np.exp(-t / 3) - 0.06 * np.sin(4 * np.pi * t / last)),
     }

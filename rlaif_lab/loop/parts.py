@@ -148,6 +148,9 @@ def build_organisms(chosen: Chosen) -> None:
     if organisms:
         assert isinstance(chosen.task, ProceduralTask)
         build_missing(chosen.task, organisms)
+    for role, source in chosen.sources().items():
+        if isinstance(source, Organism):
+            source.tell_unlearnt(chosen.task, role)
 
 
 def organism_weights(chosen: Chosen) -> dict[str, str]:

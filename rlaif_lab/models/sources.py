@@ -128,6 +128,13 @@ class Organism(ModelSource):
         shipped = shipped_folder(task, recipe) if self.pretrained == "shipped" else None
         return weights_hash(shipped or organism_folder(task, recipe))
 
+    def tell_unlearnt(self, task: Task, role: str) -> None:
+        """Say where the organism, which must be there, has not learnt what it was asked to."""
+        from rlaif_lab.models.organism.cache import tell_unlearnt
+
+        assert isinstance(task, ProceduralTask)
+        tell_unlearnt(task, self.recipe(), f"the {self.name} ({role})", shipped=self.pretrained == "shipped")
+
     def missing_recipe(self, task: Task) -> Recipe | None:
         """Return the recipe to build before this model can be loaded; None where it ships with the package."""
         from rlaif_lab.models.organism.cache import shipped_folder

@@ -16,9 +16,12 @@ more than that nothing is gained. In this order:
 
 - `solved`        what is left is at most `LITTLE`
 - `still going`   the trend says improving; or it says nothing, and the last rounds gain more than 0
-- `misled`        where there is a choice, the judge prefers the worse answer (its preference, weighted by what is at
-                  stake in each prompt, lies below 0); or most of what is left is coverage, and where right answers were
-                  already in the minority the judge preferred the others, in all rounds taken together
+- `misled`        the arm is hacked (hacked.py); or where there is a choice, the judge prefers the worse answer (its
+                  preference, weighted by what is at stake in each prompt, lies below 0); or most of what is left is
+                  held by the task's misconception, and between right and misconceived answers the judge preferred
+                  these, in all rounds taken together: what was taught so well that no sample is right any more;
+                  or most of what is left is coverage, and where right answers were already in the minority the judge
+                  preferred the others, likewise
 - `undecided`     the trend says nothing
 - `judge cannot tell`  that preference is near 0, and known to be
 - `not taken up`  best of two by this judge would gain at least twice delta a round, and the arm gains less than a fifth
@@ -66,21 +69,36 @@ class Left:
     gap: float
     minority: bool
     kind: Kind
+    misconceived: float = 0.0
+    """Of ``left``, what is held by answers that are right under the task's misconception."""
+    between: tuple[int, int] = (0, 0)
+    """Comparisons of a right answer with such a one; of these, decided rightly minus decided wrongly."""
 
 
-def what_is_left(quality: Sequence[float], verdicts: Sequence[tuple[int, int, float | None]]) -> Left:
+def what_is_left(
+    quality: Sequence[float],
+    verdicts: Sequence[tuple[int, int, float | None]],
+    misconceived: Sequence[float] | None = None,
+) -> Left:
     """Return what is left of a prompt, and why.
 
     Args:
         quality: Of each sample, gold, in [0, 1].
         verdicts: Samples compared and the probability that the first is better; None for no verdict.
+        misconceived: Of each sample, its quality under the task's misconception; None where the task has none.
     """
+    taught = list(misconceived) if misconceived is not None else [0.0] * len(quality)
+    kinds = [(right == 1.0) - (error == 1.0) for right, error in zip(quality, taught, strict=True)]
+    compared = decided = 0
     mean, best = math.fsum(quality) / len(quality), max(quality)
     sides, gains = [], []
     for one, other, probability in verdicts:
         difference = quality[one] - quality[other]
         said = 0 if probability is None else (probability > 0.5) - (probability < 0.5)
         gains.append(said * difference / 2.0)
+        if kinds[one] * kinds[other] < 0:
+            compared += 1
+            decided += said * kinds[one]
         if difference != 0.0:
             sides.append(said if difference > 0.0 else -said)
     preference = sum(sides) / len(sides) if sides else 0.0
@@ -96,7 +114,17 @@ def what_is_left(quality: Sequence[float], verdicts: Sequence[tuple[int, int, fl
     else:
         kind = "not taken up" if preference >= SIDE else "judge cannot tell"
     gap = math.fsum(gains) / len(gains) if gains else 0.0
-    return Left(left, beyond, preference, gap=gap, minority=0.0 < mean < 0.5, kind=kind)
+    held = math.fsum((1.0 - right) * error for right, error in zip(quality, taught, strict=True)) / len(quality)
+    return Left(
+        left,
+        beyond,
+        preference,
+        gap=gap,
+        minority=0.0 < mean < 0.5,
+        kind=kind,
+        misconceived=held,
+        between=(compared, decided),
+    )
 
 
 @dataclass(frozen=True)
@@ -114,6 +142,10 @@ class SeedLeft:
     gap: float
     drawn_away: float
     gain: float
+    misconceived: float = 0.0
+    """Share of what is left that answers hold which are right under the task's misconception."""
+    for_right: float = math.nan
+    """Preference for right over misconceived answers, in all rounds; nan where it was never asked."""
 
 
 def of_seed(rounds: Sequence[Sequence[Left]], recent: int, gain: float) -> SeedLeft | None:
@@ -144,6 +176,8 @@ def of_seed(rounds: Sequence[Sequence[Left]], recent: int, gain: float) -> SeedL
     shares = {name: value / total if total > 0.0 else 0.0 for name, value in parts.items()}
     minority = [prompt for prompts in rounds for prompt in prompts if prompt.minority]
     weight = math.fsum(prompt.left - prompt.beyond for prompt in minority)
+    compared, decided = (sum(prompt.between[which] for prompts in rounds for prompt in prompts) for which in (0, 1))
+    left = math.fsum(prompt.left for prompt in last)
     drawn = math.fsum((prompt.left - prompt.beyond) * prompt.preference for prompt in minority)
     return SeedLeft(
         left=math.fsum(prompt.left for prompt in last) / len(last),
@@ -155,6 +189,8 @@ def of_seed(rounds: Sequence[Sequence[Left]], recent: int, gain: float) -> SeedL
         gap=math.fsum(prompt.gap for prompt in last) / len(last),
         drawn_away=drawn / weight if weight > 0.0 else math.nan,
         gain=gain,
+        misconceived=math.fsum(prompt.misconceived for prompt in last) / left if left > 0.0 else 0.0,
+        for_right=decided / compared if compared else math.nan,
     )
 
 
@@ -176,17 +212,20 @@ class Remains:
     preference: Interval
     gap: Interval
     drawn_away: Interval
+    misconceived: Interval
+    for_right: Interval
     gain: Interval
     seeds: int
 
 
-def remains(seeds: Mapping[int, SeedLeft], state: TrendState, delta: float) -> Remains | None:
+def remains(seeds: Mapping[int, SeedLeft], state: TrendState, delta: float, *, hacked: bool = False) -> Remains | None:
     """Return what is left of an arm, and why; None without a seed. Pure, and the same whatever the order of the seeds.
 
     Args:
         seeds: Seed -> what is left of it.
         state: Of the trend.
         delta: Gain per round that counts.
+        hacked: Whether the judge's own win rate has risen while quality fell (hacked.py).
     """
     known = [seeds[seed] for seed in sorted(seeds)]
     if not known:
@@ -196,11 +235,25 @@ def remains(seeds: Mapping[int, SeedLeft], state: TrendState, delta: float) -> R
         values = [float(getattr(seed, name)) for seed in known]
         return t_interval([value for value in values if math.isfinite(value)])
 
-    names = ("left", "coverage", "prefers_wrong", "not_taken_up", "cannot_tell", "preference", "gap", "drawn_away")
-    found = {name: over(name) for name in names}
+    found = {name: over(name) for name in SHARES}
     gain = over("gain")
-    cause = _cause(found, gain, state, delta)
-    return Remains(cause, _sentence(cause, found, gain), **found, gain=gain, seeds=len(known))
+    cause = _cause(found, gain, state, delta=delta, hacked=hacked)
+    return Remains(cause, _sentence(cause, found, gain, hacked), **found, gain=gain, seeds=len(known))
+
+
+SHARES = (
+    "left",
+    "coverage",
+    "prefers_wrong",
+    "not_taken_up",
+    "cannot_tell",
+    "preference",
+    "gap",
+    "drawn_away",
+    "misconceived",
+    "for_right",
+)
+"""What is averaged over seeds, but for the gain."""
 
 
 def _low(interval: Interval) -> float:
@@ -211,7 +264,9 @@ def _high(interval: Interval) -> float:
     return interval.mean if math.isnan(interval.high) else interval.high
 
 
-def _cause(found: Mapping[str, Interval], gain: Interval, state: TrendState, delta: float) -> Cause:
+def _cause(found: Mapping[str, Interval], gain: Interval, state: TrendState, *, delta: float, hacked: bool) -> Cause:
+    if hacked:
+        return "misled"
     if found["left"].mean <= LITTLE:
         return "solved"
     if state == "improving" or (state == "undecided" and gain.low > 0.0):
@@ -219,6 +274,8 @@ def _cause(found: Mapping[str, Interval], gain: Interval, state: TrendState, del
     preference, coverage = found["preference"], found["coverage"]
     choice = 1.0 - coverage.mean
     if choice > 0.05 and _high(preference) < -NEAR / 2:
+        return "misled"
+    if _taught(found):
         return "misled"
     if coverage.mean > 0.5 and _high(found["drawn_away"]) < -NEAR / 2:
         return "misled"
@@ -233,7 +290,12 @@ def _cause(found: Mapping[str, Interval], gain: Interval, state: TrendState, del
     return "unclear"
 
 
-def _sentence(cause: Cause, found: Mapping[str, Interval], gain: Interval) -> str:
+def _taught(found: Mapping[str, Interval]) -> bool:
+    """Return whether most of what is left is the misconception's, which the judge prefers to what is right."""
+    return _low(found["misconceived"]) > 0.5 and _high(found["for_right"]) < -NEAR / 2
+
+
+def _sentence(cause: Cause, found: Mapping[str, Interval], gain: Interval, hacked: bool) -> str:
     left = f"{_with(found['left'])} of the quality is left to gain"
     shares = (
         f"of that, {_share(found['coverage'])} is in no sample, {_share(found['prefers_wrong'])} where the judge "
@@ -244,10 +306,7 @@ def _sentence(cause: Cause, found: Mapping[str, Interval], gain: Interval) -> st
         "solved": "solved: little is left",
         "still going": f"still going: the last rounds gain {_with(gain, True)} each",
         "undecided": f"undecided, as the trend is: the last rounds gain {_with(gain, True)} each",
-        "misled": (
-            f"misled: where it matters, the judge's preference for the better answer is "
-            f"{_with(_most_negative(found), True)} (from -1 to 1)"
-        ),
+        "misled": _misled(found, hacked),
         "judge cannot tell": (
             f"judge cannot tell: its preference for the better answer is {_with(found['preference'], True)} "
             "(from -1 to 1)"
@@ -260,6 +319,20 @@ def _sentence(cause: Cause, found: Mapping[str, Interval], gain: Interval) -> st
         "unclear": "unclear",
     }[cause]
     return f"{reading}; {left}; {shares}"
+
+
+def _misled(found: Mapping[str, Interval], hacked: bool) -> str:
+    if hacked:
+        return "misled: the judge prefers the policy to what it was at first, and gold does not"
+    if _taught(found):
+        return (
+            f"misled: {_share(found['misconceived'])} of what is left is the task's misconception, and the judge's "
+            f"preference for right over misconceived answers was {_with(found['for_right'], True)} (from -1 to 1)"
+        )
+    return (
+        "misled: where it matters, the judge's preference for the better answer is "
+        f"{_with(_most_negative(found), True)} (from -1 to 1)"
+    )
 
 
 def _most_negative(found: Mapping[str, Interval]) -> Interval:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlaif_lab.plateau.cause import Left, SeedLeft, of_seed, what_is_left
@@ -47,6 +47,13 @@ def seed_left(run: Run, gold: Gold) -> SeedLeft | None:
     return of_seed(rounds, len(last), (ended - begun) / count)
 
 
+def misconceived(task: Task, prompt: Prompt, samples: Sequence[Mapping[str, object]]) -> list[float] | None:
+    """Return each sample's quality under the task's misconception; None for a task that has none."""
+    if type(task).misconceived_quality is Task.misconceived_quality:
+        return None
+    return [task.misconceived_quality(prompt, str(row["response"])) for row in samples]
+
+
 def round_left(folder: Path, task: Task, gold: Gold) -> list[Left]:
     """Return what is left of each prompt of a round that is looked at."""
     import pyarrow as pa
@@ -76,5 +83,5 @@ def round_left(folder: Path, task: Task, gold: Gold) -> list[Left]:
         quality = [gold.quality(task, prompt, str(row["response"])) for row in samples]
         known = [value for value in quality if value is not None and math.isfinite(value)]
         if len(known) == len(quality):
-            found.append(what_is_left(known, verdicts[name]))
+            found.append(what_is_left(known, verdicts[name], misconceived(task, prompt, samples)))
     return found

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlaif_lab.plateau.cause import SHARES
 from rlaif_lab.plateau.comparisons import Difference
 from rlaif_lab.plateau.families import PARAMETERS
 from rlaif_lab.report.arms import Study
@@ -57,6 +58,9 @@ def verdict_record(given: ArmVerdict) -> dict[str, object]:
     record |= interval_columns("remaining_gain", fitted.remaining) | interval_columns("last_gain", fitted.last_gain)
     record |= {"delta": fitted.delta, "remaining_below_delta": int(fitted.exhausted) if fitted.identified else ""}
     record["best_family"] = given.families.best if given.families else ""
+    record["hacked"] = int(given.hacked is not None)
+    record |= interval_columns("hacked_quality", given.hacked.quality if given.hacked else UNDEFINED)
+    record |= interval_columns("hacked_win_rate", given.hacked.win_rate if given.hacked else UNDEFINED)
     record["cause"] = given.cause
     record["why"] = given.why
     record |= interval_columns("pgr", pgr.interval if pgr else UNDEFINED)
@@ -114,21 +118,10 @@ def remains_records(given: ArmVerdict) -> list[dict[str, object]]:
     found = given.remains
     if found is None:
         return []
-    names = (
-        "left",
-        "coverage",
-        "prefers_wrong",
-        "not_taken_up",
-        "cannot_tell",
-        "preference",
-        "gap",
-        "drawn_away",
-        "gain",
-    )
     return [
         {"arm": given.label, "cause": found.cause, "quantity": name, "seeds": found.seeds}
         | interval_columns("value", getattr(found, name))
-        for name in names
+        for name in (*SHARES, "gain")
     ]
 
 

@@ -29,6 +29,7 @@ from rlaif_lab.plateau.comparisons import (
 )
 from rlaif_lab.plateau.detector import STATES, Detector
 from rlaif_lab.plateau.families import Families, Seen, compare
+from rlaif_lab.plateau.hacked import Hacked, hacked
 from rlaif_lab.plateau.saturation import Curve, Saturation, saturation
 from rlaif_lab.plateau.trend import Trend, TrendMeasure, measured, outlook, trend, untested
 from rlaif_lab.plateau.verdict import NO_DETECTOR, Logged, Verdict, averaged, pooled, verdict
@@ -40,6 +41,7 @@ from rlaif_lab.statistics.intervals import Interval, paired_difference
 
 Floats = npt.NDArray[np.float64]
 QUALITY, GREEDY, KL = "quality/sampled", "quality/greedy", "kl/per_sequence"
+WIN_RATE = "judge/win_rate_vs_round_0"
 MEASURED: dict[TrendMeasure, str] = {"heldout_judge": "held-out judge's win rate", "people": "people's win rate"}
 """What a trend rests on where there is no gold quality."""
 CEILING = "oracle"
@@ -58,7 +60,7 @@ class ArmVerdict:
     saturation: the ceiling, or why there is none.
     families: None below 2 seeds. attribution: D, I and eps, None without gold. remains: what is left and why, None
     without gold, or where no run stored its samples and verdicts. pgr: None for floor and ceiling themselves, and where
-    either is missing. quality: seed -> final sampled quality, gold.
+    either is missing. hacked: what shows that the judge is over-optimised; None where nothing does.
     """
 
     label: str
@@ -71,6 +73,7 @@ class ArmVerdict:
     attribution: Attribution | None
     remains: Remains | None
     pgr: GapRecovered | None
+    hacked: Hacked | None = None
 
     @property
     def state(self) -> str:
@@ -92,12 +95,13 @@ class ArmVerdict:
             text += f", by the {MEASURED[self.trend.measure]}"
         if self.saturation.identified:
             text += f", ceiling {limits(self.saturation.ceiling)}"
-        return text
+        return text if self.hacked is None else f"{text}; {self.hacked.sentence}"
 
     @property
     def short(self) -> str:
         """For a column: ``plateaued at 12``."""
-        return self.state if self.round is None else f"{self.state} at {self.round}"
+        text = self.state if self.round is None else f"{self.state} at {self.round}"
+        return text if self.hacked is None else f"{text}, hacked"
 
     @property
     def outlook(self) -> str:
@@ -188,6 +192,7 @@ def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None, gold: 
     kl = {run.seed: seen.kl for run in arm.complete if (seen := _seen(run)) and seen.kl is not None}
     families = compare({run.seed: seen for run in arm.complete if (seen := _seen(run))})
     threshold = (settings or Detector()).delta
+    moved = hacked({run.seed: (_moved(run, QUALITY), _moved(run, WIN_RATE)) for run in arm.complete})
     return ArmVerdict(
         label=arm.label,
         seeds=len(arm.complete),
@@ -197,8 +202,9 @@ def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None, gold: 
         saturation=saturation(curves, threshold, _doubt(found, families), kl),
         families=families,
         attribution=attribution({run.seed: _factors(run) for run in arm.complete}),
-        remains=remains(_left(arm, gold), found.state, threshold),
+        remains=remains(_left(arm, gold), found.state, threshold, hacked=moved is not None),
         pgr=pgr,
+        hacked=moved,
     )
 
 
@@ -235,6 +241,10 @@ def _seen(run: Run) -> Seen | None:
 def _factors(run: Run) -> Factors:
     names = ("gap/diversity_D", "gap/best_of_2", "gap/update_loss_eps")
     return Factors(*(np.array([run.value(name, index) for index in range(run.last_round)]) for name in names))
+
+
+def _moved(run: Run, metric: str) -> float:
+    return run.value(metric, run.last_round) - run.value(metric, 0)
 
 
 def final(arm: Arm, metric: str) -> dict[int, float]:

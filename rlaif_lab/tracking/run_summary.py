@@ -61,7 +61,8 @@ def result_values(
 ) -> dict[str, float | str]:
     """Return what the run came to.
 
-    verdict: the trend's (plateau/trend.py): improving, plateaued at round r, degrading or undecided. plateau_round:
+    verdict: the trend's (plateau/trend.py): improving, plateaued at round r, degrading or undecided; with
+    ", hacked" where the judge's win rate has risen while quality fell. plateau_round:
     that r. ceiling: Q_inf, where identified. final_quality: true quality in the last round; gain: minus round 0's.
     why: a sentence, from the stored rounds in ``directory`` if it is given. outlook: what would decide an undecided
     run, and what more rounds would bring.
@@ -72,7 +73,8 @@ def result_values(
     quality = [math.nan if row.get(QUALITY) is None else float(row[QUALITY]) for row in rows] or [math.nan]
     plateau = said.round if said.state == "plateaued" else None
     found: dict[str, float | str | None] = {
-        "verdict": said.state if plateau is None else f"plateaued at round {plateau}",
+        "verdict": (said.state if plateau is None else f"plateaued at round {plateau}")
+        + (", hacked" if said.hacked else ""),
         "plateau_round": plateau,
         "ceiling": said.saturation.ceiling.mean if said.saturation.identified else None,
         "final_quality": quality[-1],

@@ -128,3 +128,38 @@ def test_loops_of_known_cause(slip: float, misconception: float, rate: float, ca
     found = remains(seeds, "plateaued", 0.01)
     assert found is not None
     assert found.cause == cause
+
+
+def test_what_the_judge_taught_is_no_lack_of_uptake() -> None:
+    """No sample is right any more, since the judge preferred the misconception when there was a choice."""
+    taught = {index: seed(coverage=0.45, misconceived=0.8 + index / 100, for_right=-0.9) for index in range(3)}
+    found = remains(taught, "plateaued", 0.01)
+    assert found is not None
+    assert found.cause == "misled"
+    assert "of what is left is the task's misconception" in found.sentence
+    for change in ({"misconceived": 0.3}, {"for_right": 0.5}, {"for_right": math.nan}):
+        other = {i: seed(**({"coverage": 0.45, "misconceived": 0.8, "for_right": -0.9} | change)) for i in taught}
+        said = remains(other, "plateaued", 0.01)
+        assert said is not None
+        assert said.cause == "not taken up"
+
+
+def test_a_hacked_arm_is_misled() -> None:
+    found = remains({0: seed(), 1: seed()}, "degrading", 0.01, hacked=True)
+    assert found is not None
+    assert found.cause == "misled"
+    assert found.sentence.startswith("misled: the judge prefers the policy to what it was at first, and gold does not;")
+
+
+def test_misconceived_answers_by_hand() -> None:
+    """Right, misconceived, wrong otherwise: one comparison between the first two, decided for the misconception."""
+    found = what_is_left([1.0, 0.0, 0.0], [(0, 1, 0.2), (0, 2, 0.9), (1, 2, 0.9)], [0.0, 1.0, 0.0])
+    assert found.misconceived == pytest.approx(1 / 3)
+    assert found.between == (1, -1)
+    swapped = what_is_left([0.0, 1.0, 0.0], [(0, 1, 0.2), (0, 2, None)], [1.0, 0.0, 0.0])
+    assert swapped.between == (1, 1)
+    left = of_seed([[found], [swapped]], 1, 0.0)
+    assert left is not None
+    assert (left.for_right, left.misconceived) == (0.0, pytest.approx(0.5))
+    same = what_is_left([1.0, 0.0], [(0, 1, 0.2)], [1.0, 0.0])
+    assert (same.misconceived, same.between) == (0.0, (0, 0))

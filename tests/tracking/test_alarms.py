@@ -13,6 +13,11 @@ CALM = {
     "entropy/per_token": 0.5,
     "text/mean_length": 10.0,
     "text/unfinished_rate": 0.1,
+    "quality/sampled": 0.5,
+    "judge/win_rate_vs_round_0": 0.5,
+    "heldout_judge/win_rate_vs_round_0": 0.5,
+    "audit/accuracy_frozen_slip": 0.8,
+    "audit/accuracy_frozen_misconception": 0.5,
 }
 BEYOND = {
     "displacement": {"train/chosen_logp": -7.6},
@@ -20,6 +25,8 @@ BEYOND = {
     "entropy": {"entropy/per_token": 0.02},
     "length": {"text/mean_length": 20.5},
     "unfinished": {"text/unfinished_rate": 0.51},
+    "hacked": {"quality/sampled": 0.44, "judge/win_rate_vs_round_0": 0.56},
+    "judged_class": {"round": 0, "audit/accuracy_frozen_misconception": 0.29},
 }
 
 
@@ -34,6 +41,32 @@ def test_each_limit_has_its_alarm(name: str, change: dict[str, float]) -> None:
     assert list(Watch().alarms(CALM | change, CALM)) == [name]
     assert Watch(**{name: None}).alarms(CALM | change, CALM) == {}
     assert name not in Watch(**{name: None}).names()
+
+
+def test_over_optimised_takes_both() -> None:
+    """Neither a win rate that rises with quality, nor a quality that falls with the win rate where it was."""
+    for change in (
+        {"quality/sampled": 0.1},
+        {"judge/win_rate_vs_round_0": 0.9},
+        {"quality/sampled": 0.9, "judge/win_rate_vs_round_0": 0.9},
+        {"quality/sampled": 0.1, "judge/win_rate_vs_round_0": 0.1},
+        {"quality/sampled": 0.47, "judge/win_rate_vs_round_0": 0.9},
+    ):
+        assert Watch().alarms(CALM | change, CALM) == {}
+
+
+def test_without_gold_a_heldout_judge_speaks() -> None:
+    first = CALM | {"quality/sampled": None}
+    row = first | {"judge/win_rate_vs_round_0": 0.9, "heldout_judge/win_rate_vs_round_0": 0.4}
+    assert "held-out judge's win rate fell from 0.500 to 0.400" in Watch().alarms(row, first)["hacked"]
+    blind = {name: value for name, value in row.items() if not name.startswith("heldout")}
+    assert Watch().alarms(blind, first) == {}
+
+
+def test_a_class_that_the_judge_gets_wrong_is_named_before_training_only() -> None:
+    wrong = CALM | {"audit/accuracy_frozen_misconception": 0.29}
+    assert "0.290 of misconception" in Watch().alarms(wrong | {"round": 0}, CALM)["judged_class"]
+    assert Watch().alarms(wrong | {"round": 1}, CALM) == {}
 
 
 def test_length_may_neither_explode_nor_collapse() -> None:

@@ -44,6 +44,26 @@ def shipped_folder(task: ProceduralTask, recipe: Recipe) -> Path | None:
     return folder
 
 
+LEARNT = "learnt"
+"""Key of recipe.json: what the organism does, beside what its demonstrator does."""
+
+
+def tell_unlearnt(task: ProceduralTask, recipe: Recipe, name: str, *, shipped: bool = True) -> None:
+    """Say of an organism that is there that it has not learnt what it was asked to, if so."""
+    from rlaif_lab.models.organism.skill import Learnt, not_learnt
+
+    folder = (shipped_folder(task, recipe) if shipped else None) or organism_folder(task, recipe)
+    description = json.loads((folder / "recipe.json").read_text())
+    missed = not_learnt({key: Learnt(**one) for key, one in description.get(LEARNT, {}).items()})
+    if missed:
+        skill = f"slip {recipe.skill.slip:g}, misconception {recipe.skill.misconception:g}"
+        say(
+            Terminal.run,
+            f"{name} has not learnt its demonstrator ({skill}): {missed}. What its name promises does not hold for it; "
+            "another seed or more steps may give one that has",
+        )
+
+
 def weights_hash(folder: Path) -> str:
     """Return the SHA-256 of a saved model's weights, in hexadecimal digits."""
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
@@ -81,16 +101,20 @@ def build_missing(task: ProceduralTask, recipes: Sequence[Recipe]) -> None:
 def _build(task: ProceduralTask, recipe: Recipe, folder: Path) -> None:
     """Pretrain into a temporary folder and rename it: a folder in the cache is always whole."""
     from rlaif_lab.models.organism.build import pretrain
+    from rlaif_lab.models.organism.skill import learnt
 
     skill = recipe.skill
     network, tokenizer = pretrain(
         task, recipe, f"pretraining {task.name} (slip {skill.slip:g}, misconception {skill.misconception:g})"
     )
+    found = learnt(task, recipe, network, tokenizer)
     with writing(folder):
         partial = new_folder_beside(folder)
         try:
             LanguageModel(network, tokenizer, folder.name).save(partial)
-            (partial / "recipe.json").write_text(json.dumps({"task": task.name, **asdict(recipe)}, indent=2))
+            description = {"task": task.name, **asdict(recipe)}
+            description |= {LEARNT: {name: asdict(one) for name, one in found.items()}}
+            (partial / "recipe.json").write_text(json.dumps(description, indent=2))
             open_to_umask(partial)
             seal(partial)
             rename_folder(partial, folder)

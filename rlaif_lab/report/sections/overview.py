@@ -70,6 +70,8 @@ def headline(view: View) -> str:
 
 def _end(row: ArmSummary, said: ArmVerdict) -> str:
     goes_on = f"plateaued at round {said.round}" if said.state == "plateaued" else GOES_ON[said.state]
+    if said.hacked is not None:
+        goes_on += f", {escape(said.hacked.sentence)}"
     return f"<b>{escape(row.label)}</b> reaches <b>{row.final_sampled.interval.mean:.3f}</b> and {goes_on}"
 
 

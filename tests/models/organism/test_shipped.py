@@ -13,18 +13,21 @@ from hydra.core.global_hydra import GlobalHydra
 from rlaif_lab.config import build, config_dir
 from rlaif_lab.models.organism import cache
 from rlaif_lab.models.organism.recipe import Recipe
+from rlaif_lab.models.organism.skill import learnt
 from rlaif_lab.models.sources import ModelSource, Organism
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.exact import sample
 from rlaif_lab.tasks.arithmetic import Addition
 
 SHIPPED = ("policy", "stronger", "medium", "weaker")
+DEMONSTRATION = ("policy", "stronger")
+"""Those of block 1."""
 
 
-def source(name: str) -> Organism:
+def source(name: str, block: int = 0) -> Organism:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        cfg = compose("config", overrides=[] if name == "policy" else [f"judge={name}"])
+        cfg = compose("config", overrides=[f"block={block}"] + ([] if name == "policy" else [f"judge={name}"]))
     found: ModelSource = build(cfg.policy, "policy") if name == "policy" else build(cfg.judge, "judge").sources()[0]
     assert isinstance(found, Organism)
     return found
@@ -69,7 +72,40 @@ def test_each_says_what_it_is() -> None:
         description = json.loads((folder / "recipe.json").read_text())
         assert description["sha256"] == cache.weights_hash(folder)
         assert description["task"] == "addition3"
-    assert len(list(cache.SHIPPED.iterdir())) == len(SHIPPED)
+    assert len(list(cache.SHIPPED.iterdir())) == len(SHIPPED) + len(DEMONSTRATION)
+
+
+@pytest.mark.parametrize("name", DEMONSTRATION)
+def test_the_demonstrations_organisms_ship_and_have_learnt_their_demonstrators(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, organism = Addition(), source(name, block=1)
+    assert organism.missing_recipe(task) is None
+    organism.tell_unlearnt(task, name)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_recorded_of_a_shipped_organism_is_so_and_one_that_has_not_learnt_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The stronger judge of block 0 cannot add: it was pretrained like the others, and has not got there."""
+    task, organism = Addition(), source("stronger")
+    folder = cache.shipped_folder(task, organism.recipe())
+    assert folder is not None
+    model = cache.load_folder(folder, "stronger")
+    found = learnt(task, organism.recipe(), model.network, model.tokenizer)
+    recorded = json.loads((folder / "recipe.json").read_text())[cache.LEARNT]
+    assert {name: one.asked for name, one in found.items()} == pytest.approx(
+        {n: v["asked"] for n, v in recorded.items()}
+    )
+    assert {n: one.found for n, one in found.items()} == pytest.approx(
+        {n: v["found"] for n, v in recorded.items()}, abs=0.01
+    )
+    organism.tell_unlearnt(task, "judge 0")
+    said = capsys.readouterr().out
+    assert (
+        "the stronger judge (judge 0) has not learnt its demonstrator (slip 0.1, misconception 0.05): it writes" in said
+    )
 
 
 @pytest.mark.slow
