@@ -195,9 +195,9 @@ def named(loop: Loop, seeds: int, spread: float, rng: np.random.Generator) -> st
         seed: (float(one.quality[-1] - one.quality[0] + noise[seed, 0]), one.won - 0.5 + float(noise[seed, 1]))
         for seed, one in enumerate(played)
     }
-    found = remains(left, state, DELTA, hacked=hacked(moved) is not None)
-    assert found is not None
-    return found.cause
+    given = remains(left, state, DELTA, hacked=hacked(moved) is not None)
+    assert given is not None
+    return given.cause
 
 
 def main() -> None:

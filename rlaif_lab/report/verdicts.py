@@ -105,7 +105,7 @@ class ArmVerdict:
 
     @property
     def outlook(self) -> str:
-        """Return clauses: what would decide an undecided arm; what more rounds would bring, or why that is not known."""
+        """Return what would decide an undecided arm, and what more rounds would bring, or why that is not known."""
         undecided = outlook(self.trend)
         return "; ".join(filter(None, (undecided, self.prospect)))
 
