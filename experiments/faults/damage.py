@@ -103,7 +103,7 @@ def heard(into: list[str]) -> Iterator[None]:
 def resumed(folder: Path, name: str, expected: str) -> str:
     log = folder.with_suffix(".log")
     log.unlink(missing_ok=True)
-    child = runs.start(folder)
+    child = runs.start(folder, *runs.SMALLEST)
     child.join()
     said = log.read_text(errors="replace")
     if "Traceback" in said:
@@ -138,11 +138,11 @@ def read(sweep: Path, name: str) -> str:
 def main() -> int:
     place = runs.prepare()
     straight, half = place / "straight", place / "half"
-    runs.whole(straight)
+    runs.whole(straight, *runs.SMALLEST)
     expected = str(runs.result(straight)["rows"])
     for share in (0.7, 0.6, 0.8, 0.5, 0.75, 0.65):  # of a run: until it is caught in its last round
         shutil.rmtree(half, ignore_errors=True)
-        runs.killed(half, share * runs.whole(place / f"timed_{share}"))
+        runs.killed(half, share * runs.whole(place / f"timed_{share}", *runs.SMALLEST), *runs.SMALLEST)
         if (half / "checkpoints" / "round_001.ckpt").exists() and not (half / "finished.json").exists():
             break
     rng = random.Random(0)

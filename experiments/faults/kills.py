@@ -17,17 +17,19 @@ import runs
 def main(kills: int) -> int:
     place = runs.prepare()
     straight = place / "straight"
-    runs.whole(straight)  # and the organisms
+    runs.whole(straight, *runs.SMALLEST)  # and the organisms
     shutil.rmtree(straight)
-    seconds = runs.whole(straight)
+    seconds = runs.whole(straight, *runs.SMALLEST)
     expected = runs.result(straight)
     rng = random.Random(0)
     made = folders = equal = 0
     while made < kills:
         folder = place / f"run_{folders}"
         folders += 1
-        mine = sum(runs.killed(folder, rng.uniform(0.1, 1.0) * seconds) for _ in range(1 + folders % 3))
-        runs.whole(folder)
+        mine = sum(
+            runs.killed(folder, rng.uniform(0.05, 1.0) * seconds, *runs.SMALLEST) for _ in range(1 + folders % 3)
+        )
+        runs.whole(folder, *runs.SMALLEST)
         found = runs.result(folder)
         made += mine
         differing = [key for key, value in expected.items() if found[key] != value]

@@ -26,13 +26,13 @@ from rlaif_lab.cli.command import prepare, sentence
 from rlaif_lab.cli.help import quick_answer
 from rlaif_lab.cli.origin import go_back, origin_of
 from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, conclude, noted, recorded, resumed, run_job
-from rlaif_lab.cli.trust import check_trusted
+from rlaif_lab.cli.trust import check_trusted, started_here
 from rlaif_lab.config import check, config_dir
 from rlaif_lab.config.secrets import Refused, check_arguments
+from rlaif_lab.config.trusted import ONLY_TRUSTED, trust
 from rlaif_lab.store.files import DISK_ERRORS, DiskError, TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, interruptible
 from rlaif_lab.store.outcome import failure, finished_rounds, resume_command, write_failure
-from rlaif_lab.store.strangers import trust
 
 
 class Ended:
@@ -134,6 +134,8 @@ def resume() -> None:
         if found is not None and folder is not None:
             trust(named)
             origin = check_trusted(found.overrides, origin_of(found.folder), named)
+            if not started_here(found.overrides, origin_of(found.folder)):
+                os.environ[ONLY_TRUSTED] = "1"  # also what files say that its choices name
     except ValueError as error:
         print(f"rlaif-resume: {error}", file=sys.stderr)
         sys.exit(2)

@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "also by the environment: RLAIF_LAB_TRUST",
     )
     options = parser.parse_args(arguments)
+    from rlaif_lab.config.trusted import trust
     from rlaif_lab.progress import printable
-    from rlaif_lab.store.strangers import trust
 
     trust(options.trust)
     try:

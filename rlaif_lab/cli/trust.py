@@ -3,7 +3,7 @@
 ``rlaif-resume`` runs what a folder's files say: class paths, config folders, the folder that was worked in. In a
 stranger's folder those could be anything. So the lab keeps, in the cache and not in the run, a digest of each command
 line that was run here; what is not among them is resumed only if it names nothing but the lab's own, or what
-``--trust`` names.
+``--trust`` names. Nor does it ask servers that the folder names: one's keys would go there.
 """
 
 from __future__ import annotations
@@ -15,13 +15,21 @@ import re
 from collections.abc import Sequence
 
 from rlaif_lab.cli.origin import Origin
+from rlaif_lab.config.trusted import PYTHON, is_trusted
 from rlaif_lab.store.files import cache_root
-from rlaif_lab.store.strangers import PYTHON, is_trusted
 
 CHANGES = ("resume=", "hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
 """What a resumption itself gives: it does not make another command of it."""
-PLAIN = ("hydra/launcher=", "hydra/sweeper=", "hydra.launcher.", "hydra.sweeper.", "hydra.job.name=", *CHANGES[1:])
-"""Settings of Hydra's that a stranger's folder may bring; others can name code or write anywhere."""
+PLAIN = re.compile(
+    r"hydra(/launcher|/sweeper|\.job\.name|\.mode|\.run\.dir|\.sweep\.(dir|subdir)|\.sweeper\.(n_trials|direction|params\..*)"
+    r"|\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|gpus_per_task|mem_gb|nodes|tasks_per_node|partition"
+    r"|qos|account|array_parallelism|max_num_timeout))="
+)
+"""Settings of Hydra's that a stranger's folder may bring; others can name code, give the shell commands (Slurm's
+``setup``), or write anywhere."""
+ADDRESS = re.compile(r"\w://")
+OUTSIDE = re.compile(r"(^|[\[,\s'\"(:])(/|~|[^,]*\.\.([/\\]|$))")
+"""In a choice of a group: a file outside of the config folders, which could say anything."""
 PATHS = re.compile(r"_target_['\"]?\s*[=:]\s*['\"]?([\w.]+)|" + re.escape(PYTHON) + r"([\w.]+)")
 
 
@@ -63,7 +71,11 @@ def check_trusted(overrides: Sequence[str], origin: Origin, named: str | None) -
             if not is_trusted(path):
                 raise ValueError(_refusal(f"{override!r}", path.partition(".")[0]))
         unread = "_target_" in override and not paths
-        if unread or (override.lstrip("+~").startswith("hydra") and not override.lstrip("+").startswith(PLAIN)):
+        hydras = override.lstrip("+~").startswith("hydra")
+        if unread or ADDRESS.search(override) or (hydras and not PLAIN.match(override.lstrip("+"))):
+            raise ValueError(_refusal(f"{override!r}", None))
+        key, _, value = override.partition("=")
+        if (hydras or "." not in key.partition("@")[0]) and not key.endswith(".dir") and OUTSIDE.search(value):
             raise ValueError(_refusal(f"{override!r}", None))
     if origin.options and not named:
         raise ValueError(_refusal(" ".join(origin.options), "PACKAGE"))

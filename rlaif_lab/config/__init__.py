@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.config.ranges import Count, Number, Seed, Share
 from rlaif_lab.config.secrets import check_config
+from rlaif_lab.config.trusted import PYTHON, check_allowed
 from rlaif_lab.config.types import check_value, located, not_finite, parameters_of, shown
 from rlaif_lab.config.types import did_you_mean as did_you_mean  # of old use here
 
@@ -307,9 +308,24 @@ def check_family(path: str, node: Any, family: str, optional: tuple[str, ...] = 
     if not isinstance(node, dict) or "_target_" not in node:
         off = "; only " + ", ".join(optional) + " can be put out" if optional and not node else ""
         raise ValueError(f"{path} must be a mapping with a _target_; got {shown(node)}{off}")
+    for place, text in _texts(node, path):
+        if place.endswith("._target_") or text.startswith(PYTHON):
+            check_allowed(place, text.removeprefix(PYTHON))
     for place, target in targets(node, path):
         check_target(place, target)
     check_value(path, located(path, KINDS[family]), with_current_paths(node))
+
+
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, text) of all texts in plain containers."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            yield from _texts(child, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, child in enumerate(value):
+            yield from _texts(child, f"{path}[{i}]")
 
 
 def plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from rlaif_lab.config.trusted import TRUST, only_trusted
+
 ENTRY_POINT = "rlaif_lab.conf"
 
 
@@ -54,8 +56,12 @@ def installed_folders() -> list[Path]:
 def open_places(arguments: Sequence[str]) -> None:
     """Let ``_target_`` name classes in the folder that the command is run from, and beside its config folders.
 
-    At the end of the path, so that nothing there can stand in for a library; for child processes too.
+    At the end of the path, so that nothing there can stand in for a library; for child processes too. A folder that
+    the user has not started is resumed without: what lies where one stands may be a stranger's.
     """
+    if only_trusted() and not os.environ.get(TRUST):
+        Plugins.instance().register(InstalledConfigs)
+        return
     folders = [Path.cwd(), *(folder.parent for folder in config_folders(arguments))]
     added = [str(folder) for folder in dict.fromkeys(folders) if str(folder) not in sys.path]
     sys.path += added

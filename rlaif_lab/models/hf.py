@@ -309,8 +309,10 @@ def _prompts_of(task: Task) -> list[Prompt]:
 
 # --- what lies in a folder --------------------------------------------------------------------------------------------
 def check_model_folder(path: Path) -> None:
-    """ValueError when ``path`` does not hold a saved causal LM with its tokenizer."""
+    """ValueError when ``path`` does not hold a saved causal LM with its tokenizer, or its small files are not what was
+    saved (weights are compared when they load)."""
     config_file = path / "config.json"
+    check_sealed(path, largest=10**7)
     if not config_file.is_file():
         hint = ""
         if ggufs := sorted(file.name for file in path.glob("*.gguf")):
@@ -324,7 +326,9 @@ def check_model_folder(path: Path) -> None:
         raise ValueError(f"model folder {str(path)!r}: config.json is not valid JSON ({error})") from None
     architectures = (config.get("architectures") if isinstance(config, dict) else None) or []
     if not any(name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for name in architectures):
-        raise ValueError(f"model folder {str(path)!r} is not a causal LM: its architectures are {architectures}")
+        raise ValueError(
+            f"model folder {str(path)!r} is not a causal LM: the architectures in its config.json are {architectures}"
+        )
     if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
         raise ValueError(f"model folder {str(path)!r} holds no weights (*.safetensors)")
     if not (path / "tokenizer_config.json").is_file():

@@ -22,10 +22,10 @@ from rlaif_lab.store.checksums import read_regular
 from rlaif_lab.store.files import DISK_ERRORS, write_atomically, writing
 from rlaif_lab.store.interrupts import Interrupted
 from rlaif_lab.store.locks import locked, try_lock
-from rlaif_lab.store.rows import read_metrics
+from rlaif_lab.store.rows import FINISHED, read_metrics, summary_of
 from rlaif_lab.store.run_folder import STOPPED
 
-FINISHED, FAILED, LOCK = "finished.json", "failed.json", ".lock"
+FAILED, LOCK = "failed.json", ".lock"
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,10 @@ def read_failure(folder: Path) -> Failure | None:
 
 
 def write_finished(folder: Path, rounds: int, result: Mapping[str, Any] | None = None) -> None:
-    """Say that the run is whole, its policy and exports included. result: what it came to (verdict, quality, ...)."""
-    content = {"rounds": rounds, "time": now(), **({"result": dict(result)} if result else {})}
+    """Say that the run is whole, its policy and exports included, and how many rows it has logged. result: what it came
+    to (verdict, quality, ...)."""
+    metrics = summary_of(folder / "metrics.jsonl")
+    content = {"rounds": rounds, "time": now(), "metrics": metrics, **({"result": dict(result)} if result else {})}
     write_atomically(folder / FINISHED, json.dumps(content, indent=1).encode())
     (folder / FAILED).unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rlaif_lab.store.checksums import check, read_regular
+from rlaif_lab.store.checksums import DamagedError, check, read_regular
 
 
 def without_nan(row: dict[str, Any]) -> dict[str, Any]:
@@ -21,6 +21,33 @@ def whole_lines(content: bytes) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
+FINISHED = "finished.json"
+"""Beside the metrics of a run that is whole: when it finished, and what its metrics.jsonl was like then."""
+
+
+def summary_of(path: Path) -> dict[str, Any] | None:
+    """Return how many lines a metrics.jsonl has, and its checksum: what finished.json says of it."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    return {"lines": content.count(b"\n"), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _check_finished(path: Path, content: bytes) -> None:
+    """Compare metrics with those that the run finished with: fewer whole lines are an earlier state of the file, which
+    its checksums know too. Raises ValueError."""
+    try:
+        written = json.loads(read_regular(path.with_name(FINISHED)))["metrics"]
+        lines, digest = int(written["lines"]), str(written["sha256"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return  # it has not finished, or did with an earlier version
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise DamagedError(
+            f"{str(path)!r} is corrupt: {FINISHED} says that it had {lines} lines and another checksum, and now it has "
+            f"{content.count(bytes([10]))} lines; restore it from a copy"
+        )
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a metrics.jsonl, one per round (the later of two), sorted.
 
@@ -28,8 +55,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         ValueError: the file was damaged, or a line is no such row.
     """
     if not path.exists():
+        _check_finished(path, b"")
         return []
-    content = whole_lines(read_regular(path))
+    everything = read_regular(path)
+    content = whole_lines(everything)
     rows: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
@@ -40,6 +69,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             rows[index] = row
         except (ValueError, KeyError, TypeError, RecursionError) as error:  # not UTF-8, no JSON, no object, no round
             raise ValueError(f"{path}, line {number}: not a round's metrics in JSON ({error})") from None
+    _check_finished(path, everything)
     if content:
         check(path, hashlib.sha256(content).hexdigest())
     return [rows[index] for index in sorted(rows)]

@@ -10,39 +10,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from rlaif_lab.config import current_path
+from rlaif_lab.config.trusted import OWN, PYTHON, TRUST, UntrustedError, is_trusted, trusted
 
 T = TypeVar("T")
-PYTHON = "python:"
-"""How a value names a function by its path, as ``task.grader`` may."""
-TRUST = "RLAIF_LAB_TRUST"
-OWN = "rlaif_lab"
 HYDRAS = ("_args_", "_partial_", "_recursive_", "_convert_", "_mode_")
 """Keys by which Hydra's own ``instantiate`` would do more than call a class."""
-
-
-class UntrustedError(ValueError):
-    """A folder names code that is not the lab's own, and nobody has said that it may run."""
-
-
-def trusted() -> tuple[str, ...]:
-    """Return the packages whose classes may be made: the lab, and those that the environment names."""
-    return (OWN, *(name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip()))
-
-
-def trust(packages: str | None) -> None:
-    """Add packages (a list with commas) for this process, as a command's ``--trust`` says."""
-    if packages:
-        os.environ[TRUST] = ",".join(filter(None, (os.environ.get(TRUST), packages)))
-
-
-def is_trusted(target: str) -> bool:
-    """Tell whether a class path lies in a trusted package. Nothing is imported."""
-    return current_path(target).partition(".")[0] in trusted()
 
 
 def packages_of(content: Any) -> list[str]:

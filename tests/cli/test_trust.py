@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import yaml
 
 from rlaif_lab.cli.origin import Origin
 from rlaif_lab.cli.trust import check_trusted, remember, started_here
-from rlaif_lab.store.strangers import TRUST, trust
+from rlaif_lab.config import check_family, config_dir
+from rlaif_lab.config.trusted import ONLY_TRUSTED, TRUST, UntrustedError, trust
 
 RESUME = "from rlaif_lab.cli.lab import resume; resume()"
 NOWHERE = Origin(None)
@@ -28,6 +30,18 @@ CODE = (
     "hydra/job_logging=evil",
     "~hydra.callbacks.sweep",
     "hydra.run.chdir=true",
+    "hydra.launcher.setup=[touch /evil]",
+    "hydra.launcher.additional_parameters={wrap: evil}",
+    "hydra.sweeper.custom_search_space=evil.space",
+    "hydra.sweeper.storage=sqlite:////evil.db",
+    'hydra.sweeper.params.experiment="../../evil,../../other"',
+    "judge=../../../evil/judge",
+    "experiment=/evil/experiment",
+    "experiment='../evil'",
+    "+judge@heldout_judge=self,../evil",
+    "judge=[../evil]",
+    "judge.base_url=https://evil.example/v1",
+    "logger.tracking_uri=http://evil.example",
 )
 
 
@@ -69,6 +83,30 @@ def test_a_trusted_package_is_run_and_no_other(monkeypatch: pytest.MonkeyPatch) 
         check_trusted(["+judge._target_=my_judges.Mine", "+learner._target_=evil.L"], NOWHERE, "my_judges")
 
 
+def test_what_the_files_of_a_choice_name_is_refused_before_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "it ran"
+    (tmp_path / "evil_choice.py").write_text(f"open({str(marker)!r}, 'w')\nclass J:\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(ONLY_TRUSTED, "1")
+    nodes = (
+        {"_target_": "evil_choice.J"},
+        {"_target_": "rlaif_lab.judges.wrappers.noise.NoisyJudge", "of": {"_target_": "evil_choice.J"}},
+        {"_target_": "rlaif_lab.judges.oracle.OracleJudge", "name": "python:evil_choice.J"},
+        {"_target_": "pandas.read_pickle", "filepath_or_buffer": str(marker)},
+    )
+    for node in nodes:
+        with pytest.raises(UntrustedError, match=r"--trust (evil_choice|pandas)"):
+            check_family("judge", node, "judge")
+    assert not marker.exists()
+    check_family("judge", {"_target_": "rlaif_lab.judges.oracle.OracleJudge"}, "judge")
+    monkeypatch.setenv(TRUST, "evil_choice")
+    with pytest.raises(ValueError, match="judge must be a Judge"):
+        check_family("judge", nodes[0], "judge")
+    assert marker.exists()
+
+
 def test_where_it_was_started_is_part_of_it(tmp_path: Path) -> None:
     remember(["judge=mine"], Origin(tmp_path, ("--config-dir", "conf")))
     assert started_here(["judge=mine"], Origin(tmp_path, ("--config-dir", "conf")))
@@ -77,7 +115,7 @@ def test_where_it_was_started_is_part_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["target", "folder", "sweep"])
+@pytest.mark.parametrize("way", ["target", "folder", "sweep", "choice"])
 def test_resuming_a_strangers_folder_runs_none_of_its_code(way: str, tmp_path: Path) -> None:
     evil, marker = tmp_path / "evil_place", tmp_path / "it ran"
     (evil / "conf" / "judge").mkdir(parents=True)
@@ -87,13 +125,15 @@ def test_resuming_a_strangers_folder_runs_none_of_its_code(way: str, tmp_path: P
     (run / ".hydra").mkdir(parents=True)
     sources = [{"provider": "command-line", "path": str(evil / "conf")}] if way == "folder" else []
     overrides = ["judge=mine"] if way == "folder" else ["+judge._target_=evil.J"]
+    if way == "choice":
+        overrides = [f"judge={os.path.relpath(evil / 'conf' / 'judge' / 'mine', Path(config_dir()) / 'judge')}"]
     hydra = {"runtime": {"cwd": str(evil), "config_sources": sources}, "overrides": {"task": overrides, "hydra": []}}
     if way == "sweep":
         (run / "multirun.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
     else:
         (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
         (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
-    done = subprocess.run([sys.executable, "-c", RESUME, str(run)], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", RESUME, str(run)], capture_output=True, text=True, cwd=evil)
     assert done.returncode == 2
     assert "was not started by you on this machine" in done.stderr
     assert len(done.stderr.splitlines()) == 1

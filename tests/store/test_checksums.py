@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rlaif_lab.records import Prompt
 from rlaif_lab.store.checksums import CHECKSUMS, DamagedError, check_sealed, listed, read_checked, seal
 from rlaif_lab.store.files import write_atomically
+from rlaif_lab.store.outcome import write_finished
 from rlaif_lab.store.rows import read_metrics
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.tables import GENERATIONS
@@ -126,6 +127,34 @@ def test_a_sealed_folder_is_whole_or_named_but_its_card_may_be_edited(tmp_path: 
     (tmp_path / CHECKSUMS).write_text("")
     with pytest.raises(DamagedError, match="empty"):
         check_sealed(tmp_path)
+
+
+@pytest.mark.parametrize("lines", [0, 1, None])
+def test_a_finished_run_that_lost_rows_is_named_though_fewer_rows_were_once_right(
+    store: RoundStore, lines: int | None
+) -> None:
+    file = store.directory / "metrics.jsonl"
+    write_finished(store.directory, 1)
+    assert len(store.rows()) == 2
+    if lines is None:
+        file.unlink()
+    else:
+        file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:lines]))
+    with pytest.raises(DamagedError, match=r"metrics\.jsonl' is corrupt: finished\.json says that it had 2 lines"):
+        store.rows()
+    (store.directory / "finished.json").unlink()
+    assert len(store.rows()) == (lines or 0)
+
+
+def test_a_model_is_looked_at_before_its_weights_are_read(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(64))
+    (tmp_path / "config.json").write_text("{}")
+    seal(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(bytes(63) + b"x")
+    check_sealed(tmp_path, largest=32)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(DamagedError, match=r"config\.json"):
+        check_sealed(tmp_path, largest=32)
 
 
 @pytest.mark.parametrize("what", ["a folder", "a device that never ends", "a link to nothing"])

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from rlaif_lab.config.trusted import TRUST, UntrustedError, trust
 from rlaif_lab.learners.base import Learner
 from rlaif_lab.store.checkpoints import check_logged, newest_checkpoint, prune
 from rlaif_lab.store.checksums import DamagedError
-from rlaif_lab.store.strangers import TRUST, UntrustedError, make, trust
+from rlaif_lab.store.strangers import make
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.base import Task
 
