@@ -7,11 +7,18 @@ import ipaddress
 import os
 import secrets
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlaif_lab.cli.help import lab_version
+from rlaif_lab.instructions.constitution import Constitution
+from rlaif_lab.instructions.criteria import criteria_text
 from rlaif_lab.people.exchange import FORMATS, export, load
-from rlaif_lab.people.queue import LabelQueue, item_of
+from rlaif_lab.people.queue import LabelQueue, Limits, check_of, item_of
+
+if TYPE_CHECKING:
+    from rlaif_lab.audit.pairs import LabelledPair
 
 QUEUE = "labels.sqlite"
 
@@ -30,7 +37,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: this machine only)")
     found.add_argument("--port", type=int, default=8765, help="0: any that is free (default: 8765)")
     found.add_argument("--check-every", type=int, default=10, help="labels between two attention checks; 0: none")
-    found.add_argument("--usd-per-hour", type=float, default=0.0, help="what people are paid, for the owner's page")
+    found.add_argument("--checks", type=Path, metavar="FILE", help="pairs with known answers, to be put in between")
+    found.add_argument("--usd-per-hour", type=float, help="what people are paid (default: as the run says)")
+    found.add_argument("--max-minutes", type=float, help="people's time, for a file of pairs (default: no limit)")
+    found.add_argument("--criteria", help="for a file of pairs: what to judge by, or a name in conf/criteria")
+    found.add_argument("--constitution", help="for a file of pairs: principles shown on request, by name or path")
     found.add_argument("--labels-per-item", type=int, default=1, help="people per item, for a file of pairs")
     found.add_argument("--export", choices=FORMATS, help="print the queue with its labels, and end")
     found.add_argument(
@@ -43,10 +54,12 @@ def main() -> None:
     """Run ``rlaif-annotate``. A user's mistake ends in one sentence and exit code 2."""
     options = parser().parse_args()
     try:
-        queues = open_queues(options.where, options.labels_per_item)
+        check(options)
+        queues = open_queues(options)
+        if options.checks is not None:
+            add_checks(queues, options.checks)
         if options.export:
-            for queue in queues:
-                sys.stdout.write(export(queue, options.export))
+            sys.stdout.write(export(queues, options.export))
         elif options.load:
             load_all(queues, *options.load)
         else:
@@ -56,12 +69,27 @@ def main() -> None:
         sys.exit(2)
 
 
-def open_queues(where: Path, labels_per_item: int) -> list[LabelQueue]:
+def check(options: argparse.Namespace) -> None:
+    """Raise ValueError for a number that makes no sense."""
+    for key, above in (
+        ("max_minutes", True),
+        ("usd_per_hour", False),
+        ("labels_per_item", True),
+        ("check_every", False),
+    ):
+        value = getattr(options, key)
+        if value is not None and not (value > 0.0 if above else value >= 0.0):
+            allowed = "positive" if above else "0 or more"
+            raise ValueError(f"--{key.replace('_', '-')} must be {allowed}; got {value}")
+
+
+def open_queues(options: argparse.Namespace) -> list[LabelQueue]:
     """Return the queues of a run, a sweep or a file.
 
     Raises:
         ValueError: where there is none, with what to do.
     """
+    where: Path = options.where
     if where.is_dir():
         found = sorted(where.rglob(QUEUE))
         if not found:
@@ -74,24 +102,46 @@ def open_queues(where: Path, labels_per_item: int) -> list[LabelQueue]:
         raise ValueError(f"there is no file or folder {str(where)!r}")
     if where.suffix == ".sqlite":
         return [LabelQueue(where)]
-    from dataclasses import replace
+    return [queue_of_file(options)]
 
+
+def queue_of_file(options: argparse.Namespace) -> LabelQueue:
+    """Return the queue of a file of pairs, beside it; what is in it already stays."""
+    criteria = criteria_text(options.criteria) if options.criteria else None
+    guidelines = Constitution.load(options.constitution).guidelines() if options.constitution else None
+    queue = LabelQueue(options.where.with_suffix(".labels.sqlite"))
+    items = [item_of(pair.comparison, criteria) for pair in pairs_of(options.where)]
+    queue.add([replace(item, needed=options.labels_per_item) for item in items])
+    seconds = None if options.max_minutes is None else 60.0 * options.max_minutes
+    queue.limit(Limits(seconds=seconds, usd_per_hour=options.usd_per_hour or 0.0, guidelines=guidelines))
+    return queue
+
+
+def pairs_of(path: Path) -> list[LabelledPair]:
+    """Return the pairs of a file, in any layout that banks are read in."""
     from rlaif_lab.audit.bank import FileBank
     from rlaif_lab.tasks.prompts_file import SHIPPED, PromptsFile
 
-    pairs = FileBank(str(where)).load(PromptsFile(str(SHIPPED), 1))
-    queue = LabelQueue(where.with_suffix(".labels.sqlite"))
-    queue.add([replace(item_of(pair.comparison), needed=labels_per_item) for pair in pairs])
-    return [queue]
+    return FileBank(str(path)).load(PromptsFile(str(SHIPPED), 1))
+
+
+def add_checks(queues: list[LabelQueue], path: Path) -> None:
+    """Put pairs whose better response is known in between, under the same criteria as the rest."""
+    if not path.is_file():
+        raise ValueError(f"--checks: there is no file {str(path)!r}")
+    pairs, new = pairs_of(path), 0
+    for queue in queues:
+        asked = queue.items()
+        criteria = asked[0].criteria if asked else None
+        new = max(new, queue.add([check_of(pair.comparison, pair.prob_first_is_better, criteria) for pair in pairs]))
+    print(f"{new} attention checks added, {len(pairs) - new} known", file=sys.stderr)
 
 
 def load_all(queues: list[LabelQueue], form: str, file: str) -> None:
-    """Add the labels of a file to the queue, and say what became of each."""
+    """Add the labels of a file to the queues, and say what became of each."""
     if form not in FORMATS:
         raise ValueError(f"--import: the format must be one of {', '.join(FORMATS)}; got {form!r}")
-    if len(queues) > 1:
-        raise ValueError("--import: name one queue; there are " + ", ".join(str(queue.path) for queue in queues))
-    found = load(queues[0], Path(file), form)
+    found = load(queues, Path(file), form)
     print(f"{found.new} labels added, {found.known} known, {len(found.refused)} refused")
     for line in found.refused:
         print(line, file=sys.stderr)
@@ -138,9 +188,15 @@ def serve(queues: list[LabelQueue], options: argparse.Namespace) -> None:
     for name in names:
         print(f"{name}: {address}/enter/{desk.token(name)}", flush=True)
     print(f"owner's page: {address}/enter/{desk.token('')}", flush=True)
+    for queue in queues:
+        queue.note_page(address)  # so that the run that waits can say where to go
     # No access log: addresses hold tokens.
     config = uvicorn.Config(application(desk), access_log=False, log_level="warning")
-    uvicorn.Server(config).run(sockets=[listener])
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        for queue in queues:
+            queue.note_page(None)
 
 
 def _loopback(host: str) -> bool:

@@ -27,6 +27,7 @@ from rlaif_lab.cli.origin import origin_of
 from rlaif_lab.cli.trust import remember
 from rlaif_lab.config import check, plain
 from rlaif_lab.progress import Terminal
+from rlaif_lab.store.files import TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, ignore, interruptible
 from rlaif_lab.store.outcome import (
     Failure,
@@ -87,7 +88,8 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
             return told(loop.objective())
         problem = read_failure(folder) or killed(code)
         write_failure(folder, problem)
-    print(f"{label}: failed: {problem.sentence}", file=sys.stderr, flush=True)
+    how = "waiting" if problem.waits else "failed"
+    print(f"{label}: {how}: {problem.sentence}", file=sys.stderr, flush=True)
     return told(float("nan"), problem.sentence)
 
 
@@ -148,7 +150,8 @@ def _child(work: Callable[[], Any], folder: Path, parent: int) -> None:
         ignore()  # the sweep that was interrupted as well asks its job to end, too
         problem = failure(error)
         if finished_rounds(folder) is None:
-            code = error.code if isinstance(error, (Interrupted, SystemExit)) and isinstance(error.code, int) else 1
+            own = isinstance(error, (Interrupted, SystemExit, TryLaterError)) and isinstance(error.code, int)
+            code = error.code if own else 1
             code = code or 1
             write_failure(folder, problem)
         if problem.traceback:
@@ -250,7 +253,12 @@ def conclude(broken_off: bool) -> int:
         told = f"the sweep broke off, with {len(jobs)} jobs finished"
     else:
         finished = len(jobs) + len(unborn) - len(missing)
-        told = f"{total - finished} of {total} jobs did not finish ({_grouped(missing)})"
+        waiting = not unborn and all(waits(job, since) for job in jobs if why_missing(job, since))
+        how = "wait" if waiting else "did not finish"
+        told = f"{total - finished} of {total} jobs {how} ({_grouped(missing)})"
+        if waiting and not broken_off:
+            print(f"rlaif-lab: {told}; go on with: {command}", file=sys.stderr, flush=True)
+            return TryLaterError.code
     print(f"rlaif-lab: {told}; run what is missing with: {command}", file=sys.stderr, flush=True)
     return 1
 
@@ -295,6 +303,12 @@ def why_missing(job: Path, since: str) -> str:
     if being_worked_on(job):
         return "another process is still working on it"
     return failed.sentence if failed else "it was killed before it could say why"
+
+
+def waits(job: Path, since: str) -> bool:
+    """Return whether a job has not failed in the sweep that began at ``since``, but waits for somebody or something."""
+    failed = read_failure(job)
+    return failed is not None and failed.time >= since and bool(failed.waits)
 
 
 def damage(job: Path) -> str:

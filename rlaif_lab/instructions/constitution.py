@@ -62,6 +62,10 @@ class Constitution:
         """Return one principle, all equally likely, decided by identity alone."""
         return self.principles[seed_for("principle", *identity) % len(self.principles)]
 
+    def guidelines(self) -> str:
+        """Return the questions to compare by as a list, for people to read."""
+        return "\n".join(f"{principle.id}: {principle.compare}" for principle in self.principles)
+
     def identity(self) -> str:
         """Return an identity by content, without the name."""
         return hashlib.sha256(repr(self.principles).encode()).hexdigest()[:16]

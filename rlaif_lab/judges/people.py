@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+import socket
 import time
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlaif_lab.instructions.constitution import Constitution
+from rlaif_lab.instructions.criteria import criteria_text
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.records import Comparison, Prompt, Verdict
 from rlaif_lab.store.files import TryLaterError
 
 if TYPE_CHECKING:
+    from rlaif_lab.audit.pairs import LabelledPair
     from rlaif_lab.models.access import JudgeContext
     from rlaif_lab.people.queue import Item, Label, LabelQueue
 
@@ -38,12 +44,17 @@ class PeopleJudge(Judge):
         labels_per_item: How many people label each item.
         evaluate: Whether people are also asked about the evaluation's comparisons and the bank, in every round. Off, so
             that a budget goes into labels that are trained on.
-        criteria: What people are told to judge by; null for no instruction.
-        seconds: Expected time per label; the budget in minutes is kept by it before a label is there.
+        criteria: What people are told to judge by: a question, or the name of a file in conf/criteria; null for no
+            instruction.
+        constitution: Principles that the page shows on request: a name in conf/constitution, or a path; null for none.
+        checks: A file of pairs whose better response is known, in any layout that banks are read in: attention checks
+            that come in between; null for none.
+        seconds: Expected time per label, by which the budget in minutes is planned before a label is there.
         usd_per_hour: What people are paid.
-        max_labels: Budget in labels for the whole run; null for none.
-        max_minutes: Budget in minutes.
-        max_usd: Budget in dollars.
+        max_labels: Budget in labels for the whole run, over rounds and kills; null for none.
+        max_minutes: Budget in minutes. No comparison is put into the queue that is not expected to fit, and when the
+            time is spent the page gives out nothing more; what has no label by then is ``over_budget``.
+        max_usd: Budget in dollars, kept as minutes at ``usd_per_hour``.
         name: What the judge is called in reports.
 
     Raises:
@@ -57,6 +68,8 @@ class PeopleJudge(Judge):
         labels_per_item: int = 1,
         evaluate: bool = False,
         criteria: str | None = "Which response is better?",
+        constitution: str | None = None,
+        checks: str | None = None,
         seconds: float = 30.0,
         usd_per_hour: float = 0.0,
         max_labels: int | None = None,
@@ -75,18 +88,33 @@ class PeopleJudge(Judge):
         if max_usd is not None and usd_per_hour == 0.0:
             raise ValueError("judge.max_usd needs judge.usd_per_hour, which is 0")
         self.wait, self.labels_per_item, self.evaluate = wait, labels_per_item, evaluate
-        self.criteria, self.seconds, self.usd_per_hour = criteria, seconds, usd_per_hour
+        self.criteria = None if criteria is None else criteria_text(criteria)
+        self.guidelines = None if constitution is None else Constitution.load(constitution).guidelines()
+        self.checks = None if checks is None else known_pairs(checks)
+        self.seconds, self.usd_per_hour = seconds, usd_per_hour
         self.max_labels, self.max_minutes, self.max_usd = max_labels, max_minutes, max_usd
         self.name = name
         self._ai: dict[tuple[Prompt, str, str], float | None] = {}
 
     def attach(self, context: JudgeContext) -> None:
         """Open the queue in the judge's folder. Raises ValueError outside a run, where labels would be lost."""
-        from rlaif_lab.people.queue import LabelQueue
+        from rlaif_lab.people.queue import LabelQueue, Limits, check_of
 
         if context.directory is None:
             raise ValueError(f"judge {self.name!r} keeps people's labels in a run's folder, and there is no run here")
         self.queue = LabelQueue(context.directory / QUEUE)
+        limits = Limits(
+            labels=self.max_labels,
+            seconds=None if self.max_minutes is None else 60.0 * self.max_minutes,
+            usd=self.max_usd,
+            usd_per_hour=self.usd_per_hour,
+            guidelines=self.guidelines,
+            page=self.queue.limits().page,
+        )
+        self.queue.limit(limits)
+        self.queue.add(
+            [check_of(pair.comparison, pair.prob_first_is_better, self.criteria) for pair in self.checks or ()]
+        )
 
     def identity(self) -> str:
         raise ValueError(f"judge {self.name!r} has no stable identity: people answer once, and their labels are kept")
@@ -137,26 +165,31 @@ class PeopleJudge(Judge):
         left = float("inf")
         if self.max_labels is not None:
             left = self.max_labels - progress.items * self.labels_per_item
-        minutes = self.max_minutes if self.max_minutes is not None else float("inf")
-        if self.max_usd is not None:
-            minutes = min(minutes, 60.0 * self.max_usd / self.usd_per_hour)
-        if minutes < float("inf"):
+        most = self.queue.limits().most_seconds
+        if most < float("inf"):
             expected = progress.seconds + progress.missing * self.seconds
-            left = min(left, (60.0 * minutes - expected) / max(self.seconds, 1e-9))
+            left = min(left, (most - expected) / max(self.seconds, 1e-9))
         new = [item for item in items if item.id not in known]
         allowed = len(new) if left == float("inf") else max(0, int(left // self.labels_per_item))
         return [item for item in items if item.id in known] + new[:allowed]
 
     def _wait_for(self, ids: Sequence[str]) -> None:
         told = -TELL_S
-        while missing := self.queue.missing(ids):
-            command = f"rlaif-annotate {_run_of(self.queue)}"
+        while (missing := self.queue.missing(ids)) and not self.queue.spent_out():
+            what = "label is" if missing == 1 else "labels are"
             if not self.wait:
-                raise LabelsMissingError(f"{missing} labels are missing; people give them on the page of: {command}")
+                raise LabelsMissingError(f"{missing} {what} missing; people give them on {self._page()}")
             if time.monotonic() - told >= TELL_S:
-                print(f"{self.name}: waiting for {missing} labels; the page is opened by: {command}", flush=True)
+                print(f"{self.name}: waiting: {missing} {what} missing; people give them on {self._page()}", flush=True)
                 told = time.monotonic()
             time.sleep(POLL_S)
+
+    def _page(self) -> str:
+        """Return where people label: the page that is open, else how to open one."""
+        address, command = self.queue.limits().page, f"rlaif-annotate {shlex.quote(str(_run_of(self.queue)))}"
+        if address is not None and _answers(address):
+            return f"the page at {address} (each by their own link; opened by: {command})"
+        return f"the page that this opens: {command}"
 
     # --- labels -> verdicts ---------------------------------------------------------------------------------------
     def _verdict(self, comparison: Comparison, labels: Sequence[Label] | None, *, free: bool) -> Verdict:
@@ -175,7 +208,9 @@ class PeopleJudge(Judge):
             "labels": [[label.annotator, label.choice, label.swapped] for label in labels],
         }
         reasons = "\n".join(f"{label.annotator}: {label.reason}" for label in labels if label.reason) or None
-        if not said or any(label.choice == "flag" for label in labels):
+        if not said and not any(label.choice == "flag" for label in labels):
+            return Verdict(None, "over_budget", cost_usd=usd)  # the time was spent before anybody got to it
+        if any(label.choice == "flag" for label in labels):
             return Verdict(None, "refused", cost_usd=usd, raw=reasons, details=details)
         lower_wins = sum(VALUES[label.choice] for label in said) / len(said)
         probability = lower_wins if comparison.first <= comparison.second else 1.0 - lower_wins
@@ -194,6 +229,24 @@ class NotAsked(Judge):
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         return [Verdict(None, "over_budget") for _ in comparisons]
+
+
+def known_pairs(path: str) -> list[LabelledPair]:
+    """Return the pairs of a file whose better response is known. Raises ValueError for one that cannot be read."""
+    from rlaif_lab.audit.bank import FileBank
+    from rlaif_lab.tasks.prompts_file import SHIPPED, PromptsFile
+
+    return FileBank(path).load(PromptsFile(str(SHIPPED), 1))
+
+
+def _answers(address: str) -> bool:
+    """Return whether somebody listens there: a page that was killed cannot say that it has ended."""
+    parts = urllib.parse.urlsplit(address)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=1.0):
+            return True
+    except OSError:
+        return False
 
 
 def _run_of(queue: LabelQueue) -> Path:

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from rlaif_lab.people.agreement import agreement, checks, disagreements
-from rlaif_lab.people.queue import LABELS, Choice, Item, Label, LabelQueue
+from rlaif_lab.people.agreement import agreement, disagreements, noise
+from rlaif_lab.people.queue import LABELS, Choice, Item, Label, LabelQueue, Limits
 from rlaif_lab.seeding import seed_for
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ KEYS: tuple[tuple[str, str, str], ...] = (
     ("skip", "s", "Skip"),
     ("flag", "f", "Flag"),
 )
+SHOWN = 50
+"""Disagreements, and flags, on the owner's page."""
+EXCERPT = 2000
+"""Characters of each text there."""
 HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters, terminal escapes among them, and marks that change the direction of what follows."""
 
@@ -64,16 +69,14 @@ class Desk:
         secret: Decides the tokens; kept beside the queues.
         annotators: Their names.
         check_every: An attention check comes once in so many labels; 0 for none.
-        usd_per_hour: What people are paid, for the owner's page.
-        budget_labels: For the owner's page; None for no budget.
+        usd_per_hour: What people are paid, for the owner's page; None: what each queue says.
     """
 
     queues: Sequence[LabelQueue]
     secret: bytes
     annotators: Sequence[str]
     check_every: int = 10
-    usd_per_hour: float = 0.0
-    budget_labels: int | None = None
+    usd_per_hour: float | None = None
 
     def token(self, name: str) -> str:
         """Return the token of an annotator's link; the owner's name is the empty text."""
@@ -177,17 +180,26 @@ class Page:
         if name is None:
             return self.answer("closed.html", 403, message="Open your own link first.")
         found = self.desk.next(name)
-        done = sum(sum(queue.counts().get(name, {}).values()) for queue in self.desk.queues)
+        done = sum(queue.done_by(name) for queue in self.desk.queues)
         missing = sum(queue.progress().missing for queue in self.desk.queues)
         common = {"name": name, "done": done, "missing": missing, "csrf": self.desk.csrf(name)}
         if found is None:
-            return self.answer("done.html", 200, **common)
-        _, item = found
+            spent = any(queue.spent_out() for queue in self.desk.queues)
+            return self.answer("done.html", 200, spent=spent, **common)
+        queue, item = found
         turned = swapped(name, item)
         left, right = (item.second, item.first) if turned else (item.first, item.second)
         turns = item.prompt.turns or (("user", item.prompt.text),)
         return self.answer(
-            "label.html", 200, item=item, left=left, right=right, turns=turns, keys=KEYS, turned=turned, **common
+            "label.html",
+            200,
+            item=item,
+            left=left,
+            right=right,
+            turns=turns,
+            keys=KEYS,
+            guidelines=queue.limits().guidelines,
+            **common,
         )
 
     async def take(self, request: Request) -> Response:
@@ -238,27 +250,42 @@ class Page:
         """Show the owner how far it is, who agrees with whom, and what it costs."""
         if self.desk.who(request.cookies.get(COOKIE)) != "":
             return self.answer("closed.html", 403, message="This page is the owner's.")
-        items = [item for queue in self.desk.queues for item in queue.items()]
-        labels = [label for queue in self.desk.queues for label in queue.labels()]
-        progress = [queue.progress() for queue in self.desk.queues]
-        found = agreement(items, labels)
-        by_id = {item.id: item for item in items}
-        hours = sum(p.seconds for p in progress) / 3600.0
+        queues = self.desk.queues
+        progress, limits = [queue.progress() for queue in queues], [queue.limits() for queue in queues]
+        said = [one for queue in queues for one in queue.said()]
+        found, shared = agreement(said), noise(said)
+        apart = disagreements(said)
+        flags = sorted((flag for queue in queues for flag in queue.flags(SHOWN)), key=lambda flag: -flag.at)[:SHOWN]
+        paid = [limit.usd_per_hour if self.desk.usd_per_hour is None else self.desk.usd_per_hour for limit in limits]
         return self.answer(
             "owner.html",
             200,
             labels=sum(p.labels for p in progress),
             missing=sum(p.missing for p in progress),
-            flagged=[(by_id[label.item], label) for label in labels if label.choice == "flag" and label.item in by_id],
-            hours=hours,
-            usd=hours * self.desk.usd_per_hour,
-            budget=self.desk.budget_labels,
+            minutes=sum(p.seconds for p in progress) / 60.0,
+            usd=sum(p.seconds / 3600.0 * rate for p, rate in zip(progress, paid, strict=True)),
+            budgets=budgets(limits),
             alpha=_number(found.alpha),
             alpha_with_ai=_number(found.alpha_with_ai),
             twice=found.items,
-            people=_people(labels, checks(items, labels)),
-            disagreements=disagreements(items, labels)[:50],
+            noise=_number(shared),
+            people=_people(queues),
+            apart=len(apart),
+            disagreements=[(self._excerpt(i), self._said_of(i)) for i in apart[:SHOWN]],
+            flagged=[(self._excerpt(flag.item), flag) for flag in flags],
+            flags=sum(p.flagged for p in progress),
         )
+
+    def _excerpt(self, item_id: str) -> dict[str, str]:
+        """Return an item's texts, none longer than the page can show many of."""
+        queue = self.desk.queue_of(item_id)
+        item = queue.item(item_id) if queue is not None else None
+        assert item is not None
+        return {"prompt": cut(item.prompt.text), "first": cut(item.first), "second": cut(item.second)}
+
+    def _said_of(self, item_id: str) -> list[Label]:
+        labels = [label for queue in self.desk.queues for label in queue.labels_of(item_id)]
+        return [label for label in labels if label.choice in LABELS]
 
     def _annotator(self, request: Request) -> str | None:
         return self.desk.who(request.cookies.get(COOKIE)) or None
@@ -286,19 +313,39 @@ def seconds_of(text: str) -> float:
     return min(value, 86400.0) if math.isfinite(value) and value >= 0.0 else 0.0
 
 
-def _people(labels: Sequence[Label], passed: Mapping[str, tuple[int, int]]) -> list[dict[str, Any]]:
+def budgets(limits: Sequence[Limits]) -> list[str]:
+    """Return the budgets that there are, in words: of all queues together, where every queue has one."""
+    found = []
+    for what, each in (
+        ("labels", [limit.labels for limit in limits]),
+        ("minutes", [None if limit.seconds is None else limit.seconds / 60.0 for limit in limits]),
+        ("dollars", [limit.usd for limit in limits]),
+    ):
+        known = [value for value in each if value is not None]
+        if known and len(known) == len(each):
+            found.append(f"{sum(known):g} {what}")
+    return found
+
+
+def cut(text: str) -> str:
+    """Return a text of at most EXCERPT characters, and how long it is where it is longer."""
+    return text if len(text) <= EXCERPT else f"{text[:EXCERPT]} [... {len(text):,} characters in all]"
+
+
+def _people(queues: Sequence[LabelQueue]) -> list[dict[str, Any]]:
     """Return one row for each annotator."""
+    counts, passed = [queue.counts() for queue in queues], [queue.checks() for queue in queues]
     rows = []
-    for name in sorted({label.annotator for label in labels}):
-        mine = [label for label in labels if label.annotator == name]
-        times = sorted(label.seconds for label in mine)
-        right, of = passed.get(name, (0, 0))
+    for name in sorted({name for count in counts for name in count}):
+        mine = [count.get(name, {}) for count in counts]
+        seconds = [queue.median_seconds(name) for queue, own in zip(queues, mine, strict=True) if own]
+        right, of = (sum(check.get(name, (0, 0))[side] for check in passed) for side in (0, 1))
         rows.append(
             {
                 "name": name,
-                "labels": sum(label.choice in LABELS for label in mine),
-                "skips": sum(label.choice == "skip" for label in mine),
-                "median": f"{times[len(times) // 2]:.0f} s",
+                "labels": sum(own.get(choice, 0) for own in mine for choice in LABELS),
+                "skips": sum(own.get("skip", 0) for own in mine),
+                "median": f"{statistics.median(seconds):.0f} s",
                 "checks": f"{right} of {of}" if of else "none yet",
             }
         )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -40,11 +41,21 @@ CREATE INDEX IF NOT EXISTS open_items ON items (position) WHERE closed = 0 AND g
 CREATE TABLE IF NOT EXISTS labels (
     id INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT NOT NULL, annotator TEXT NOT NULL, choice TEXT NOT NULL,
     swapped INTEGER NOT NULL, seconds REAL NOT NULL, reason TEXT, at REAL NOT NULL, undone INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS item_states ON items (gold, closed, needed, done, ai, id);
+CREATE INDEX IF NOT EXISTS said ON labels (item, choice) WHERE undone = 0;
+CREATE INDEX IF NOT EXISTS times ON labels (annotator, seconds) WHERE undone = 0;
+CREATE INDEX IF NOT EXISTS flags ON labels (id) WHERE choice = 'flag' AND undone = 0;
+CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS one_each ON labels (item, annotator) WHERE undone = 0;
 CREATE INDEX IF NOT EXISTS by_annotator ON labels (annotator, id) WHERE undone = 0;
 CREATE TABLE IF NOT EXISTS reservations (
     item TEXT NOT NULL, annotator TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (item, annotator));
 """
+
+
+COLUMNS = "item, annotator, choice, swapped, seconds, reason, at"
+UNKNOWN = -1
+"""In the column ``swapped``: nobody knows what was shown first."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class Label:
         item: The item's id.
         annotator: Who said it.
         choice: In the item's own order, whatever was shown first.
-        swapped: Whether ``second`` was shown first.
+        swapped: Whether ``second`` was shown first; None where that is not known, as of labels from elsewhere.
         seconds: Time spent on it, pauses left out.
         reason: In their own words, where given.
         at: Seconds since the epoch.
@@ -93,7 +104,7 @@ class Label:
     item: str
     annotator: str
     choice: Choice
-    swapped: bool
+    swapped: bool | None
     seconds: float
     reason: str | None = None
     at: float = field(default=0.0, compare=False)
@@ -118,12 +129,59 @@ class Progress:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What people may spend on a queue, and what they are told.
+
+    Attributes:
+        labels: Labels in all; None for no limit, as below.
+        seconds: Time of all labels.
+        usd: Dollars.
+        usd_per_hour: What people are paid.
+        guidelines: A longer text that the page shows on request, such as a constitution.
+        page: Address of a page that is over this queue; None where none was opened.
+    """
+
+    labels: int | None = None
+    seconds: float | None = None
+    usd: float | None = None
+    usd_per_hour: float = 0.0
+    guidelines: str | None = None
+    page: str | None = None
+
+    @property
+    def most_seconds(self) -> float:
+        """The time that minutes and dollars allow; inf for no limit."""
+        paid = self.usd / self.usd_per_hour * 3600.0 if self.usd is not None and self.usd_per_hour else math.inf
+        return min(paid, math.inf if self.seconds is None else self.seconds)
+
+
+@dataclass(frozen=True)
+class Said:
+    """How many people made which choice of an item that is really asked, and what the AI judge says of it."""
+
+    item: str
+    first: int
+    tie: int
+    second: int
+    ai: float | None
+
+
 def item_of(comparison: Comparison, criteria: str | None = None) -> Item:
     """Return the item of a comparison: the same for both orders of its responses."""
     low, high = sorted((comparison.first, comparison.second))
     prompt = comparison.prompt
     key = json.dumps([prompt.id, prompt.text, prompt.turns, low, high, criteria])
     return Item(hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:24], prompt, low, high, criteria)
+
+
+def check_of(comparison: Comparison, prob_first_is_better: float, criteria: str | None = None) -> Item:
+    """Return an attention check: an item whose right choice is known. It looks like any other on the page, and is
+    another item than the same comparison that is really asked."""
+    item = item_of(comparison, criteria)
+    better = prob_first_is_better if comparison.first <= comparison.second else 1.0 - prob_first_is_better
+    gold: Choice = "tie" if better == 0.5 else "first" if better > 0.5 else "second"
+    return replace(item, id=hashlib.sha256(f"check {item.id}".encode()).hexdigest()[:24], gold=gold)
 
 
 class LabelQueue:
@@ -161,7 +219,8 @@ class LabelQueue:
             (last,) = database.execute("SELECT COALESCE(MAX(position), -1) FROM items").fetchone()
             for item in items:
                 prompt = json.dumps([item.prompt.id, item.prompt.text, item.prompt.turns])
-                row = (item.id, last + 1 + new, prompt, item.first, item.second, item.criteria, item.gold, item.ai)
+                texts = (prompt, _storable(item.first), _storable(item.second), _storable(item.criteria))
+                row = (item.id, last + 1 + new, *texts, item.gold, item.ai)
                 new += database.execute(
                     "INSERT OR IGNORE INTO items (id, position, prompt, first, second, criteria, gold, ai, needed) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -184,15 +243,10 @@ class LabelQueue:
 
     def labels(self, ids: Iterable[str] | None = None) -> list[Label]:
         """Return the labels of these items, or of all, skips and flags included, in the order in which they came."""
-        columns = "item, annotator, choice, swapped, seconds, reason, at"
         with self._reading() as database:
-            rows = database.execute(f"SELECT {columns} FROM labels WHERE undone = 0 ORDER BY id").fetchall()
+            rows = database.execute(f"SELECT {COLUMNS} FROM labels WHERE undone = 0 ORDER BY id").fetchall()
         wanted = None if ids is None else set(ids)
-        return [
-            Label(item, annotator, choice, swapped=bool(swapped), seconds=seconds, reason=reason, at=at)
-            for item, annotator, choice, swapped, seconds, reason, at in rows
-            if wanted is None or item in wanted
-        ]
+        return [_label(row) for row in rows if wanted is None or row[0] in wanted]
 
     def close_items(self, ids: Iterable[str]) -> None:
         """Take items out of the queue: their labels are used, and are not undone any more."""
@@ -207,7 +261,10 @@ class LabelQueue:
         there is one that they have not had.
         """
         now = time.time()
+        limits = self.limits()
         with self._transaction() as database:
+            if limits.most_seconds < math.inf and _spent(database) >= limits.most_seconds:
+                return None
             database.execute("DELETE FROM reservations WHERE until < ?", (now,))
             held = database.execute(
                 "SELECT i.id FROM reservations r JOIN items i ON i.id = r.item WHERE r.annotator = ? AND i.closed = 0 "
@@ -271,7 +328,14 @@ class LabelQueue:
                 return
             if row[0]:
                 raise ValueError(f"item {label.item!r} is closed; its labels have been used")
-            row = (label.item, label.annotator, label.choice, int(label.swapped), label.seconds, label.reason)
+            row = (
+                label.item,
+                label.annotator,
+                label.choice,
+                _order(label.swapped),
+                label.seconds,
+                _storable(label.reason),
+            )
             database.execute(
                 "INSERT INTO labels (item, annotator, choice, swapped, seconds, reason, at) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -307,6 +371,29 @@ class LabelQueue:
             )
             return str(item)
 
+    # --- limits -----------------------------------------------------------------------------------------------------
+    def limits(self) -> Limits:
+        """Return what people may spend, and what they are told."""
+        with self._reading() as database:
+            held = dict(database.execute("SELECT key, value FROM settings").fetchall())
+        return Limits(**{key: json.loads(held[key]) for key in Limits.__dataclass_fields__ if key in held})
+
+    def limit(self, limits: Limits) -> None:
+        """Set them anew."""
+        with self._transaction() as database:
+            rows = [(key, json.dumps(value)) for key, value in asdict(limits).items()]
+            database.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
+
+    def note_page(self, address: str | None) -> None:
+        """Remember at which address a page is over this queue; None when it ends."""
+        self.limit(replace(self.limits(), page=address))
+
+    def spent_out(self) -> bool:
+        """Return whether people have spent the time or the money that there is. The page then gives nothing out."""
+        most = self.limits().most_seconds
+        with self._reading() as database:
+            return most < math.inf and _spent(database) >= most
+
     # --- for the owner --------------------------------------------------------------------------------------------
     def progress(self) -> Progress:
         """Return how far the queue is. Attention checks count for the time only."""
@@ -315,25 +402,37 @@ class LabelQueue:
                 "SELECT COUNT(*), COALESCE(SUM(done), 0), "
                 "COALESCE(SUM(CASE WHEN closed THEN 0 ELSE MAX(0, needed - done) END), 0) FROM items WHERE gold IS NULL"
             ).fetchone()
-            (seconds,) = database.execute("SELECT COALESCE(SUM(seconds), 0.0) FROM labels").fetchone()
+            seconds = _spent(database)
             (flagged,) = database.execute(
                 "SELECT COUNT(DISTINCT item) FROM labels WHERE choice = 'flag' AND undone = 0"
             ).fetchone()
         return Progress(items, labels, missing, flagged, float(seconds))
 
-    def items(self) -> list[Item]:
-        """Return all items, attention checks included, in the order in which they came."""
+    def items(self, ids: Iterable[str] | None = None) -> list[Item]:
+        """Return all items, attention checks included, in the order in which they came; or those of these ids, in
+        theirs."""
         with self._reading() as database:
-            return [_item(row) for row in database.execute("SELECT * FROM items ORDER BY position").fetchall()]
+            if ids is None:
+                rows = database.execute("SELECT * FROM items ORDER BY position").fetchall()
+            else:
+                found = (database.execute("SELECT * FROM items WHERE id = ?", (i,)).fetchone() for i in ids)
+                rows = [row for row in found if row is not None]
+        return [_item(row) for row in rows]
 
     def item(self, item_id: str) -> Item | None:
         """Return one item; None where it is not in the queue."""
+        return next(iter(self.items([item_id])), None)
+
+    def done_by(self, annotator: str) -> int:
+        """Return how often this person has said something, skips and attention checks included."""
         with self._reading() as database:
-            row = database.execute("SELECT * FROM items WHERE id = ?", (item_id,)).fetchone()
-        return None if row is None else _item(row)
+            (count,) = database.execute(
+                "SELECT COUNT(*) FROM labels WHERE annotator = ? AND undone = 0", (annotator,)
+            ).fetchone()
+        return int(count)
 
     def counts(self) -> Mapping[str, Mapping[str, int]]:
-        """Return how often each person made each choice."""
+        """Return how often each person made each choice, attention checks included."""
         with self._reading() as database:
             rows = database.execute(
                 "SELECT annotator, choice, COUNT(*) FROM labels WHERE undone = 0 GROUP BY annotator, choice"
@@ -342,6 +441,54 @@ class LabelQueue:
         for annotator, choice, count in rows:
             found.setdefault(annotator, {})[choice] = count
         return found
+
+    def said(self) -> list[Said]:
+        """Return, for every item that has a label, how many people made which choice."""
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT l.item, SUM(l.choice = 'first'), SUM(l.choice = 'tie'), SUM(l.choice = 'second'), i.ai "
+                "FROM labels l JOIN items i ON i.id = l.item "
+                "WHERE l.undone = 0 AND l.choice IN ('first', 'tie', 'second') AND i.gold IS NULL GROUP BY l.item"
+            ).fetchall()
+        return [Said(item, first, tie, second=second, ai=ai) for item, first, tie, second, ai in rows]
+
+    def labels_of(self, item_id: str) -> list[Label]:
+        """Return what people said of one item."""
+        with self._reading() as database:
+            rows = database.execute(
+                f"SELECT {COLUMNS} FROM labels WHERE item = ? AND undone = 0 ORDER BY id", (item_id,)
+            ).fetchall()
+        return [_label(row) for row in rows]
+
+    def flags(self, most: int) -> list[Label]:
+        """Return the last so many flags."""
+        with self._reading() as database:
+            rows = database.execute(
+                f"SELECT {COLUMNS} FROM labels WHERE choice = 'flag' AND undone = 0 ORDER BY id DESC LIMIT ?", (most,)
+            ).fetchall()
+        return [_label(row) for row in rows]
+
+    def checks(self) -> dict[str, tuple[int, int]]:
+        """Return, for each person, how many attention checks they passed, of how many."""
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT l.annotator, SUM(l.choice = i.gold), COUNT(*) FROM items i JOIN labels l ON l.item = i.id "
+                "WHERE i.gold IS NOT NULL AND l.undone = 0 AND l.choice IN ('first', 'tie', 'second') "
+                "GROUP BY l.annotator"
+            ).fetchall()
+        return {annotator: (passed, of) for annotator, passed, of in rows}
+
+    def median_seconds(self, annotator: str) -> float:
+        """Return the median time of this person's labels; nan without any."""
+        with self._reading() as database:
+            (count,) = database.execute(
+                "SELECT COUNT(*) FROM labels WHERE annotator = ? AND undone = 0", (annotator,)
+            ).fetchone()
+            row = database.execute(
+                "SELECT seconds FROM labels WHERE annotator = ? AND undone = 0 ORDER BY seconds LIMIT 1 OFFSET ?",
+                (annotator, count // 2),
+            ).fetchone()
+        return float(row[0]) if row else math.nan
 
     def close(self) -> None:
         """Close the file."""
@@ -390,3 +537,24 @@ def _item(row: Sequence[Any]) -> Item:
         done=done,
         closed=bool(closed),
     )
+
+
+def _label(row: Sequence[Any]) -> Label:
+    item, annotator, choice, swapped, seconds, reason, at = row
+    shown = None if swapped == UNKNOWN else bool(swapped)
+    return Label(item, annotator, choice, swapped=shown, seconds=seconds, reason=reason, at=at)
+
+
+def _order(swapped: bool | None) -> int:
+    return UNKNOWN if swapped is None else int(swapped)
+
+
+def _spent(database: sqlite3.Connection) -> float:
+    """Return the seconds of all labels, those that were taken back included: they were spent."""
+    (seconds,) = database.execute("SELECT COALESCE(SUM(seconds), 0.0) FROM labels").fetchone()
+    return float(seconds)
+
+
+def _storable(text: str | None) -> str | None:
+    """Return a text as SQLite takes it: half of a surrogate pair becomes a question mark."""
+    return None if text is None else text.encode("utf-8", "replace").decode()

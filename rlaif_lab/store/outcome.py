@@ -19,7 +19,7 @@ from typing import Any
 
 from rlaif_lab.progress import LOG, to_log
 from rlaif_lab.store.checksums import read_regular
-from rlaif_lab.store.files import DISK_ERRORS, write_atomically, writing
+from rlaif_lab.store.files import DISK_ERRORS, TryLaterError, write_atomically, writing
 from rlaif_lab.store.interrupts import Interrupted
 from rlaif_lab.store.locks import locked, try_lock
 from rlaif_lab.store.rows import FINISHED, read_metrics, summary_of
@@ -31,12 +31,14 @@ FAILED, LOCK = "failed.json", ".lock"
 @dataclass(frozen=True)
 class Failure:
     """error: name of the exception, or of the signal that killed the process. time: when, UTC, ISO 8601. traceback:
-    empty for user errors, where the sentence says all."""
+    empty for user errors, where the sentence says all. waits: "yes" where nothing failed: the run waits for somebody or
+    something else, such as people's labels."""
 
     error: str
     sentence: str
     time: str
     traceback: str = ""
+    waits: str = ""
 
 
 def failure(error: BaseException) -> Failure:
@@ -52,7 +54,8 @@ def failure(error: BaseException) -> Failure:
         return Failure(name, f"its process ended with exit code {error.code or 0} before the run was finished", now())
     known = isinstance(error, ValueError)
     trace = "" if known else traceback.format_exc()
-    return Failure(name, text if known and text else f"{name}: {text}", now(), trace)
+    waits = "yes" if isinstance(error, TryLaterError) else ""
+    return Failure(name, text if known and text else f"{name}: {text}", now(), trace, waits)
 
 
 def now() -> str:
@@ -62,7 +65,7 @@ def now() -> str:
 def write_failure(folder: Path, failure: Failure) -> None:
     """Write it down as well as the disk allows: it may be what failed."""
     if (folder / LOG).exists():
-        to_log(f"failed: {failure.sentence}\n{failure.traceback}", folder / LOG)
+        to_log(f"{'waiting' if failure.waits else 'failed'}: {failure.sentence}\n{failure.traceback}", folder / LOG)
     with suppress(OSError, ValueError):
         write_atomically(folder / FAILED, json.dumps(asdict(failure), indent=1).encode())
 
@@ -114,7 +117,7 @@ def is_whole(folder: Path) -> bool:
 def ending(folder: Path) -> str:
     """Why a run that is not whole is not; empty where its folder does not tell."""
     if failed := read_failure(folder):
-        return f"failed: {failed.sentence}"
+        return f"{'waiting' if failed.waits else 'failed'}: {failed.sentence}"
     if being_worked_on(folder):
         return "a process is still working on it"
     return "interrupted or killed" if (folder / LOCK).exists() else ""

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 
 from rlaif_lab.cli.sweep import Planned, Sweep, conclude, in_own_process, job_names, killed, planned, recorded, resumed
 from rlaif_lab.config import job_folder
+from rlaif_lab.store.files import TryLaterError
 from rlaif_lab.store.outcome import (
     Failure,
     alone,
@@ -176,6 +178,27 @@ def test_a_sweep_ends_with_a_line_that_names_what_is_missing(
         "rlaif-lab: 4 of 6 jobs did not finish (seed=1, seed=2: no disk; seed=3: it was killed before it could say "
         "why; seed=4: taken); run what is missing with: rlaif-resume 'my sweep'\n"
     )
+
+
+def test_a_sweep_whose_jobs_only_wait_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    later = "2026-02-02T00:00:00.000+00:00"
+    job(tmp_path / "s" / "0", "seed=0", rounds=3)
+    try:
+        raise TryLaterError("3 labels are missing")
+    except TryLaterError as error:
+        problem = replace(failure(error), time=later)
+    job(tmp_path / "s" / "1", "seed=1", failed=problem)
+    assert ending(tmp_path / "s" / "1") == "waiting: 3 labels are missing"
+    monkeypatch.setattr(Sweep, "current", (tmp_path / "s", "2026-02-01T00:00:00.000+00:00"))
+    assert conclude(broken_off=False) == 75
+    assert capsys.readouterr().err == (
+        "rlaif-lab: 1 of 2 jobs wait (seed=1: 3 labels are missing); go on with: rlaif-resume s\n"
+    )
+    job(tmp_path / "s" / "2", "seed=2", failed=Failure("ValueError", "no disk", later))
+    assert conclude(broken_off=False) == 1, "one that failed is more than one that waits"
 
 
 def test_jobs_that_never_began_are_counted(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rlaif_lab.people.agreement import agreement, alpha, annotator_error, checks, disagreements
-from rlaif_lab.people.queue import Item, Label, item_of
+from rlaif_lab.people.agreement import agreement, alpha, disagreements, error_of, noise
+from rlaif_lab.people.queue import Item, Label, LabelQueue, Said, check_of, item_of
 from rlaif_lab.records import Comparison, Prompt
 
 
@@ -23,28 +24,32 @@ def said(item: Item, name: str, choice: str) -> Label:
 
 def test_alpha_of_a_table_by_hand() -> None:
     """Two coders, four items, one disagreement: D_o = 2/8, D_e = 2 * 3 * 5 / (8 * 7)."""
-    table = [{"a": 1.0, "b": 1.0}, {"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 0.0}, {"a": 1.0, "b": 0.0}]
+    table = [[2, 0, 0], [0, 0, 2], [0, 0, 2], [1, 0, 1]]
     assert alpha(table) == pytest.approx(1.0 - (2 / 8) / (2 * 3 * 5 / (8 * 7)))
-    assert alpha([{"a": 1.0, "b": 1.0}]) == 1.0
-    assert math.isnan(alpha([{"a": 1.0}, {"b": 0.0}]))
+    assert alpha([[2, 0, 0]]) == 1.0
+    assert math.isnan(alpha([[1, 0, 0], [0, 0, 1]]))
 
 
-def test_only_real_items_and_real_labels_count_and_the_ai_is_one_more_coder() -> None:
-    items = [replace(item, ai=0.9) for item in made(4)]
-    items[3] = replace(items[3], gold="first")
-    labels = [said(item, name, "first") for item in items for name in ("ada", "ben")]
-    labels.append(said(items[0], "cy", "skip"))
-    found = agreement(items, labels)
+def test_only_real_items_and_real_labels_count_and_the_ai_is_one_more_coder(tmp_path: Path) -> None:
+    queue = LabelQueue(tmp_path / "q.sqlite")
+    items = [replace(item, ai=0.9, needed=2) for item in made(4)]
+    check = check_of(Comparison(Prompt("c", "q"), "a", "b"), 1.0)
+    queue.add([*items[:3], check])
+    for item in (*items[:3], check):
+        for name in ("ada", "ben"):
+            queue.label(said(item, name, "first"))
+    queue.label(said(items[0], "cy", "skip"))
+    found = agreement(queue.said())
     assert (found.alpha, found.alpha_with_ai, found.items) == (1.0, 1.0, 3)
-    assert checks(items, labels) == {"ada": (1, 1), "ben": (1, 1)}
-    assert disagreements(items, [*labels[:1], said(items[0], "ben", "second")])[0][0] == items[0]
+    assert queue.checks() == {"ada": (1, 1), "ben": (1, 1)}
+    assert disagreements([Said("x", 1, 0, 1, None), Said("y", 2, 0, 0, None), Said("z", 0, 1, 1, None)]) == ["x", "z"]
 
 
 def test_a_shared_error_rate_is_recovered_from_disagreements() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random(20_000) < 0.5
-    one, two = (truth ^ (rng.random(20_000) < 0.15) for _ in range(2))
-    assert annotator_error(list(zip(one.astype(float), two.astype(float), strict=True))) == pytest.approx(
-        0.15, abs=0.01
-    )
-    assert math.isnan(annotator_error([]))
+    first = sum((truth ^ (rng.random(20_000) < 0.15)).astype(int) for _ in range(3))
+    counted = [Said(str(i), int(n), 0, 3 - int(n), None) for i, n in enumerate(first)]
+    assert noise(counted) == pytest.approx(0.15, abs=0.01)
+    assert math.isnan(noise([Said("x", 1, 0, 0, None), Said("y", 1, 5, 0, None)]))
+    assert (error_of(0.0), error_of(0.5), error_of(0.9)) == (0.0, 0.5, 0.5)

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from rlaif_lab.people.app import HIDDEN, Desk, application, choice_of, printable, seconds_of
-from rlaif_lab.people.queue import LabelQueue, item_of
+from rlaif_lab.people.queue import LabelQueue, Limits, check_of, item_of
 from rlaif_lab.records import Comparison, Prompt
 
 
@@ -99,12 +99,14 @@ def test_the_owner_sees_cost_agreement_and_disagreements(tmp_path: Path) -> None
     queue = LabelQueue(tmp_path / "labels.sqlite")
     item = replace(item_of(Comparison(Prompt("p", "what?"), "a", "b")), needed=2, ai=0.9)
     queue.add([item])
-    found = Desk([queue], b"s", ["ada", "ben"], usd_per_hour=3600.0)
+    queue.limit(Limits(labels=7, seconds=600.0, usd_per_hour=3600.0))
+    found = Desk([queue], b"s", ["ada", "ben"])
     for name, choice in (("ada", "tie"), ("ben", "left")):
         client(found, name).post("/label", data=form(found, item.id, name, choice=choice, seconds="2"))
     text = client(found, "").get("/owner").text
     assert "$4.00" in text
     assert "on 1 items with two or more labels" in text
+    assert "7 labels, 10 minutes" in text
     assert "what?" in text
 
 
@@ -120,3 +122,43 @@ def test_choices_are_in_the_items_own_order() -> None:
     assert choice_of("tie", turned=True) == "tie"
     assert choice_of("first", turned=False) is None
     assert seconds_of("inf") == seconds_of("nan") == seconds_of("-3") == 0.0
+
+
+def test_when_the_time_is_spent_the_page_gives_nothing_out(tmp_path: Path) -> None:
+    found = desk(tmp_path)
+    (queue,), page = found.queues, client(found)
+    queue.limit(Limits(usd=2.0, usd_per_hour=3600.0))
+    assert "Left is better" in page.get("/label").text
+    page.post("/label", data=form(found, queue.items()[0].id, seconds="2"))
+    assert "is spent" in page.get("/label").text
+
+
+def test_principles_are_shown_and_checks_look_like_any_other_item(tmp_path: Path) -> None:
+    found = desk(tmp_path, 1)
+    (queue,), page = found.queues, client(found)
+    queue.limit(Limits(guidelines="honest: which <b>?"))
+    asked = page.get("/label").text
+    assert "honest: which &lt;b&gt;?" in asked
+    page.post("/label", data=form(found, queue.items()[0].id))
+    check = check_of(Comparison(Prompt("p0", "q0"), "a0", "b0"), 0.0)
+    queue.add([check])
+    every = Desk([queue], b"secret", ["ada"], check_every=1)
+    shown = client(every).get("/label").text
+    assert check.id in shown
+
+    def looks(text: str, item: str) -> str:  # left and right are drawn for each item
+        return text.replace(item, "").replace("b0", "a0").replace("0 labelled, 1", "1 labelled, 0")
+
+    assert looks(shown, check.id) == looks(asked, queue.items()[0].id)
+
+
+def test_a_huge_disagreement_does_not_make_a_huge_owners_page(tmp_path: Path) -> None:
+    queue = LabelQueue(tmp_path / "labels.sqlite")
+    item = replace(item_of(Comparison(Prompt("p", "q" * 1_000_000), "a" * 1_000_000, "b")), needed=2)
+    queue.add([item])
+    found = Desk([queue], b"s", ["ada", "ben"])
+    for name, choice in (("ada", "tie"), ("ben", "flag")):
+        client(found, name).post("/label", data=form(found, item.id, name, choice=choice))
+    text = client(found, "").get("/owner").text
+    assert len(text) < 20_000
+    assert "1,000,000 characters in all" in text

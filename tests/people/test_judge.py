@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_it_waits_until_the_labels_are_there(tmp_path: Path, monkeypatch: pytest
     judge = attached(tmp_path, wait=True)
     threading.Thread(target=lambda: (time.sleep(0.3), label_all(tmp_path))).start()
     assert all(v.status == "ok" for v in judge.verdicts(PAIRS))
-    assert "waiting for 6 labels" in capsys.readouterr().out
+    assert "waiting: 6 labels are missing" in capsys.readouterr().out
 
 
 def test_several_people_are_averaged_and_a_flag_is_a_refusal(tmp_path: Path) -> None:
@@ -109,6 +110,46 @@ def test_a_budget_of_real_people_needs_no_gold_and_shows_what_the_ai_said(tmp_pa
     assert len(items) == 3
     assert {item.ai for item in items} == {0.9}
     assert "real people" in judge.describe()
+
+
+def test_a_budget_of_time_holds_when_people_are_slower_than_was_planned(tmp_path: Path) -> None:
+    """Three were put into the queue; the first took all the time there was, so the others are not asked any more."""
+    budget = {"max_minutes": 1.5, "seconds": 30.0}
+    with pytest.raises(LabelsMissingError):
+        attached(tmp_path, **budget).verdicts(PAIRS)
+    queue = LabelQueue(tmp_path / QUEUE)
+    first = queue.next_item("ada")
+    assert first is not None
+    queue.label(Label(first.id, "ada", "first", False, 95.0))
+    assert queue.next_item("ada") is None
+    said = attached(tmp_path, **budget).verdicts(PAIRS)
+    assert sorted(v.status for v in said) == ["ok"] + ["over_budget"] * 5
+    assert attached(tmp_path, **budget).verdicts(PAIRS) == said, "also after a kill"
+    assert {v.status for v in attached(tmp_path, **budget).verdicts(PAIRS[::-1])} == {"ok", "over_budget"}
+
+
+def test_the_line_that_waits_says_where_the_page_is(tmp_path: Path) -> None:
+    judge = attached(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as page:
+        judge.queue.note_page(f"http://127.0.0.1:{page.getsockname()[1]}")
+        with pytest.raises(LabelsMissingError, match=r"the page at http://127.0.0.1:\d+ .*rlaif-annotate"):
+            judge.verdicts(PAIRS)
+    with pytest.raises(LabelsMissingError, match=r"6 labels are missing.*the page that this opens: rlaif-annotate"):
+        judge.verdicts(PAIRS)  # it was killed
+
+
+def test_checks_criteria_and_principles_come_with_the_judge(tmp_path: Path) -> None:
+    file = tmp_path / "checks.jsonl"
+    file.write_text('{"prompt": "2 + 2", "chosen": "4", "rejected": "5"}\n')
+    judge = attached(tmp_path / "run", checks=str(file), criteria="correct", constitution="general")
+    with pytest.raises(LabelsMissingError):
+        judge.verdicts(PAIRS)
+    items = judge.queue.items()
+    assert [item.gold for item in items if item.gold] == ["first"]
+    assert len({item.criteria for item in items}) == 1
+    assert "Only correctness counts" in str(items[0].criteria)
+    assert "truthful: " in str(judge.queue.limits().guidelines)
+    assert attached(tmp_path / "run", checks=str(file), criteria="correct").queue.progress().items == 6
 
 
 @pytest.mark.parametrize(

@@ -206,3 +206,12 @@ def test_another_file_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "q.sqlite").write_text("this is no database, and it is long enough to be seen as none at once")
     with pytest.raises(ValueError, match=r"q\.sqlite.*cannot be used"):
         LabelQueue(tmp_path / "q.sqlite")
+
+
+def test_half_a_surrogate_pair_can_be_asked_about(tmp_path: Path) -> None:
+    queue = LabelQueue(tmp_path / "q.sqlite")
+    queue.add([item_of(Comparison(Prompt("p", "x\ud800"), "a\ud800", "b"))])
+    (item,) = queue.items()
+    queue.label(replace(say(item, "ada"), reason="\udfff"))
+    assert item.first == "a?"
+    assert queue.labels()[0].reason == "?"
