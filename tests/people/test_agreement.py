@@ -48,7 +48,7 @@ def test_only_real_items_and_real_labels_count_and_the_ai_is_one_more_coder(tmp_
 def test_a_shared_error_rate_is_recovered_from_disagreements() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random(20_000) < 0.5
-    first = sum((truth ^ (rng.random(20_000) < 0.15)).astype(int) for _ in range(3))
+    first = np.sum([truth ^ (rng.random(20_000) < 0.15) for _ in range(3)], axis=0)
     counted = [Said(str(i), int(n), 0, 3 - int(n), None) for i, n in enumerate(first)]
     assert noise(counted) == pytest.approx(0.15, abs=0.01)
     assert math.isnan(noise([Said("x", 1, 0, 0, None), Said("y", 1, 5, 0, None)]))
