@@ -81,3 +81,30 @@ def variant_name(file: Path) -> str:
 @pytest.mark.parametrize("variant", map(variant_name, sorted(CONF.glob("variant/*/*.yaml"))))
 def test_every_variant_belongs_to_an_experiment_that_sweeps_it(variant: str) -> None:
     assert any(f"variant={variant}" in overrides for overrides in arms(variant.split("/")[0]))
+
+
+# --- on real models -------------------------------------------------------------------------------------------------
+REAL = {
+    "plateau_real_lm": {"self", "self_verdict", "smollm2", "gold", "random"},
+    "plateau_real_lm_sft": {"self", "qwen", "qwen_verdict", "gold", "random"},
+    "plateau_real_lm_gpu": {"self", "qwen3_4b", "gold", "random"},
+}
+
+
+@pytest.mark.parametrize("experiment", REAL)
+def test_every_arm_on_a_real_model_composes_with_paths_or_without(
+    experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = set()
+    for overrides in arms(experiment):
+        cfg = composed(f"experiment={experiment}", *overrides)
+        check(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+        named.add(cfg.arm)
+        assert cfg.rounds >= 8
+        assert cfg.detector.horizon >= cfg.rounds
+    assert named == REAL[experiment]
+    assert len(seeds(experiment)) >= 3
+    for name in ("QWEN", "SMOLLM2", "QWEN3_0_6B"):
+        monkeypatch.setenv(f"RLAIF_LAB_{name}", "/models/mine")
+    policy = composed(f"experiment={experiment}").policy
+    assert policy.get("of", policy).path == "/models/mine"

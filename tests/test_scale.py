@@ -25,7 +25,24 @@ def test_every_real_policy_brings_its_scale(name: str) -> None:
     assert cfg.trainer.batch_size <= 8
     assert cfg.prompts_per_round <= 32
     assert cfg.evaluation.prompts <= 32
-    assert (cfg.policy.get("lora") or {"r": 0})["r"] == 0 or cfg.trainer.learning_rate >= 5e-5
+    assert cfg.evaluation.measured <= cfg.evaluation.prompts / 2
+    assert cfg.sampler.k >= 2
+    trained = cfg.policy.get("of", cfg.policy)
+    assert trained.dtype in ("float32", "bfloat16")
+    assert cfg.task.max_response_tokens <= 256
+    assert (cfg.trainer.learning_rate >= 5e-5) == (trained.lora.r > 0)
+    assert trained.lora.r > 0 or trained.dtype == "float32"
+
+
+def test_the_learning_rate_follows_what_is_trained() -> None:
+    """An adapter takes ten times what all weights take, whatever brings it."""
+    assert composed("policy=hf").trainer.learning_rate == 1e-5
+    assert composed("policy=hf", "policy.lora.r=8").trainer.learning_rate == 1e-4
+    assert composed("policy=smollm2_360m", "policy.lora={r: 8}").trainer.learning_rate == 1e-4
+    assert composed("policy=qwen2_5_1_5b", "policy.lora.r=0").trainer.learning_rate == 1e-5
+    assert composed("policy=smollm2_sft").trainer.learning_rate == 1e-5, "the warm start's own adapter is merged"
+    assert composed("policy=smollm2_sft", "policy.of.lora.r=8").trainer.learning_rate == 1e-4
+    assert composed("policy=hf", "policy.lora.r=8", "trainer.learning_rate=3e-5").trainer.learning_rate == 3e-5
 
 
 def test_what_is_said_wins_and_organisms_stay_as_they_are() -> None:

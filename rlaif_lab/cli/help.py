@@ -23,6 +23,7 @@ groups that matter first (`rlaif-lab GROUP=` lists the choices of one)
 
 options
   --cfg job          print the composed config and stop (every key, with the values as they would be)
+  --estimate         print the memory and the minutes that the run would take, by stage, and stop
   -m, --multirun     sweep over values with commas
   --config-dir DIR   a folder with choices of your own, e.g. DIR/judge/mine.yaml; classes beside it can be named
   --version          print the version of the lab

@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.cli.command import prepare, sentence
+from rlaif_lab.cli.estimate import FLAG, print_estimate
 from rlaif_lab.cli.help import quick_answer
 from rlaif_lab.cli.origin import go_back, origin_of
 from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, conclude, noted, recorded, resumed, run_job
@@ -87,7 +88,11 @@ def main() -> None:
     with jobs that did not finish ends with a line that names them, and exit code 1."""
     code = 0
     try:
-        sys.argv[1:] = prepare("rlaif-lab", sys.argv[1:])
+        wanted = FLAG in sys.argv[1:]
+        sys.argv[1:] = prepare("rlaif-lab", [argument for argument in sys.argv[1:] if argument != FLAG])
+        if wanted:
+            print_estimate(sys.argv[1:])
+            return
         Ended.error = None
         with interruptible():
             hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(run)()

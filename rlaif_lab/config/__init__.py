@@ -28,6 +28,7 @@ class EvaluationSize:
     samples: Count = 4
     final_samples: Number = 64
     final_prompts: Number = 64
+    measured: Count | None = None
 
 
 @dataclass
@@ -198,6 +199,14 @@ def name_of(family: str, _root_: Any) -> str:
 
 
 OmegaConf.register_new_resolver("name_of", name_of, replace=True)
+
+
+def real_learning_rate(adapter_rank: int | None) -> float:
+    """Return AdamW's usual learning rate for a real model: an adapter takes ten times what all weights take."""
+    return 1e-4 if adapter_rank else 1e-5
+
+
+OmegaConf.register_new_resolver("real_learning_rate", real_learning_rate, replace=True)
 OmegaConf.register_new_resolver("policy_seed", policy_seed, replace=True)
 OmegaConf.register_new_resolver("judge_seed", judge_seed, replace=True)
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)  # hydra.sweep.subdir of earlier versions
@@ -242,6 +251,7 @@ ADDED: dict[str, str] = {
     "task.ignore": "[]",
     "judge.wait_s": "0",
     "judge.failures_in_row": "8",
+    "evaluation.measured": "None",
 }
 """Keys that the fingerprints of earlier versions lack, with the value that those versions had."""
 

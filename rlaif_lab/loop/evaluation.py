@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,7 @@ from rlaif_lab.records import Comparison, Floats, Generation, Metrics, Position,
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.statistics.clusters import stderr_of_mean
 from rlaif_lab.store.run_folder import CHANGES, RoundStore, StageResult
-from rlaif_lab.store.tables import AHEAD, COVERAGE, EVALUATED, Stage
+from rlaif_lab.store.tables import AHEAD, BASELINE, COVERAGE, EVALUATED, Stage
 
 if TYPE_CHECKING:
     from rlaif_lab.loop.plan import Parts, Plan, Services
@@ -41,17 +41,22 @@ class Evaluation:
 
     final_samples: in round 0 and after the last, this many more on the first ``final_prompts`` of the prompts, for
     pass@k up to k = final_samples: whether the policy still covers what it covered. 0: none.
+    measured: on how many of the prompts that is measured which costs passes of its own, beside the samples: the most
+        likely answer, the base's answer and who is preferred, KL and entropy, the right answer's likelihood. None: all.
     """
 
     prompts: int = 512
     samples: int = 4
     final_samples: int = 64
     final_prompts: int = 64
+    measured: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompts", "samples", "final_prompts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"evaluation.{name} must be at least 1; got {getattr(self, name)}")
+        if self.measured is not None and self.measured < 1:
+            raise ValueError(f"evaluation.measured must be at least 1, or null for all prompts; got {self.measured}")
         if self.final_samples < 0:
             raise ValueError(f"evaluation.final_samples must not be negative (0: none); got {self.final_samples}")
 
@@ -108,7 +113,7 @@ def evaluate(index: int, parts: Parts, plan: Plan, services: Services) -> Metric
     def compute() -> Metrics:
         start = time.perf_counter()
         sampled = sample_evaluation(index, EVALUATED, parts, plan=plan, services=services).records
-        metrics = measure(index, sampled, parts, plan)
+        metrics = measure(index, sampled, parts, plan=plan, services=services)
         metrics |= change(index, sampled, parts, plan=plan, store=services.store)
         metrics |= audit(index, parts, services.store)
         return metrics | {"time/evaluation_s": time.perf_counter() - start}
@@ -116,31 +121,48 @@ def evaluate(index: int, parts: Parts, plan: Plan, services: Services) -> Metric
     return services.store.compute_once(index, "evaluation", compute)
 
 
-def measure(index: int, sampled: Sequence[Generation], parts: Parts, plan: Plan) -> Metrics:
+def measure(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Plan, services: Services) -> Metrics:
     """Measure the policy of this round, whose samples on fresh held-out prompts are ``sampled``. The round-0 answers
-    that the judges compare with are sampled anew from the base policy, on the same prompts. The held-out judge has no
-    part in training."""
-    task, limit, prompts = parts.task, parts.task.max_response_tokens, [g.prompt for g in sampled]
-    one = SamplingConfig(k=1, batch_size=plan.sampling.batch_size)
-    most_likely = replace(one, temperature=0.0)
+    that the judges compare with are the base policy's, on the same prompts. The held-out judge has no part in
+    training."""
+    task, limit = parts.task, parts.task.max_response_tokens
+    some = sampled[: plan.evaluation.measured]
+    prompts = [g.prompt for g in some]
+    most_likely = SamplingConfig(k=1, batch_size=plan.sampling.batch_size, temperature=0.0)
+    baseline = base_answers(index, prompts, parts, plan=plan, services=services)
     with bar(index, "evaluating", 2) as shown:
         greedy = parts.engine.generate(parts.policy, prompts, most_likely, limit, (plan.seed, "greedy", index))
-        baseline = parts.engine.generate(parts.base, prompts, one, limit, (plan.seed, "baseline", index))
         shown.update(1)
         metrics = quality_metrics(task, sampled, greedy)
         versus_base = [
             Comparison(now.prompt, now.responses[0].text, then.responses[0].text)
-            for now, then in zip(sampled, baseline, strict=True)
+            for now, then in zip(some, baseline, strict=True)
         ]
         metrics |= opinions(versus_base, parts)
         shown.update(1)
-    metrics |= divergence_metrics(parts.policy, parts.base, sampled)
+    metrics |= divergence_metrics(parts.policy, parts.base, some)
     metrics["quality/gold_nll"] = gold_nll(parts.policy, task, prompts)
-    lengths = [[len(g.responses[0].text) for g in part] for part in (sampled, baseline)]
+    lengths = [[len(g.responses[0].text) for g in part] for part in (some, baseline)]
     metrics["text/length_drift"] = length_drift(*lengths)
     written = (r for part in (sampled, greedy, baseline) for g in part for r in g.responses)
     metrics["tokens/evaluation"] = sum(len(r.token_ids) for r in written)
     return metrics
+
+
+def base_answers(
+    index: int, prompts: Sequence[Prompt], parts: Parts, *, plan: Plan, services: Services
+) -> list[Generation]:
+    """Return the base policy's answer to each prompt of a round's evaluation. Training does not change it, so the arms
+    of a sweep compute it once between them, and a resumed run not again."""
+    one = SamplingConfig(k=1, batch_size=plan.sampling.batch_size)
+    limit, identity = parts.task.max_response_tokens, (plan.seed, "baseline", index)
+
+    def compute(some: Sequence[Prompt]) -> list[Generation]:
+        return parts.engine.generate(parts.base, some, one, limit, identity)
+
+    return services.stages.run(
+        Position(index), BASELINE, prompts, compute=compute, name="base", sampled=one, untrained=True
+    ).records
 
 
 def opinions(versus_base: Sequence[Comparison], parts: Parts) -> Metrics:

@@ -44,6 +44,7 @@ class Stages:
         compute: Callable[[Sequence[S]], list[T]],
         name: str,
         sampled: SamplingConfig | None = None,
+        untrained: bool = False,
     ) -> StageResult[T]:
         """Run a stage, or load it.
 
@@ -51,8 +52,10 @@ class Stages:
             name: what the progress bar calls it.
             sampled: how the current policy was sampled, if that is what the stage does; before any training,
                 other jobs of a sweep can have the same.
+            untrained: it was the policy as it was before any training, whatever the round.
         """
-        with bar(at.index, name, len(items)) as shown, self._shared(at, stage, items, sampled):
+        anybody = untrained or at == Position(0)
+        with bar(at.index, name, len(items)) as shown, self._shared(at, stage, items, sampled if anybody else None):
             return self.store.stage(
                 at.index,
                 stage,
@@ -66,10 +69,10 @@ class Stages:
     def _shared(
         self, at: Position, stage: Stage[Any], items: Sequence[Any], sampled: SamplingConfig | None
     ) -> AbstractContextManager[None]:
-        if self.cache is None or sampled is None or at != Position(0):
+        if self.cache is None or sampled is None:
             return nullcontext()
         what = repr((sampled, self.chunk, [(p.id, p.text, p.turns) for p in items]))
-        return self.cache.once(self.store.stage_file(0, stage), what)
+        return self.cache.once(self.store.stage_file(at.index, stage), what)
 
 
 def bar(index: int, stage: str, total: int) -> Any:

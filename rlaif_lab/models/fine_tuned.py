@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.config.ranges import Seed
 from rlaif_lab.models.hf import HFModel
+from rlaif_lab.models.lora import LoraConfig, with_adapter
 from rlaif_lab.models.sources import ModelSource
 from rlaif_lab.records import Prompt
 from rlaif_lab.seeding import rng_for
@@ -34,9 +35,15 @@ class FineTuned(ModelSource):
 
     of: the source of the model to begin with. Demonstrations come from one of
     path: a file with a column of prompts and one of responses (``columns``: {prompt, response}; .jsonl, .json, .csv,
-        .parquet), or
+        .parquet),
     skill: {slip, misconception} of a demonstrator of the task, who answers ``demonstrations`` of its pretraining
-        problems.
+        problems, or
+    right: the task's own right answers to ``demonstrations`` of its pretraining problems, for a task that has no
+        demonstrators.
+    Where a task has demonstrators, ``skill`` counts and ``right`` does not; where it has none, it is the other way
+    round, so that one preset serves both.
+    lora: an adapter is trained in place of all weights, and merged when that is done (as LoraConfig; None, or of rank
+        0: all weights). It has nothing to do with the adapter that the rounds train.
     The loss is the mean negative log-likelihood of the responses' tokens, their end included.
     """
 
@@ -44,20 +51,24 @@ class FineTuned(ModelSource):
     path: str | None = None
     columns: Mapping[str, str] | None = None
     skill: Mapping[str, float] | None = None
+    right: bool = False
     demonstrations: int = 4096
     passes: int = 1
     batch_size: int = 128
     learning_rate: float = 5e-4
     warmup_steps: int = 10
     clip_norm: float = 1.0
+    lora: Mapping[str, Any] | None = None
     seed: Seed = 0
     name: str = "fine-tuned"
 
     def __post_init__(self) -> None:
-        if (self.path is None) == (self.skill is None):
+        if (self.path is None) == (self.skill is None and not self.right):
             raise ValueError(
-                "fine-tuning needs demonstrations: either a file (path) or a demonstrator's skill, not both"
+                "fine-tuning needs demonstrations: either a file (path), or of the task a demonstrator's skill or its "
+                "right answers (right=true), not both"
             )
+        self.adapter()
         for name in ("demonstrations", "passes", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"fine-tuning: {name} must be at least 1; got {getattr(self, name)}")
@@ -74,18 +85,31 @@ class FineTuned(ModelSource):
         if self.path is not None and not Path(self.path).expanduser().is_file():
             raise ValueError(f"fine-tuning: the file of demonstrations {self.path!r} does not exist")
 
+    def adapter(self) -> LoraConfig | None:
+        """None: all weights are trained."""
+        adapter = LoraConfig.of(self.lora or {"r": 0})
+        return adapter if adapter.r else None
+
     def check(self, task: Task) -> None:
         self.of.check(task)
-        if self.skill is not None and not isinstance(task, ProceduralTask):
+        if self.path is None and not isinstance(task, ProceduralTask) and not self.right:
             raise ValueError(
                 f"fine-tuning by skill needs a task with demonstrators (a ProceduralTask); {task.name!r} has none: "
-                "give a file of demonstrations (path)"
+                "take its right answers (right=true), or give a file of demonstrations (path)"
+            )
+        if self.path is None and not isinstance(task, ProceduralTask) and not task.has_gold:
+            raise ValueError(
+                f"fine-tuning on right answers needs a task with gold, and {task.name!r} has none; give a file of "
+                "demonstrations (path)"
             )
         self.data(task)
 
     def identity(self, task: Task) -> str:
         digest = hashlib.sha256(repr(self.data(task)).encode())
-        settings = {k: v for k, v in vars(self).items() if k not in ("of", "path", "columns", "skill", "name")}
+        told = ("of", "path", "columns", "skill", "right", "lora", "name")
+        settings = {k: v for k, v in vars(self).items() if k not in told}
+        if (adapter := self.adapter()) is not None:
+            settings["lora"] = adapter
         digest.update(repr((self.of.identity(task), sorted(settings.items()))).encode())
         return f"fine-tuned {digest.hexdigest()[:16]}"
 
@@ -99,18 +123,44 @@ class FineTuned(ModelSource):
         return self.result(task).load_trainable(task, seed)
 
     def __str__(self) -> str:
+        if self.path is None and self.skill is None:
+            return f"{self.of}, fine-tuned on the task's right answers"
         return f"{self.of}, fine-tuned on {self.path or f'a demonstrator of {self.skill}'}"
 
     # --- demonstrations -------------------------------------------------------------------------------------------
     def data(self, task: Task) -> Demonstrations:
         """Raise ValueError, with file and line, for a row that is no demonstration."""
-        if self.skill is None:
+        if self.path is not None:
             return self._from_file()
-        assert isinstance(task, ProceduralTask)
+        if not isinstance(task, ProceduralTask):
+            return self._right_answers(task)
+        if self.skill is None:
+            raise ValueError(
+                f"fine-tuning on task {task.name!r}, which has demonstrators, needs the skill of one, e.g. "
+                "policy.skill={slip: 0.3, misconception: 0.4}"
+            )
         rng = rng_for(self.seed, "demonstrations", task.name)
         problems = rng.choice(task.split_problems("policy_pretraining"), size=self.demonstrations)
         answers = task.demonstrate(problems, Skill(**self.skill), rng)
         return [(task.to_prompt(int(p)), answer) for p, answer in zip(problems, answers, strict=True)]
+
+    def _right_answers(self, task: Task) -> Demonstrations:
+        """Return the task's own answers to problems that no round and no evaluation asks."""
+        held = task.available("policy_pretraining")
+        if held < self.demonstrations:
+            raise ValueError(
+                f"fine-tuning: task {task.name!r} has {held} problems for demonstrations, and demonstrations="
+                f"{self.demonstrations} are wanted; lower it, or give a file of demonstrations (path)"
+            )
+        prompts = task.prompts("policy_pretraining", 0, self.demonstrations, self.seed)
+        answers = [(prompt, task.gold_answer(prompt)) for prompt in prompts]
+        found = [(prompt, answer) for prompt, answer in answers if answer is not None]
+        if not found:
+            raise ValueError(
+                f"fine-tuning: task {task.name!r} names no right answer to any of {len(prompts)} problems; give a "
+                "file of demonstrations (path)"
+            )
+        return found
 
     def _from_file(self) -> Demonstrations:
         from rlaif_lab.tasks.read_rows import read_rows
@@ -149,6 +199,9 @@ class FineTuned(ModelSource):
     def _train_into(self, folder: Path, task: Task) -> None:
         """Into a temporary folder that is renamed: a folder in the cache is always whole."""
         model = self.of.load(task)
+        if (adapter := self.adapter()) is not None:
+            model.network.requires_grad_(False)
+            model = replace(model, network=with_adapter(model.network, adapter, self.seed))
         fine_tune(model, self.data(task), self)
         with writing(folder):
             partial = new_folder_beside(folder)
@@ -162,7 +215,11 @@ class FineTuned(ModelSource):
 
 
 def fine_tune(model: LanguageModel, data: Sequence[tuple[Prompt, str]], settings: FineTuned) -> list[float]:
-    """Train all weights in place; returns the loss of every step. Raises ValueError where it is not finite."""
+    """Train in place all weights, or an adapter where there is one; returns the loss of every step.
+
+    Raises:
+        ValueError: where loss or gradient is not finite.
+    """
     import torch
 
     from rlaif_lab.models.packed import pack, response_logps
@@ -175,7 +232,9 @@ def fine_tune(model: LanguageModel, data: Sequence[tuple[Prompt, str]], settings
         for number in range(settings.passes)
         for i in rng_for(settings.seed, "fine-tuning order", number).permutation(len(data))
     ]
-    parameters = list(model.network.requires_grad_(True).train().parameters())
+    if settings.adapter() is None:
+        model.network.requires_grad_(True)
+    parameters = [p for p in model.network.train().parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     losses: list[float] = []
     starts = range(0, len(order), settings.batch_size)

@@ -207,3 +207,7 @@ AHEAD = Stage("ahead", _encode_generations, _decode_generations)
 
 COVERAGE = Stage("coverage", _encode_generations, _decode_generations)
 """Many samples of a few evaluation prompts, in round 0 and after the last."""
+
+
+BASELINE = Stage("baseline", _encode_generations, _decode_generations)
+"""The untrained policy's answers to this round's evaluation prompts, one each."""

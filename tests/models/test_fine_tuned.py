@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from chat_model import make_chat_model
 
+from rlaif_lab.metrics.quality import gold_nll
 from rlaif_lab.models.fine_tuned import FineTuned, fine_tune
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.sources import Organism
+from rlaif_lab.records import Prompt
 from rlaif_lab.tasks.arithmetic import Addition
+from rlaif_lab.tasks.base import Split
+from rlaif_lab.tasks.prompts_file import PromptsFile
 
 TINY = Organism(
     skill={"slip": 0.3, "misconception": 0.5}, split="policy_pretraining", steps=30, width=32, layers=2, heads=2
@@ -85,6 +91,8 @@ def test_bad_demonstrations(task: Addition, tmp_path: Path, rows: list[object], 
     ("arguments", "message"),
     [
         ({}, "either a file"),
+        ({"path": "nowhere.jsonl", "right": True}, "either a file"),
+        ({"right": True, "lora": {"rank": 2}}, "lora has no 'rank'"),
         ({"skill": {"slip": 0.1}}, "exactly slip and misconception"),
         ({"skill": {"slip": 0.1, "misconception": 0.1}, "passes": 0}, "passes must be at least 1"),
         ({"skill": {"slip": 0.1, "misconception": 0.1}, "learning_rate": 0.0}, "learning_rate must be positive"),
@@ -109,3 +117,75 @@ def test_a_real_model_keeps_its_options(task: Addition, organism: LanguageModel,
     policy, base = tuned.load_trainable(task, 0)
     assert sum(p.requires_grad for p in policy.network.parameters()) > 0
     assert not any(p.requires_grad for p in base.network.parameters())
+
+
+# --- a warm start on the task's own answers -------------------------------------------------------------------------
+class Graded(PromptsFile):
+    """A task without demonstrators, which knows the right answers."""
+
+    has_gold = True
+
+    def __init__(self, problems: int = 4) -> None:
+        super().__init__(None, 4, columns={"id": "id"}, name="graded")
+        self.problems = problems
+
+    def available(self, split: Split) -> int:
+        return self.problems
+
+    def prompts(self, split: Split, start: int, count: int, seed: int) -> list[Prompt]:
+        return [Prompt(f"{split}/{i}", f"Say what {i} is") for i in range(start, start + count)]
+
+    def gold_answer(self, prompt: Prompt) -> str | None:
+        return f"it is {prompt.id[-1]}" if prompt.id[-1] != "3" else None
+
+    def identity(self) -> str:
+        return self.name
+
+
+def warm(folder: Path, **changes: Any) -> FineTuned:
+    settings: dict[str, Any] = {
+        "right": True,
+        "demonstrations": 4,
+        "passes": 30,
+        "batch_size": 3,
+        "learning_rate": 1e-2,
+    }
+    return FineTuned(HFModel(str(folder)), **settings | changes)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 4}], ids=["all weights", "lora"])
+def test_a_task_without_demonstrators_teaches_its_right_answers(lora: Any, tmp_path: Path) -> None:
+    task, source = Graded(), warm(make_chat_model(tmp_path / "model"), lora=lora)
+    source.check(task)
+    assert [answer for _, answer in source.data(task)] == ["it is 0", "it is 1", "it is 2"], "those that are known"
+    assert all(prompt.id.startswith("policy_pretraining") for prompt, _ in source.data(task))
+    before, after = source.of.load(task), source.load(task)
+    assert (
+        gold_nll(after, task, task.prompts("rounds", 0, 3, 0))
+        < gold_nll(before, task, task.prompts("rounds", 0, 3, 0)) / 2
+    )
+    assert not hasattr(after.network, "peft_config"), "an adapter of the warm start is merged"
+    assert after.weights_hash() != before.weights_hash() == source.of.load(task).weights_hash()
+    assert source.load(task).weights_hash() == after.weights_hash(), "from the cache"
+
+
+def test_a_demonstrators_skill_counts_where_the_task_has_demonstrators(task: Addition) -> None:
+    both = FineTuned(TINY, skill={"slip": 0.0, "misconception": 1.0}, right=True, demonstrations=50)
+    assert both.data(task) == FineTuned(TINY, skill={"slip": 0.0, "misconception": 1.0}, demonstrations=50).data(task)
+    assert both.identity(task) == FineTuned(TINY, skill=both.skill, demonstrations=50).identity(task)
+    with pytest.raises(ValueError, match="needs the skill of one"):
+        FineTuned(TINY, right=True).check(task)
+
+
+def test_an_adapter_of_the_warm_start_makes_another_model(tmp_path: Path) -> None:
+    folder = make_chat_model(tmp_path / "model")
+    identities = {warm(folder, lora=lora).identity(Graded()) for lora in (None, {"r": 0}, {"r": 4}, {"r": 8})}
+    assert len(identities) == 3
+
+
+def test_a_task_without_answers_or_with_too_few_is_told(tmp_path: Path) -> None:
+    folder = make_chat_model(tmp_path / "model")
+    with pytest.raises(ValueError, match="needs a task with gold, and 'prompts' has none"):
+        warm(folder).check(PromptsFile(None, 4, columns={"id": "id"}))
+    with pytest.raises(ValueError, match="has 4 problems for demonstrations, and demonstrations=9 are wanted"):
+        warm(folder, demonstrations=9).check(Graded())
