@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
 from rlaif_lab.config import fingerprint
 from rlaif_lab.export import export_run
@@ -35,6 +36,7 @@ class Run:
     """
 
     def __init__(self, cfg: DictConfig, directory: Path, shared: Path | None = None) -> None:
+        cfg = as_begun(cfg, directory)
         self.cfg, self.directory, self.shared_folder = cfg, directory, shared
         self.label = f"{cfg.arm}, seed {cfg.seed}"
         self.chosen = choose(cfg)
@@ -134,3 +136,18 @@ class Run:
         introduce(self.label, parts, self.directory)
         if not self.chosen.task.has_gold and self.chosen.heldout_judge is None:
             say(self.label, NO_VERDICT_WITHOUT_GOLD)
+
+
+def as_begun(cfg: DictConfig, directory: Path) -> DictConfig:
+    """Return the config, with everything measured on all prompts where the folder holds a run that was begun before
+    there was ``evaluation.measured``: a preset that sets it now may not change such a run."""
+    try:
+        held = json.loads((directory / "run.json").read_text())
+    except (OSError, ValueError):  # there is none yet, or it is damaged, which is told when it is claimed
+        return cfg
+    if not isinstance(held, dict) or "evaluation.measured" in held:
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    with read_write(cfg):
+        cfg.evaluation.measured = None
+    return cfg

@@ -5,7 +5,7 @@ run directory/
   checksums.txt                                of every file here that decides a number (checksums.py)
   metrics.jsonl                                one line per round, append-only: the truth that W&B mirrors
   round_003/{generations,judgements,pairs}.parquet
-  round_003/{evaluated,ahead}.parquet, evaluation.json, changes.json
+  round_003/{evaluated,baseline,ahead}.parquet, evaluation.json, changes.json
   checkpoints/                                 Lightning's, at round boundaries
 """
 
