@@ -29,6 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--floor", metavar="ARM", help="the arm from which PGR counts the gap up to oracle (default: the baseline)"
     )
     parser.add_argument(
+        "--null",
+        metavar="ARM",
+        help="the arm whose drift per round is told beside delta: what training moves under a judge that knows nothing "
+        "(default: random, if there is one)",
+    )
+    parser.add_argument(
         "--delta",
         type=float,
         help="gain per round below which an arm has stopped, in place of the runs' own detector.delta: to see how much "
@@ -53,7 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     trust(options.trust)
     try:
-        print(printable(report(options.dir, options.baseline, options.floor, options.wandb, options.delta)))
+        print(
+            printable(
+                report(
+                    options.dir, options.baseline, options.floor, options.wandb, delta=options.delta, null=options.null
+                )
+            )
+        )
     except ValueError as error:
         print(printable(f"rlaif-report: {error}"), file=sys.stderr)
         sys.exit(2)
@@ -67,11 +79,14 @@ def report(
     baseline: str | None = None,
     floor: str | None = None,
     wandb_mode: Literal["offline", "online"] | None = None,
+    *,
     delta: float | None = None,
+    null: str | None = None,
 ) -> str:
     """Write ``directory``/report/ and return what the terminal shows. wandb_mode: where a run of W&B shows it too.
-    delta: in place of the runs' own. ValueError where there is nothing to report."""
-    view = read(directory.resolve(), baseline, floor, delta)
+    delta: in place of the runs' own. null: the arm whose drift is told beside delta. ValueError where there is nothing
+    to report."""
+    view = read(directory.resolve(), baseline, floor, delta=delta, null=null)
 
     from rlaif_lab.report.cost import write_times
     from rlaif_lab.report.curves import write_drawn
@@ -116,11 +131,18 @@ def report(
     return "\n".join([*lines, str(folder / "report.html")])
 
 
-def read(directory: Path, baseline: str | None = None, floor: str | None = None, delta: float | None = None) -> View:
+def read(
+    directory: Path,
+    baseline: str | None = None,
+    floor: str | None = None,
+    *,
+    delta: float | None = None,
+    null: str | None = None,
+) -> View:
     """Everything that the report shows, computed. ValueError as in ``report``."""
     # Imported here so that --help answers at once.
     from rlaif_lab.report.arms import study
     from rlaif_lab.report.load import load
     from rlaif_lab.report.viewing import viewed
 
-    return viewed(study(load(directory), directory.name), baseline, floor, delta)
+    return viewed(study(load(directory), directory.name), baseline, floor, delta=delta, null=null)

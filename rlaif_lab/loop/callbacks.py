@@ -21,8 +21,9 @@ from rlaif_lab.loop.evaluation import evaluation_prompts
 from rlaif_lab.loop.stages import bar
 from rlaif_lab.metrics.round import length_amplification
 from rlaif_lab.metrics.samples import SampleRow, sample_rows
-from rlaif_lab.plateau.detector import Detector, Evidence, metrics, nothing_yet, step
+from rlaif_lab.plateau.detector import FRESH, Detector, Evidence, metrics, nothing_yet, step
 from rlaif_lab.plateau.trend import Trend, trend, trend_metrics
+from rlaif_lab.progress import say
 from rlaif_lab.records import Floats, Metrics
 from rlaif_lab.store.files import write_atomically
 from rlaif_lab.store.run_folder import STOPPED
@@ -136,6 +137,13 @@ class RoundEnd(pl.Callback):
         if self.detection.weigh(index, changes) is None:
             return
         since = self.detection.ends_the_run(index)
+        if since is not None and self.repeated(index) > FRESH:
+            say(
+                "",
+                f"round {index}: the trend says plateau, but {self.repeated(index):.0%} of the evaluation prompts were "
+                "asked before, so that alpha is void, and the run goes on",
+            )
+            return
         if since is not None:
             content = {"round": index, "reason": "plateau", "since": since}
             folder: Path = self.loader.round.services.store.directory

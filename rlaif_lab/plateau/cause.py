@@ -44,6 +44,7 @@ from rlaif_lab.statistics.intervals import Interval, t_interval
 
 Kind = Literal["coverage", "judge prefers wrong", "not taken up", "judge cannot tell", "solved"]
 """Of one prompt in one round."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Cause = Literal[
     "solved", "still going", "undecided", "misled", "judge cannot tell", "not taken up", "coverage", "unclear"
 ]

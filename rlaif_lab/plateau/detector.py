@@ -33,6 +33,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 State = Literal["improving", "plateaued", "degrading"]
+FRESH = 0.05
+"""Share of a round's evaluation prompts that may have been asked before, by chance: from there on alpha is void."""
 STATES: tuple[State, ...] = get_args(State)
 """What an alarm of each process says. Where several are raised in one round, the last named holds."""
 

@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const box = document.getElementById("samples");
   const find = (name) => box.querySelector(`[name="${name}"]`);
-  const fields = { arm: find("arm"), seed: find("seed"), round: find("round"), wrong: find("wrong"), text: find("text") };
+  const fields = { arm: find("arm"), seed: find("seed"), round: find("round"), left: find("left"), wrong: find("wrong"), text: find("text") };
   const list = box.querySelector(".found");
   const count = box.querySelector(".count");
   const more = box.querySelector(".more");
@@ -72,12 +72,13 @@
     const same = make("button", "linklike", "this prompt under every arm");
     same.type = "button";
     same.addEventListener("click", () => {
-      fields.arm.value = ""; fields.wrong.checked = false; fields.text.value = item.prompt;
+      fields.arm.value = ""; fields.wrong.checked = false; if (fields.left) fields.left.value = ""; fields.text.value = item.prompt;
       fields.seed.value = String(entry.seed); fields.round.value = String(entry.round);
       show(PAGE);
     });
     const head = make("header", "", make("b", "", data.arms[entry.arm]), span(`seed ${entry.seed}`), span(`round ${entry.round}`));
     if (entry.wrong) head.append(span("✗ the judge disagrees with gold", "flag"));
+    if (item.left) head.append(span(item.left, "soft"));
     if (data.arms.length > 1) head.append(same);
     const shown = item.shown || [item.prompt, ...item.responses.map((r) => r[1])];
     const asked = texts("verbatim", shown[0], item.prompt);
@@ -95,6 +96,7 @@
     const found = entries.filter((e) => (fields.arm.value === "" || e.arm === Number(fields.arm.value))
       && (fields.seed.value === "" || e.seed === Number(fields.seed.value))
       && (fields.round.value === "" || e.round === Number(fields.round.value))
+      && (!fields.left || fields.left.value === "" || e.item.left === fields.left.value)
       && (!fields.wrong.checked || e.wrong) && (text === "" || e.searched.includes(text)));
     list.replaceChildren(...found.slice(0, limit).map(card));
     const shown = Math.min(limit, found.length);
@@ -102,7 +104,7 @@
     more.hidden = shown >= found.length;
   }
 
-  for (const field of [fields.arm, fields.seed, fields.round, fields.wrong]) field.addEventListener("change", () => show(PAGE));
+  for (const field of [fields.arm, fields.seed, fields.round, fields.left, fields.wrong].filter(Boolean)) field.addEventListener("change", () => show(PAGE));
   fields.text.addEventListener("input", () => show(PAGE));
   more.addEventListener("click", () => show(limit + 2 * PAGE));
   box.querySelector(".needs-script").hidden = false;

@@ -2,7 +2,8 @@
 
 Of each arm one or two seeds, of each of their rounds some prompts. Half of them are chosen by the prompt's identity
 alone, and all arms of a seed ask the same prompts, so the same ones are shown for every arm; the other half are prompts
-on which the judge prefers an answer that gold calls worse, which would be rare otherwise. Only the columns that are
+on which the judge prefers an answer that gold calls worse, and examples of each kind of what is left, which would be
+rare otherwise. Only the columns that are
 shown are read from the rounds' files.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlaif_lab.plateau.cause import KINDS, what_is_left
 from rlaif_lab.records import Prompt
 from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.load import Run
@@ -137,8 +139,8 @@ def read_cell(folder: Path, gold: Gold, run: Run, bounds: Bounds) -> list[Json]:
     """Return the items of a round, the most wanted first; none where a file is missing or broken, which is noted.
 
     An item is ``{id, prompt, responses: [[samples, text, gold, win rate]], verdicts: [[first, second, probability that
-    first wins, that as shown first, that as shown second, status, words, 1 if gold disagrees]]}``; samples that say the
-    same are one response.
+    first wins, that as shown first, that as shown second, status, words, 1 if gold disagrees]], left: kind of what is
+    left (plateau/cause.py), where gold is known}``; samples that say the same are one response.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -180,7 +182,7 @@ def _items(
 ) -> list[Json]:
     responses, verdicts = _by_prompt(generated), _by_prompt(judged)
     items = [_item(responses[name], verdicts.get(name, []), task, gold, bounds) for name in ids if name in responses]
-    return in_turns(items, [item for item in items if disagrees(item)])[: bounds.prompts]
+    return in_turns(items, of_each_kind(items))[: bounds.prompts]
 
 
 VERDICT = (
@@ -234,6 +236,11 @@ def _item(responses: Sequence[Json], verdicts: Sequence[Json], task: Task | None
     ]
     asked = "\n\n".join(f"[{role}] {text}" for role, text in turns) or prompt.text
     item = {"id": prompt.id, "prompt": _cut(asked, bounds.text), "responses": said, "verdicts": listed}
+    qualities = [value for value in gold.values() if value is not None]
+    if len(qualities) == len(gold) > 0:
+        place = {sample: index for index, sample in enumerate(gold)}
+        pairs = [(place[one], place[other], probability) for one, other, probability, *_ in listed]
+        item["left"] = what_is_left(qualities, pairs).kind
     return item | readable(task, prompt, [text for text, _ in same.items()], bounds.text)
 
 
@@ -253,6 +260,15 @@ def disagrees(item: Mapping[str, Any]) -> bool:
 
 
 # --- how much -------------------------------------------------------------------------------------------------------
+def of_each_kind(items: Sequence[Json]) -> list[Json]:
+    """Return the items in which the judge disagrees with gold, and those of each kind of what is left, by turns: so
+    that there is an example of every kind that the round has."""
+    groups = [[item for item in items if disagrees(item)]]
+    groups += [[item for item in items if item.get("left") == kind] for kind in KINDS]
+    longest = max(map(len, groups))
+    return [group[place] for place in range(longest) for group in groups if place < len(group)]
+
+
 def in_turns(some: Sequence[Json], others: Sequence[Json]) -> list[Json]:
     """Yield from either list in turns, each item once."""
     found: dict[str, Json] = {}

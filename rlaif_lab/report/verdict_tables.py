@@ -58,6 +58,10 @@ def verdict_record(given: ArmVerdict) -> dict[str, object]:
     record |= interval_columns("remaining_gain", fitted.remaining) | interval_columns("last_gain", fitted.last_gain)
     record |= {"delta": fitted.delta, "remaining_below_delta": int(fitted.exhausted) if fitted.identified else ""}
     record["best_family"] = given.families.best if given.families else ""
+    drift = given.null_drift
+    record |= {"null_arm": drift.arm if drift else ""}
+    record |= interval_columns("null_drift", drift.drift if drift else UNDEFINED)
+    record["repeated_prompts"] = given.repeated
     record["hacked"] = int(given.hacked is not None)
     record |= interval_columns("hacked_quality", given.hacked.quality if given.hacked else UNDEFINED)
     record |= interval_columns("hacked_win_rate", given.hacked.win_rate if given.hacked else UNDEFINED)

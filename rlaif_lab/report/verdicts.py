@@ -27,7 +27,7 @@ from rlaif_lab.plateau.comparisons import (
     gap_recovered,
     stratified_bootstrap,
 )
-from rlaif_lab.plateau.detector import STATES, Detector
+from rlaif_lab.plateau.detector import FRESH, STATES, Detector
 from rlaif_lab.plateau.families import Families, Seen, compare
 from rlaif_lab.plateau.hacked import Hacked, hacked
 from rlaif_lab.plateau.saturation import Curve, Saturation, saturation
@@ -35,6 +35,7 @@ from rlaif_lab.plateau.trend import Trend, TrendMeasure, measured, outlook, tren
 from rlaif_lab.plateau.verdict import NO_DETECTOR, Logged, Verdict, averaged, pooled, verdict
 from rlaif_lab.report.arms import Arm, Study, baseline_for
 from rlaif_lab.report.load import Run
+from rlaif_lab.report.null_drift import NullDrift, null_drift
 from rlaif_lab.report.remains import seed_left
 from rlaif_lab.report.samples import Gold
 from rlaif_lab.statistics.intervals import Interval, paired_difference
@@ -44,6 +45,7 @@ QUALITY, GREEDY, KL = "quality/sampled", "quality/greedy", "kl/per_sequence"
 WIN_RATE = "judge/win_rate_vs_round_0"
 MEASURED: dict[TrendMeasure, str] = {"heldout_judge": "held-out judge's win rate", "people": "people's win rate"}
 """What a trend rests on where there is no gold quality."""
+REPEATED = "detector/repeated_prompts"
 CEILING = "oracle"
 """Name of the arm that stands for PGR = 1."""
 PROCESS_NAMES: dict[detector.State, str] = {"plateaued": "plateau", "improving": "improving", "degrading": "degrading"}
@@ -60,7 +62,8 @@ class ArmVerdict:
     saturation: the ceiling, or why there is none.
     families: None below 2 seeds. attribution: D, I and eps, None without gold. remains: what is left and why, None
     without gold, or where no run stored its samples and verdicts. pgr: None for floor and ceiling themselves, and where
-    either is missing. hacked: what shows that the judge is over-optimised; None where nothing does.
+    either is missing. hacked: what shows that the judge is over-optimised; None where nothing does. null_drift:
+    what the null arm moves a round. repeated: largest share of a round's evaluation prompts that had been asked before.
     """
 
     label: str
@@ -74,6 +77,8 @@ class ArmVerdict:
     remains: Remains | None
     pgr: GapRecovered | None
     hacked: Hacked | None = None
+    null_drift: NullDrift | None = None
+    repeated: float = 0.0
 
     @property
     def state(self) -> str:
@@ -95,6 +100,8 @@ class ArmVerdict:
             text += f", by the {MEASURED[self.trend.measure]}"
         if self.saturation.identified:
             text += f", ceiling {limits(self.saturation.ceiling)}"
+        if self.repeated > FRESH:
+            text += f", with alpha void: up to {self.repeated:.0%} of a round's evaluation prompts were asked before"
         return text if self.hacked is None else f"{text}; {self.hacked.sentence}"
 
     @property
@@ -107,7 +114,8 @@ class ArmVerdict:
     def outlook(self) -> str:
         """Return what would decide an undecided arm, and what more rounds would bring, or why that is not known."""
         undecided = outlook(self.trend)
-        return "; ".join(filter(None, (undecided, self.prospect)))
+        drift = self.null_drift.sentence(self.saturation.delta) if self.null_drift else ""
+        return "; ".join(filter(None, (undecided, self.prospect, drift)))
 
     @property
     def prospect(self) -> str:
@@ -147,12 +155,18 @@ def limits(interval: Interval, form: str = ".3f") -> str:
 
 
 def arm_verdicts(
-    study: Study, baseline: str = "self", floor: str | None = None, delta: float | None = None
+    study: Study,
+    baseline: str = "self",
+    floor: str | None = None,
+    *,
+    delta: float | None = None,
+    null: str | None = None,
 ) -> list[ArmVerdict]:
     """Return one per arm, in the order of ``study.arms``.
 
     delta: gain per round, in place of the runs' own. floor: the arm that PGR counts from, name or label; the baseline
-    by default. Its ceiling is the arm ``oracle``. ValueError for a changes.json that cannot be understood.
+    by default. Its ceiling is the arm ``oracle``. null: the arm whose drift is told beside delta, ``random`` by
+    default. ValueError for a changes.json that cannot be understood.
     """
     found, gold = [], Gold()
     for arm in study.arms:
@@ -161,7 +175,7 @@ def arm_verdicts(
         if least and most and least is not most:
             floor_end, ceiling_end = ((end.label, final(end, QUALITY)) for end in (least, most))
             pgr = gap_recovered(final(arm, QUALITY), floor_end, ceiling_end)
-        found.append(_arm_verdict(arm, pgr, delta, gold))
+        found.append(replace(_arm_verdict(arm, pgr, delta, gold), null_drift=null_drift(arm, study.arms, null)))
     return found
 
 
@@ -205,6 +219,7 @@ def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None, gold: 
         remains=remains(_left(arm, gold), found.state, threshold, hacked=moved is not None),
         pgr=pgr,
         hacked=moved,
+        repeated=max((_repeated(run) for run in arm.complete), default=0.0),
     )
 
 
@@ -241,6 +256,11 @@ def _seen(run: Run) -> Seen | None:
 def _factors(run: Run) -> Factors:
     names = ("gap/diversity_D", "gap/best_of_2", "gap/update_loss_eps")
     return Factors(*(np.array([run.value(name, index) for index in range(run.last_round)]) for name in names))
+
+
+def _repeated(run: Run) -> float:
+    known = [row.get(REPEATED, math.nan) for row in run.rows.values()]
+    return max((value for value in known if value == value), default=0.0)
 
 
 def _moved(run: Run, metric: str) -> float:

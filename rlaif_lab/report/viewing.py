@@ -13,19 +13,26 @@ from rlaif_lab.report.tables import summaries
 from rlaif_lab.report.verdicts import arm_verdicts, differences
 
 
-def viewed(whole: Study, baseline: str | None = None, floor: str | None = None, delta: float | None = None) -> View:
+def viewed(
+    whole: Study,
+    baseline: str | None = None,
+    floor: str | None = None,
+    *,
+    delta: float | None = None,
+    null: str | None = None,
+) -> View:
     """Compute what the report shows of a study, wherever its runs were read from.
 
     Raises:
         ValueError: there is no arm of that name.
     """
     names = sorted({name for arm in whole.arms for name in (arm.name, arm.label)})
-    for given in (baseline, floor):
+    for given in (baseline, floor, null):
         if given is not None and given not in names:
             raise ValueError(f"no arm {given!r} to compare with; there is {', '.join(names)}")
     baseline = baseline or "self"
     rows = summaries(whole, baseline)
-    verdicts = arm_verdicts(whole, baseline, floor, delta)
+    verdicts = arm_verdicts(whole, baseline, floor, delta=delta, null=null)
     said = {verdict.label: verdict for verdict in verdicts}
     of_label = {arm.label: arm for arm in whole.arms}
     arms = [of_label[row.label] for row in rows]

@@ -13,7 +13,7 @@ from report.synthetic import SHAPES, TASK, sums, write_round, write_run, write_s
 from rlaif_lab.records import Comparison, Generation, Prompt
 from rlaif_lab.report.arms import Arm, study
 from rlaif_lab.report.load import load
-from rlaif_lab.report.samples import Bounds, Samples, disagrees, samples, spread, to_json
+from rlaif_lab.report.samples import Bounds, Samples, disagrees, of_each_kind, samples, spread, to_json
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS
 from rlaif_lab.tasks.arithmetic import Addition
@@ -51,6 +51,17 @@ def test_an_item_by_hand(tmp_path: Path) -> None:
     assert item["responses"] == [[[0, 2], answer, 1.0, 0.0], [[1], "999", 0.0, 1.0]]
     assert item["verdicts"] == [[0, 1, 0.25, 0.6, -0.1, "ok", "B", 1]]
     assert disagrees(item)
+    assert item["left"] == "judge prefers wrong"
+
+
+def test_every_kind_of_what_is_left_has_examples() -> None:
+    """In turns: of each kind one before a second of any."""
+    items = [
+        {"id": str(place), "verdicts": [[0, 1, 0.2, 1]] if kind == "judge prefers wrong" else [], "left": kind}
+        for place, kind in enumerate(["solved"] * 4 + ["coverage"] * 2 + ["judge prefers wrong"] + ["not taken up"])
+    ]
+    first = of_each_kind(items)[:5]
+    assert {item["left"] for item in first} == {"solved", "coverage", "judge prefers wrong", "not taken up"}
 
 
 def test_the_same_prompts_for_every_arm(sweep: Path) -> None:
@@ -59,8 +70,7 @@ def test_the_same_prompts_for_every_arm(sweep: Path) -> None:
     ids: dict[tuple[int, int], dict[int, list[str]]] = {}
     for cell in found["cells"]:
         ids.setdefault((cell["seed"], cell["round"]), {})[cell["arm"]] = [item["id"] for item in cell["items"]]
-    oracle = found["arms"].index("oracle")
-    assert all(set(by_arm[oracle][:6]) <= set(by_arm[1 - oracle]) for by_arm in ids.values())
+    assert all(len(set.intersection(*map(set, by_arm.values()))) >= 6 for by_arm in ids.values())
     assert read(sweep).content == found, "every time the same"
 
 
@@ -72,7 +82,7 @@ def test_disagreements_are_sought(sweep: Path) -> None:
         for label in labels
     }
     assert not any(wrong["oracle"])
-    assert sum(wrong["self"]) > 0.4 * len(wrong["self"])
+    assert sum(wrong["self"]) > 0.2 * len(wrong["self"])
     assert found.disagreeing == sum(wrong["self"])
 
 

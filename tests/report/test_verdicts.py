@@ -18,6 +18,7 @@ from rlaif_lab.cli.report import main, report
 from rlaif_lab.plateau.detector import Detector, Evidence, metrics, nothing_yet, step
 from rlaif_lab.report.arms import Arm, Study, study
 from rlaif_lab.report.load import Run, load
+from rlaif_lab.report.verdict_tables import verdict_record
 from rlaif_lab.report.verdicts import ArmVerdict, across_tasks, arm_verdicts, differences, run_verdict
 from rlaif_lab.seeding import rng_for
 
@@ -162,6 +163,42 @@ def test_without_gold_nothing_is_made_up(tmp_path: Path, write_run: WriteRun) ->
     assert said.saturation.reason == "no whole run with gold quality"
     assert said.why == "not known: what is left needs gold quality in every round"
     assert differences(read(tmp_path / "sweep"), [said]) == []
+
+
+def test_null_drift_and_a_hacked_arm(tmp_path: Path, write_run: WriteRun) -> None:
+    """Under random quality falls by .02 a round; self loses .3 while its judge finds it better and better."""
+    flat: dict[str, list[float | None]] = {"judge/win_rate_vs_round_0": [0.5] * 5}
+    for seed in range(3):
+        swing = seed / 1000
+        write_run("random", seed, [0.5 - 0.02 * i - swing * (i == 4) for i in range(5)], extra=flat)
+        won: list[float | None] = [0.5, 0.6, 0.7, 0.8, 0.9 + swing]
+        extra = {"judge/win_rate_vs_round_0": won}
+        write_run("self", seed, [0.5, 0.45, 0.4, 0.3, 0.2 - swing], extra=extra)
+    said = verdicts(tmp_path / "sweep")
+    own, null = said["self"], said["random"]
+    assert own.null_drift is not None
+    assert own.null_drift.arm == "random"
+    assert own.null_drift.drift.mean == pytest.approx(-0.02 - 0.001 / 4)
+    assert "null drift: under random quality moves by -0.0203" in own.outlook
+    assert "which delta = 0.01 is not above" in own.outlook
+    assert null.null_drift is None
+    assert own.hacked is not None
+    assert own.headline.endswith(
+        "; hacked: its judge prefers it to round 0 more often than at first (+0.401), "
+        "while quality has changed by -0.301"
+    )
+    assert null.hacked is None
+    record = verdict_record(own)
+    assert (record["hacked"], record["null_arm"]) == (1, "random")
+    assert verdicts(tmp_path / "sweep", null="self")["random"].null_drift is not None
+    assert verdicts(tmp_path / "sweep", null="nobody")["self"].null_drift is None
+
+
+def test_prompts_that_come_again_are_told(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run("self", 0, [0.5, 0.6, 0.7], extra={"detector/repeated_prompts": [None, 0.0, 0.4]})
+    said = verdicts(tmp_path / "sweep")["self"]
+    assert said.repeated == 0.4
+    assert said.headline.endswith("with alpha void: up to 40% of a round's evaluation prompts were asked before")
 
 
 def test_an_arm_without_a_whole_run(tmp_path: Path, write_run: WriteRun) -> None:

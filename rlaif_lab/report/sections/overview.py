@@ -70,6 +70,9 @@ def headline(view: View) -> str:
 
 def _end(row: ArmSummary, said: ArmVerdict) -> str:
     goes_on = f"plateaued at round {said.round}" if said.state == "plateaued" else GOES_ON[said.state]
+    if said.state == "undecided" and said.cause == "still going" and said.remains is not None:
+        gain = said.remains.gain
+        goes_on = f"still gains {gain.mean:+.3f} a round ({gain.low:+.3f} to {gain.high:+.3f}), with no verdict yet"
     if said.hacked is not None:
         goes_on += f", {escape(said.hacked.sentence)}"
     return f"<b>{escape(row.label)}</b> reaches <b>{row.final_sampled.interval.mean:.3f}</b> and {goes_on}"
