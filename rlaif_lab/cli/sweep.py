@@ -150,9 +150,8 @@ def _child(work: Callable[[], Any], folder: Path, parent: int) -> None:
         ignore()  # the sweep that was interrupted as well asks its job to end, too
         problem = failure(error)
         if finished_rounds(folder) is None:
-            own = isinstance(error, (Interrupted, SystemExit, TryLaterError)) and isinstance(error.code, int)
-            code = error.code if own else 1
-            code = code or 1
+            own = error.code if isinstance(error, (Interrupted, SystemExit, TryLaterError)) else 1
+            code = own if isinstance(own, int) and own else 1
             write_failure(folder, problem)
         if problem.traceback:
             print(problem.traceback, file=sys.stderr)

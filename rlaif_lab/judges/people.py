@@ -8,16 +8,16 @@ import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.instructions.constitution import Constitution
 from rlaif_lab.instructions.criteria import criteria_text
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.records import Comparison, Prompt, Verdict
 from rlaif_lab.store.files import TryLaterError
+from rlaif_lab.tasks.prompts_file import SHIPPED, PromptsFile
 
 if TYPE_CHECKING:
-    from rlaif_lab.audit.pairs import LabelledPair
     from rlaif_lab.models.access import JudgeContext
     from rlaif_lab.people.queue import Item, Label, LabelQueue
 
@@ -47,8 +47,8 @@ class PeopleJudge(Judge):
         criteria: What people are told to judge by: a question, or the name of a file in conf/criteria; null for no
             instruction.
         constitution: Principles that the page shows on request: a name in conf/constitution, or a path; null for none.
-        checks: A file of pairs whose better response is known, in any layout that banks are read in: attention checks
-            that come in between; null for none.
+        checks: Pairs whose better response is known, as a bank (``+bank@judge.checks=file judge.checks.path=...``):
+            attention checks that come in between; null for none.
         seconds: Expected time per label, by which the budget in minutes is planned before a label is there.
         usd_per_hour: What people are paid.
         max_labels: Budget in labels for the whole run, over rounds and kills; null for none.
@@ -69,7 +69,7 @@ class PeopleJudge(Judge):
         evaluate: bool = False,
         criteria: str | None = "Which response is better?",
         constitution: str | None = None,
-        checks: str | None = None,
+        checks: Any = None,
         seconds: float = 30.0,
         usd_per_hour: float = 0.0,
         max_labels: int | None = None,
@@ -90,7 +90,12 @@ class PeopleJudge(Judge):
         self.wait, self.labels_per_item, self.evaluate = wait, labels_per_item, evaluate
         self.criteria = None if criteria is None else criteria_text(criteria)
         self.guidelines = None if constitution is None else Constitution.load(constitution).guidelines()
-        self.checks = None if checks is None else known_pairs(checks)
+        if checks is not None and not hasattr(checks, "load"):
+            raise ValueError(
+                "judge.checks must be a bank of pairs (+bank@judge.checks=file judge.checks.path=known.jsonl) or null; got "
+                f"{checks!r:.80}"
+            )
+        self.checks = [] if checks is None else checks.load(PromptsFile(str(SHIPPED), 1))
         self.seconds, self.usd_per_hour = seconds, usd_per_hour
         self.max_labels, self.max_minutes, self.max_usd = max_labels, max_minutes, max_usd
         self.name = name
@@ -112,9 +117,7 @@ class PeopleJudge(Judge):
             page=self.queue.limits().page,
         )
         self.queue.limit(limits)
-        self.queue.add(
-            [check_of(pair.comparison, pair.prob_first_is_better, self.criteria) for pair in self.checks or ()]
-        )
+        self.queue.add([check_of(pair.comparison, pair.prob_first_is_better, self.criteria) for pair in self.checks])
 
     def identity(self) -> str:
         raise ValueError(f"judge {self.name!r} has no stable identity: people answer once, and their labels are kept")
@@ -229,14 +232,6 @@ class NotAsked(Judge):
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         return [Verdict(None, "over_budget") for _ in comparisons]
-
-
-def known_pairs(path: str) -> list[LabelledPair]:
-    """Return the pairs of a file whose better response is known. Raises ValueError for one that cannot be read."""
-    from rlaif_lab.audit.bank import FileBank
-    from rlaif_lab.tasks.prompts_file import SHIPPED, PromptsFile
-
-    return FileBank(path).load(PromptsFile(str(SHIPPED), 1))
 
 
 def _answers(address: str) -> bool:

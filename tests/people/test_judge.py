@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from helpers import ScriptedJudge
 
+from rlaif_lab.audit.bank import FileBank
 from rlaif_lab.judges.asking import both_orders, debias
 from rlaif_lab.judges.people import QUEUE, LabelsMissingError, PeopleJudge
 from rlaif_lab.judges.wrappers.human_budget import HumanBudget
@@ -141,7 +142,7 @@ def test_the_line_that_waits_says_where_the_page_is(tmp_path: Path) -> None:
 def test_checks_criteria_and_principles_come_with_the_judge(tmp_path: Path) -> None:
     file = tmp_path / "checks.jsonl"
     file.write_text('{"prompt": "2 + 2", "chosen": "4", "rejected": "5"}\n')
-    judge = attached(tmp_path / "run", checks=str(file), criteria="correct", constitution="general")
+    judge = attached(tmp_path / "run", checks=FileBank(str(file)), criteria="correct", constitution="general")
     with pytest.raises(LabelsMissingError):
         judge.verdicts(PAIRS)
     items = judge.queue.items()
@@ -149,7 +150,7 @@ def test_checks_criteria_and_principles_come_with_the_judge(tmp_path: Path) -> N
     assert len({item.criteria for item in items}) == 1
     assert "Only correctness counts" in str(items[0].criteria)
     assert "truthful: " in str(judge.queue.limits().guidelines)
-    assert attached(tmp_path / "run", checks=str(file), criteria="correct").queue.progress().items == 6
+    assert attached(tmp_path / "run", checks=FileBank(str(file)), criteria="correct").queue.progress().items == 6
 
 
 @pytest.mark.parametrize(
