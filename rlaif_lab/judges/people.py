@@ -92,8 +92,8 @@ class PeopleJudge(Judge):
         self.guidelines = None if constitution is None else Constitution.load(constitution).guidelines()
         if checks is not None and not hasattr(checks, "load"):
             raise ValueError(
-                "judge.checks must be a bank of pairs (+bank@judge.checks=file judge.checks.path=known.jsonl) or null; got "
-                f"{checks!r:.80}"
+                "judge.checks must be a bank of pairs (+bank@judge.checks=file judge.checks.path=known.jsonl) or null; "
+                f"got {checks!r:.80}"
             )
         self.checks = [] if checks is None else checks.load(PromptsFile(str(SHIPPED), 1))
         self.seconds, self.usd_per_hour = seconds, usd_per_hour
