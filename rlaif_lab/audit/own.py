@@ -74,9 +74,10 @@ def own_answer_pairs(
 def _sampled(
     model: LanguageModel, task: Task, prompts: Sequence[Prompt], samples: int, seed: int, stage: str
 ) -> list[list[str]]:
-    from rlaif_lab.sampling.exact import sample
+    from rlaif_lab.sampling.exact import Exact
 
-    drawn = sample(model, prompts, SamplingConfig(k=samples), task.max_response_tokens, seed, stage, 0)
+    config = SamplingConfig(k=samples)
+    drawn = Exact().generate(model, prompts, config, task.max_response_tokens, (seed, stage, 0))
     return [[response.text for response in generation.responses] for generation in drawn]
 
 

@@ -54,7 +54,7 @@ class SampledBank(PairBank):
     def of_policy(self, task: Task, policy: LanguageModel) -> list[LabelledPair]:
         """Sample and grade until there are as many pairs as asked for, or no more prompts to be tried."""
         from rlaif_lab.sampling.config import SamplingConfig
-        from rlaif_lab.sampling.exact import sample
+        from rlaif_lab.sampling.exact import Exact
 
         self.load(task)
         split: Split = next((split for split in SPLITS if task.available(split) > 0), "evaluation")
@@ -62,9 +62,9 @@ class SampledBank(PairBank):
         found: list[LabelledPair] = []
         for start in range(0, most, TRIED_AT_ONCE):
             asked = task.prompts(split, start, min(TRIED_AT_ONCE, most - start), self.seed)
-            drawn = sample(
-                policy, asked, SamplingConfig(k=self.samples), task.max_response_tokens, self.seed, "graded bank", start
-            )
+            identity = (self.seed, "graded bank", start)
+            config = SamplingConfig(k=self.samples)
+            drawn = Exact().generate(policy, asked, config, task.max_response_tokens, identity)
             found += graded_pairs(task, drawn, author=policy.name, seed=self.seed)
             if len(found) >= self.pairs:
                 break

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from rlaif_lab import ranks
 from rlaif_lab.cli.command import prepare, sentence
 from rlaif_lab.cli.estimate import FLAG, print_estimate
 from rlaif_lab.cli.help import quick_answer
@@ -31,6 +32,7 @@ from rlaif_lab.cli.trust import check_trusted, started_here
 from rlaif_lab.config import check, config_dir
 from rlaif_lab.config.secrets import Refused, check_arguments
 from rlaif_lab.config.trusted import ONLY_TRUSTED, trust
+from rlaif_lab.store.children import RankDiedError
 from rlaif_lab.store.files import DISK_ERRORS, DiskError, TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, interruptible
 from rlaif_lab.store.outcome import failure, finished_rounds, resume_command, write_failure
@@ -62,8 +64,26 @@ def one(cfg: DictConfig) -> float:
     check(cfg)
     from rlaif_lab.loop.run import Run
 
+    join_others(cfg, folder)
     with explained(folder):
         return Run(cfg, folder).run()
+
+
+def join_others(cfg: DictConfig, folder: Path) -> None:
+    """Join the processes that torchrun or Slurm has started for this run, if this is one of several."""
+    if ranks.started_from_outside() is None:
+        return
+    from rlaif_lab.config import build
+    from rlaif_lab.loop.launch import be_quiet
+    from rlaif_lab.training.devices import check_ranks, join_from_outside
+
+    settings = build(cfg.trainer, "trainer")
+    check_ranks(settings)
+    join_from_outside(settings)
+    if ranks.on_first(lambda: folder) != folder:
+        raise ValueError("the ranks of this run write to different folders: name one by hydra.run.dir=FOLDER")
+    if not ranks.first():
+        be_quiet()
 
 
 @contextmanager
@@ -74,9 +94,11 @@ def explained(folder: Path) -> Iterator[None]:
     except BaseException as error:
         if finished_rounds(folder) is not None:
             raise
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) and ranks.first():
             write_failure(folder, failure(error))
-        if (folder / "metrics.jsonl").exists() or isinstance(error, (Interrupted, DiskError, TryLaterError)):
+        if (folder / "metrics.jsonl").exists() or isinstance(
+            error, (Interrupted, DiskError, TryLaterError, RankDiedError)
+        ):
             error.add_note(f"go on with: {resume_command(folder)}")
         if isinstance(error, SystemExit) and not error.code:
             error.code = 1

@@ -6,7 +6,6 @@ sweeper would give up at the first exception, and a pool of workers when one of 
 
 from __future__ import annotations
 
-import ctypes
 import math
 import multiprocessing
 import os
@@ -15,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from rlaif_lab import ranks
 from rlaif_lab.cli.origin import origin_of
 from rlaif_lab.cli.trust import remember
 from rlaif_lab.config import check, plain
 from rlaif_lab.progress import Terminal
+from rlaif_lab.store.children import die_with, end
 from rlaif_lab.store.files import TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, ignore, interruptible
 from rlaif_lab.store.outcome import (
@@ -64,6 +66,8 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
     noted(Path(str(HydraConfig.get().sweep.dir)).absolute())
     try:
         check(cfg)
+        if ranks.started_from_outside() is not None:
+            raise ValueError("a sweep starts its jobs itself: use torchrun or srun with several tasks for single runs")
         from rlaif_lab.loop.run import Run
 
         loop = Run(cfg, folder, Path(str(HydraConfig.get().sweep.dir)).absolute() / SHARED)
@@ -71,7 +75,7 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
             print(f"{label}: finished before, {loop.result()}", flush=True)
             return told(loop.objective())
         import_libraries()
-        with interruptible(), alone(folder):
+        with interruptible(), own_gpus(cfg), alone(folder):
             code = in_own_process(loop.fit, folder)
     except Interrupted as error:
         print(f"{label}: {error}", file=sys.stderr, flush=True)
@@ -91,6 +95,18 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
     how = "waiting" if problem.waits else "failed"
     print(f"{label}: {how}: {problem.sentence}", file=sys.stderr, flush=True)
     return told(float("nan"), problem.sentence)
+
+
+def own_gpus(cfg: DictConfig) -> AbstractContextManager[Any]:
+    """Return the lease of a job's GPUs, where several jobs run on this machine at a time; Ray and Slurm give each of
+    theirs some by themselves."""
+    from rlaif_lab.cli.gpus import leased, visible
+
+    together = "joblib" in str(HydraConfig.get().launcher._target_).lower()
+    if not together or cfg.trainer.get("accelerator", "cpu") not in ("gpu", "cuda", "auto"):
+        return nullcontext()
+    gpus, count = visible(), int(cfg.trainer.get("devices", 1))
+    return leased(count, gpus) if len(gpus) >= count else nullcontext()
 
 
 def import_libraries() -> None:
@@ -131,15 +147,6 @@ def in_own_process(work: Callable[[], Any], folder: Path) -> int:
     return child.exitcode
 
 
-def end(child: multiprocessing.process.BaseProcess, patience: float = 10.0) -> None:
-    """Let a job say that it was interrupted, for so many seconds; then it is killed."""
-    child.terminate()
-    child.join(patience)
-    if child.is_alive():
-        child.kill()
-        child.join()
-
-
 def _child(work: Callable[[], Any], folder: Path, parent: int) -> None:
     die_with(parent)
     code = 0
@@ -157,15 +164,6 @@ def _child(work: Callable[[], Any], folder: Path, parent: int) -> None:
             print(problem.traceback, file=sys.stderr)
     ignore()
     sys.exit(code)
-
-
-def die_with(parent: int) -> None:
-    """Linux ends this process when its parent ends: a killed sweep leaves nothing behind that goes on training."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before
-        os._exit(1)
 
 
 def killed(code: int) -> Failure:

@@ -28,6 +28,8 @@ PLAIN = re.compile(
 """Settings of Hydra's that a stranger's folder may bring; others can name code, give the shell commands (Slurm's
 ``setup``), or write anywhere."""
 ADDRESS = re.compile(r"\w://")
+PROGRAM = re.compile(r"(^|[.+{,\s])python['\"]?\s*[=:]")
+"""An engine's Python, which would be started."""
 OUTSIDE = re.compile(r"(^|[\[,\s'\"(:])(/|~|[^,]*\.\.([/\\]|$))")
 """In a choice of a group: a file outside of the config folders, which could say anything."""
 PATHS = re.compile(r"_target_['\"]?\s*[=:]\s*['\"]?([\w.]+)|" + re.escape(PYTHON) + r"([\w.]+)")
@@ -72,7 +74,12 @@ def check_trusted(overrides: Sequence[str], origin: Origin, named: str | None) -
                 raise ValueError(_refusal(f"{override!r}", path.partition(".")[0]))
         unread = "_target_" in override and not paths
         hydras = override.lstrip("+~").startswith("hydra")
-        if unread or ADDRESS.search(override) or (hydras and not PLAIN.match(override.lstrip("+"))):
+        if (
+            unread
+            or PROGRAM.search(override)
+            or ADDRESS.search(override)
+            or (hydras and not PLAIN.match(override.lstrip("+")))
+        ):
             raise ValueError(_refusal(f"{override!r}", None))
         key, _, value = override.partition("=")
         if (hydras or "." not in key.partition("@")[0]) and not key.endswith(".dir") and OUTSIDE.search(value):

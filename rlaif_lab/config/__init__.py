@@ -242,6 +242,7 @@ ADDED: dict[str, str] = {
     "trainer.half_life": "None",
     "engine._target_": "rlaif_lab.sampling.exact.Exact",
     "callbacks": "None",
+    "engine determinism": "item",
     "block": "0",
     "bank.labels": "None",
     "bank.ignore": "[]",
@@ -483,13 +484,17 @@ def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
     return as_of_today(flat | identities)
 
 
-AT_ONCE = ("sampler.batch_size",)
+AT_ONCE = (
+    *("sampler.batch_size", "trainer.devices", "trainer.strategy", "trainer.num_nodes"),
+    *("engine.base_url", "engine.python", "engine.folder", "engine.wait_s", "engine.timeout_s"),
+)
 
 
 def as_of_today(fingerprint: Mapping[str, str]) -> dict[str, str]:
     """Return a fingerprint that may be an earlier version's as this version would write it.
 
-    How many rows are computed at once is left out: it does not change what a run is, and presets choose it anew.
+    How many rows are computed at once, and on how many devices, is left out: it does not change what a run is, and
+    presets choose it anew.
     """
     current = {k: current_path(v) if k.endswith("_target_") else v for k, v in fingerprint.items()}
     current = {k: v for k, v in current.items() if k not in AT_ONCE}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
+from rlaif_lab import ranks
 from rlaif_lab.loop.data import RoundLoader
 from rlaif_lab.loop.evaluation import evaluation_prompts
 from rlaif_lab.loop.stages import bar
@@ -104,31 +105,44 @@ class RoundEnd(pl.Callback):
         pl_module.check_round(data.index)
         after, changes = round_.after(data.index)
         self.weigh(trainer, data.index + 1, changes)
-        metrics = round_.row(data.before, data.segments)
-        row = {
-            "round": data.index,
-            **metrics,
-            **pl_module.take_statistics(),
-            "train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
-            **self.detected(data.index),
-            "gap/update_loss_eps": metrics["gap/best_of_2"] - (after["quality/sampled"] - metrics["quality/sampled"]),
-            "audit/length_amplification": length_amplification(metrics),
-            "time/training_s": training,
-            "time/round_s": time.perf_counter() - self.loader.started,
-        }
+        trained = pl_module.take_statistics()
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+
+        def written() -> Metrics:
+            metrics = round_.row(data.before, data.segments)
+            gained = after["quality/sampled"] - metrics["quality/sampled"]
+            return {
+                "round": data.index,
+                **metrics,
+                **trained,
+                "train/learning_rate": rate,
+                **self.detected(data.index),
+                "gap/update_loss_eps": metrics["gap/best_of_2"] - gained,
+                "audit/length_amplification": length_amplification(metrics),
+                "time/training_s": training,
+                "time/round_s": time.perf_counter() - self.loader.started,
+            }
+
+        row = ranks.on_first(written)
         round_.parts.learner.observe(row)
         shown = data.segments[0].feedback
-        self.log_row(row, sample_rows(data.index, shown.generations, shown.prob_beats, round_.parts.task))
+        self.keep(row, sample_rows(data.index, shown.generations, shown.prob_beats, round_.parts.task))
         if data.index + 1 == trainer.max_epochs or trainer.should_stop:
             last = {
                 "round": data.index + 1,
                 **after,
                 **round_.coverage(data.index + 1),
-                **self.detected(data.index + 1),
+                **ranks.on_first(lambda: self.detected(data.index + 1)),
             }
-            self.log_row(last | {"audit/length_amplification": length_amplification(after)}, [])
+            self.keep(last | {"audit/length_amplification": length_amplification(after)}, [])
         finite = {k: v for k, v in after.items() if not math.isnan(v)}
         pl_module.log_dict({"round": float(data.index), **finite}, batch_size=1)
+
+    def keep(self, row: Metrics, samples: list[SampleRow]) -> None:
+        """Hand on a row: rank 0 alone has a table, a tracker and a folder to write to."""
+        if ranks.first():
+            with ranks.by_itself():
+                self.log_row(row, samples)
 
     def weigh(self, trainer: pl.Trainer, index: int, changes: Floats | None) -> None:
         """Tell the detector what training changed; the run ends, and its folder says why, where it has seen enough."""
@@ -147,7 +161,8 @@ class RoundEnd(pl.Callback):
         if since is not None:
             content = {"round": index, "reason": "plateau", "since": since}
             folder: Path = self.loader.round.services.store.directory
-            write_atomically(folder / STOPPED, json.dumps(content).encode())
+            if ranks.first():
+                write_atomically(folder / STOPPED, json.dumps(content).encode())
             trainer.should_stop = True
 
     def detected(self, index: int) -> Metrics:

@@ -8,6 +8,7 @@ from rlaif_lab.feedback.kinds import kinds_for
 from rlaif_lab.loop.parts import Chosen
 from rlaif_lab.models.precision import check_precision
 from rlaif_lab.tasks.base import Split, Task
+from rlaif_lab.training.devices import check_devices, check_ranks
 
 LARGEST_RATE = 1e-4
 """Of AdamW on all weights of a real model."""
@@ -15,6 +16,8 @@ LARGEST_RATE = 1e-4
 
 def check_together(cfg: DictConfig, chosen: Chosen) -> None:
     """Check combinations of parts. Raises ValueError, one sentence."""
+    check_devices(chosen.trainer)
+    check_ranks(chosen.trainer)
     check_precision(chosen.trainer.precision, chosen.trainer.accelerator)
     check_judges(chosen)
     check_learner(cfg, chosen)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlaif_lab import ranks
 from rlaif_lab.audit.in_loop import frozen_bank_metrics
 from rlaif_lab.audit.judged import judge_pairs
 from rlaif_lab.judges.asking import both_orders
@@ -110,10 +111,15 @@ def evaluate(index: int, parts: Parts, plan: Plan, services: Services) -> Metric
     """Return all metrics of the current policy, which is that of round ``index``; once computed, from their
     file."""
 
-    def compute() -> Metrics:
-        start = time.perf_counter()
-        sampled = sample_evaluation(index, EVALUATED, parts, plan=plan, services=services).records
-        metrics = measure(index, sampled, parts, plan=plan, services=services)
+    held = ranks.on_first(lambda: services.store.read_json(index, "evaluation"))
+    if held is not None:
+        return held
+    start = time.perf_counter()
+    sampled = sample_evaluation(index, EVALUATED, parts, plan=plan, services=services).records
+    answers = sample_answers(index, [g.prompt for g in sampled], parts, plan=plan, services=services)
+
+    def compute() -> Metrics:  # on rank 0: it asks judges
+        metrics = measure(index, sampled, answers, parts)
         metrics |= change(index, sampled, parts, plan=plan, store=services.store)
         metrics |= audit(index, parts, services.store)
         return metrics | {"time/evaluation_s": time.perf_counter() - start}
@@ -121,18 +127,37 @@ def evaluate(index: int, parts: Parts, plan: Plan, services: Services) -> Metric
     return services.store.compute_once(index, "evaluation", compute)
 
 
-def measure(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Plan, services: Services) -> Metrics:
+@dataclass(frozen=True)
+class Answers:
+    """One answer to each prompt that all is measured on: the policy's most likely one, and the base policy's."""
+
+    greedy: list[Generation]
+    baseline: list[Generation]
+
+
+def sample_answers(index: int, prompts: Sequence[Prompt], parts: Parts, *, plan: Plan, services: Services) -> Answers:
+    """Answer the prompts that all is measured on once more."""
+    limit, asked = parts.task.max_response_tokens, prompts[: plan.evaluation.measured]
+    most_likely = SamplingConfig(k=1, batch_size=plan.sampling.batch_size, temperature=0.0)
+
+    def greedy(some: Sequence[Prompt]) -> list[Generation]:
+        return parts.engine.generate(parts.policy, some, most_likely, limit, (plan.seed, "greedy", index))
+
+    baseline = base_answers(index, asked, parts, plan=plan, services=services)
+    with bar(index, "answering", 1) as shown:
+        found = ranks.shared_out(asked, greedy)
+        shown.update(1)
+    return Answers(found, baseline)
+
+
+def measure(index: int, sampled: Sequence[Generation], answers: Answers, parts: Parts) -> Metrics:
     """Measure the policy of this round, whose samples on fresh held-out prompts are ``sampled``. The round-0 answers
     that the judges compare with are the base policy's, on the same prompts. The held-out judge has no part in
     training."""
-    task, limit = parts.task, parts.task.max_response_tokens
-    some = sampled[: plan.evaluation.measured]
+    task, greedy, baseline = parts.task, answers.greedy, answers.baseline
+    some = sampled[: len(greedy)]
     prompts = [g.prompt for g in some]
-    most_likely = SamplingConfig(k=1, batch_size=plan.sampling.batch_size, temperature=0.0)
-    baseline = base_answers(index, prompts, parts, plan=plan, services=services)
-    with bar(index, "evaluating", 2) as shown:
-        greedy = parts.engine.generate(parts.policy, prompts, most_likely, limit, (plan.seed, "greedy", index))
-        shown.update(1)
+    with bar(index, "evaluating", 1) as shown:
         metrics = quality_metrics(task, sampled, greedy)
         versus_base = [
             Comparison(now.prompt, now.responses[0].text, then.responses[0].text)
@@ -220,7 +245,7 @@ def change(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Pla
 
 def changes_into(index: int, store: RoundStore) -> Floats | None:
     """Per prompt, what the training of round ``index - 1`` changed; None where it was not measured."""
-    held = store.read_json(index, CHANGES)
+    held = ranks.on_first(lambda: store.read_json(index, CHANGES))
     return None if held is None else np.array(held["changes"])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from rlaif_lab import ranks
 from rlaif_lab.loop.callbacks import LogRow, PlateauDetector, RoundEnd
 from rlaif_lab.loop.data import RoundLoader
 from rlaif_lab.loop.round import Round
@@ -19,6 +20,7 @@ from rlaif_lab.store.checkpoints import check_logged, newest_checkpoint
 from rlaif_lab.store.files import read_json_file
 from rlaif_lab.store.run_folder import STOPPED
 from rlaif_lab.training.checkpoints import AtomicCheckpoints
+from rlaif_lab.training.devices import lightning_arguments
 from rlaif_lab.training.module import RoundModule
 from rlaif_lab.training.settings import TrainerConfig
 
@@ -36,14 +38,13 @@ def fit(round_: Round, settings: TrainerConfig, hooks: Hooks, *, rounds: int) ->
     """Train what is left of ``rounds`` rounds, going on from the newest checkpoint in the run's folder."""
     quiet_lightning()
     directory, parts = round_.services.store.directory, round_.parts
-    newest = newest_checkpoint(directory / "checkpoints")
-    check_logged(newest, [row["round"] for row in round_.services.store.rows()])
+    newest, stopped = ranks.on_first(lambda: going_on(round_))
     loader = RoundLoader(round_)
+    where = lightning_arguments(settings)
     trainer = pl.Trainer(
-        max_epochs=min(rounds, stopped_at(directory) or rounds),
+        max_epochs=min(rounds, stopped or rounds),
         accelerator=settings.accelerator,
         precision=settings.precision,  # type: ignore[arg-type]
-        devices=1,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         logger=False,
@@ -52,7 +53,7 @@ def fit(round_: Round, settings: TrainerConfig, hooks: Hooks, *, rounds: int) ->
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=directory,
-        plugins=[AtomicCheckpoints()],
+        **where | {"plugins": [AtomicCheckpoints(), *where["plugins"]]},
         **settings.args,
     )
     module = RoundModule(
@@ -64,6 +65,14 @@ def fit(round_: Round, settings: TrainerConfig, hooks: Hooks, *, rounds: int) ->
         restart=round_.services.weights.restart,
     )
     trainer.fit(module, loader, ckpt_path=newest, weights_only=True)
+
+
+def going_on(round_: Round) -> tuple[Path | None, int | None]:
+    """Return the newest checkpoint, and the round at which the run ended early, if there are any."""
+    store = round_.services.store
+    newest = newest_checkpoint(store.directory / "checkpoints")
+    check_logged(newest, [row["round"] for row in store.rows()])
+    return newest, stopped_at(store.directory)
 
 
 def callbacks(loader: RoundLoader, hooks: Hooks, directory: Path) -> list[pl.Callback]:
@@ -105,3 +114,4 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*The number of training batches.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # every rank has the same metrics

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from rlaif_lab import ranks
 from rlaif_lab.config import build
 from rlaif_lab.feedback.base import Settings
 from rlaif_lab.feedback.kinds import kinds_for
@@ -236,7 +237,8 @@ def assemble(
     reach = plan.reach(list(parts.judges.values()))
     weights = PolicySnapshots(parts.policy, parts.base, store, reach)
     services = Services(store, weights, Stages(store, cache), gate or Gate())
-    attach(parts, plan, services, load)
+    if ranks.first():  # the only one that asks judges
+        attach(parts, plan, services, load)
     return Round(parts, plan, services)
 
 
@@ -248,7 +250,8 @@ def attach(parts: Parts, plan: Plan, services: Services, load: Callable[[Any], L
     policy, directory = services.weights.policy_with, services.store.directory
     for role, judge in parts.judges.items():
         gold = parts.task if judge.sees_gold else None
-        judge.attach(JudgeContext(plan.seed, policy, load, gold=gold, directory=directory / role, spare_samples=spare))
+        context = JudgeContext(plan.seed, policy, load, gold=gold, directory=directory / role, spare_samples=spare)
+        judge.attach(replace(context, engine=parts.engine))
     if parts.reward_model is not None:
         parts.reward_model.attach(JudgeContext(plan.seed, policy, load, None, directory))
 

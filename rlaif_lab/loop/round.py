@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from rlaif_lab import ranks
 from rlaif_lab.audit.in_loop import on_policy_metrics
-from rlaif_lab.feedback.base import Feedback, Samples
+from rlaif_lab.feedback.base import Collected, Feedback, FeedbackKind, Samples
 from rlaif_lab.feedback.matrices import preference_matrices
 from rlaif_lab.loop import evaluation, stages
 from rlaif_lab.loop.plan import Parts, Plan, Services, mixing
@@ -63,12 +64,12 @@ class Round:
         # judgements -> feedback: who beats whom, pairs, and what else the learner asks for
         beats = preference_matrices(sampled.records, judged.records)
         samples = Samples(prompts, sampled.records, judged.records, beats)
-        found = {kind.name: kind.collect(at, samples, self.mixing.source) for kind in parts.kinds}
+        found = {kind.name: self.collect(kind, at, samples) for kind in parts.kinds}
         collected = {name: kind.value for name, kind in found.items()}
         feedback = Feedback(at.index, sampled.records, beats, collected, self.mixing.pairs_are_revisions)
 
         # feedback -> examples: the learner's choice, within the budget, with those of earlier rounds
-        examples = self.mixing.examples(at, feedback, parts.learner.examples)
+        examples = ranks.on_first(lambda: self.mixing.examples(at, feedback, parts.learner.examples))
 
         # examples -> the steps of the optimiser
         begun = time.perf_counter()
@@ -88,6 +89,13 @@ class Round:
         seconds |= {name: spent for kind in found.values() for name, spent in kind.seconds.items()}
         extra = {name: value for kind in found.values() for name, value in kind.extra.items()}
         return Segment(feedback, judged.records, examples, steps=steps, seconds=seconds, extra=extra)
+
+    def collect(self, kind: FeedbackKind, at: Position, samples: Samples) -> Collected:
+        """Collect one kind of feedback: on rank 0, unless all of it is drawn from the policy."""
+        source = self.mixing.source
+        if kind.stage is not None and kind.stage.sampled:
+            return kind.collect(at, samples, source)
+        return ranks.on_first(lambda: kind.collect(at, samples, source))
 
     def after(self, index: int) -> tuple[Metrics, Floats | None]:
         """Close round ``index``, whose training is over. Return the evaluation of the policy that it made, and for each

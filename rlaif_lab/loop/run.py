@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import gc
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, read_write
 
+from rlaif_lab import ranks
 from rlaif_lab.config import fingerprint
 from rlaif_lab.export import export_run
 from rlaif_lab.loop.checks import check_together
@@ -22,7 +24,7 @@ from rlaif_lab.store.run_folder import STOPPED, RoundStore
 from rlaif_lab.store.sweep_cache import SharedFiles
 from rlaif_lab.tracking.log import RoundLog
 from rlaif_lab.tracking.objective import objective, objective_name
-from rlaif_lab.tracking.run_summary import run_result
+from rlaif_lab.tracking.run_summary import RunResult, run_result
 from rlaif_lab.tracking.terminal import NO_VERDICT_WITHOUT_GOLD, close, introduce
 
 if TYPE_CHECKING:
@@ -42,20 +44,26 @@ class Run:
         self.chosen = choose(cfg)
         check_together(cfg, self.chosen)
         self.store = RoundStore(directory)
+        ranks.on_first(self.claim)
+
+    def claim(self) -> None:
+        """Tie the folder to this config."""
         task = self.chosen.task
         identities = {f"{role} weights": source.identity(task) for role, source in self.chosen.sources().items()}
-        self.store.claim(fingerprint(cfg, identities | {"task content": task.identity()}), cfg.resume)
+        identities |= {"task content": task.identity(), "engine determinism": self.chosen.engine.determinism}
+        self.store.claim(fingerprint(self.cfg, identities), self.cfg.resume)
 
     def run(self) -> float:
         """Train what is left to train, if anything is; return the final true quality. How it ended is kept."""
-        if self.finished():
+        if ranks.on_first(self.finished):
             print(f"{self.directory}: finished before, {self.result()}", flush=True)
             return self.objective()
-        with alone(self.directory):
+        with alone(self.directory) if ranks.first() else nullcontext():
             try:
                 return self.fit()
             except BaseException as error:  # signals too
-                write_failure(self.directory, failure(error))
+                if ranks.first():
+                    write_failure(self.directory, failure(error))
                 raise
 
     def finished(self) -> bool:
@@ -80,40 +88,65 @@ class Run:
         return make_round(self.cfg, chosen, self.store, cache)
 
     def fit(self) -> float:
-        """Train all rounds (or those left, on resume); return the final true quality."""
+        """Train all rounds (or those left, on resume); return the final true quality.
+
+        On several devices of this machine in a process for each, unless these have been started from outside.
+        """
+        from rlaif_lab.loop.launch import in_ranks
+
+        trainer = self.chosen.trainer
+        if trainer.devices > 1 and ranks.world() == 1:
+            in_ranks(self.train, trainer)
+        else:
+            self.train()
+        return self.objective()
+
+    def train(self) -> None:
+        """Be one rank of the run: train all rounds, or those left. Rank 0 alone writes, prints and logs."""
         import torch
 
         from rlaif_lab.loop.fit import Hooks, fit
 
-        Terminal.run, Terminal.log = self.label, self.directory / LOG
+        first = ranks.first()
+        Terminal.run, Terminal.log = self.label, self.directory / LOG if first else None
         torch.set_num_threads(self.cfg.threads)
         gc.freeze()  # the libraries' half a million objects need not be gone through again in every round
         chosen, tracker = self.chosen, self.chosen.tracker
-        build_organisms(chosen)
+        ranks.on_first(lambda: build_organisms(chosen))
         round_ = self.round()
-        self.introduce()
-        config = resolved(self.cfg) | {"versions": versions(), "git_commit": git_commit()}
-        config |= {"weights": organism_weights(chosen)}
-        write_atomically(self.directory / "config.json", json.dumps(config, indent=1).encode())
-        history = [(row, round_.stored_samples(row["round"])) for row in self.store.rows()]
-        tracker.begin(self.directory, config, self.cfg.experiment_name, self.cfg.arm, history)
+        ranks.on_first(lambda: self.begin(round_))
         result = None
         try:
             log_row = RoundLog(self.store, tracker, chosen.watch, self.label)
             hooks = Hooks(log_row, chosen.detector, chosen.callbacks)
             fit(round_, chosen.trainer, hooks, rounds=self.cfg.rounds)
-            self.check_trained()
-            result = run_result(self.directory, chosen.task)
+            if first:
+                self.check_trained()
+                result = run_result(self.directory, chosen.task)
         finally:
             chosen.engine.close()
-            tracker.end(result)  # None: it failed
+            if first:
+                tracker.end(result)  # None: it failed
+        if result is not None:
+            self.close(round_, result)
+
+    def begin(self, round_: Round) -> None:
+        """Write down and say what is about to run."""
+        self.introduce()
+        config = resolved(self.cfg) | {"versions": versions(), "git_commit": git_commit()}
+        config |= {"weights": organism_weights(self.chosen)}
+        write_atomically(self.directory / "config.json", json.dumps(config, indent=1).encode())
+        history = [(row, round_.stored_samples(row["round"])) for row in self.store.rows()]
+        self.chosen.tracker.begin(self.directory, config, self.cfg.experiment_name, self.cfg.arm, history)
+
+    def close(self, round_: Round, result: RunResult) -> None:
+        """Keep the policy, and say that the run is whole."""
         with writing(self.directory / "policy"):
             round_.parts.policy.save(self.directory / "policy")
         if self.cfg.export:
             export_run(self.directory)
         write_finished(self.directory, self.store.rows()[-1]["round"], result.values)
         close(self.label, result.values, self.directory)
-        return self.objective()
 
     def check_trained(self) -> None:
         """Raise ValueError where no round had an example for a learner that trains: such a run is not finished."""

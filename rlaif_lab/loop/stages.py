@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlaif_lab import progress
+from rlaif_lab import progress, ranks
 from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.records import Generation, Judgement, Position, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
@@ -69,7 +69,7 @@ class Stages:
     def _shared(
         self, at: Position, stage: Stage[Any], items: Sequence[Any], sampled: SamplingConfig | None
     ) -> AbstractContextManager[None]:
-        if self.cache is None or sampled is None:
+        if self.cache is None or sampled is None or not ranks.first():
             return nullcontext()
         what = repr((sampled, self.chunk, [(p.id, p.text, p.turns) for p in items]))
         return self.cache.once(self.store.stage_file(at.index, stage), what)

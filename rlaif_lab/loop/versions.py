@@ -52,6 +52,7 @@ def untrained_policy_identity(cfg: DictConfig, source: ModelSource, task: Task, 
 
     content, keys = resolved(cfg), ("policy", "task", "seed", "threads", "engine")
     device = (trainer.accelerator, trainer.precision)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    several = trainer.devices > 1  # then CUDA may not be opened here, before ranks are forked
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not several else ""
     machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), gpu)
     return repr(([content[key] for key in keys], source.identity(task), task.identity(), device, machine, versions()))

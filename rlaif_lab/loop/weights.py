@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlaif_lab import ranks
 from rlaif_lab.models.access import PolicyWeights
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.lora import frozen_copy
@@ -47,7 +48,7 @@ class PolicySnapshots:
     def keep(self, index: int) -> None:
         """Write the weights of the start of round ``index``, which begins, if a later round will want them."""
         self.index = index
-        if not self.reach:
+        if not self.reach or not ranks.first():
             return
         if not self.snapshot(index).exists():
             buffer = io.BytesIO()

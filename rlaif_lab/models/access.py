@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.models.sources import ModelSource
+    from rlaif_lab.sampling.engine import Engine
     from rlaif_lab.tasks.base import Task
 
 
@@ -33,6 +34,7 @@ class JudgeContext:
     directory: where a judge may keep what must outlive a crash (paid verdicts); None outside a run.
     spare_samples: (start, count, k) -> samples from the initial policy, k to each of ``count`` prompts from
         position ``start`` of those that no round uses; for a judge that declares ``spare_prompts``. None outside a run.
+    engine: what samples a judge's own words; None: the lab's own sampler.
     """
 
     seed: int
@@ -41,6 +43,7 @@ class JudgeContext:
     gold: Task | None
     directory: Path | None = None
     spare_samples: Callable[[int, int, int], list[Generation]] | None = None
+    engine: Engine | None = None
 
 
 def parameter_count(network: Module) -> tuple[int, int]:

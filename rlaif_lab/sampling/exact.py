@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,6 +21,9 @@ from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.decoding import decoder
 from rlaif_lab.sampling.engine import Determinism
 from rlaif_lab.seeding import seed_for, splitmix64, uniforms
+
+SPARE = 12
+"""Tokens that are decoded beyond those that a stop string could be made of."""
 
 
 class Exact:
@@ -80,20 +84,21 @@ def _sample_batch(
 
     rows = len(prompts) * k
     ends = torch.tensor(model.eos_ids, device=device)
-    tokens: list[list[int]] = [[] for _ in range(rows)]
-    logps: list[list[float]] = [[] for _ in range(rows)]
+    # Kept where they are computed, and fetched once: a transfer for each token would cost more than the token.
+    written = torch.zeros((limit, rows), dtype=torch.long, device=device)
+    said = torch.zeros((limit, rows), device=device)
+    lengths = np.zeros(rows, dtype=int)
     finished = np.zeros(rows, dtype=bool)
     alive = np.arange(rows)  # which row of the batch each row of the decoder is
     for step in range(limit):
         draws = torch.from_numpy(uniforms(seeds[alive], step)).to(device)
         token, logp = choose(ahead.logits.float(), draws, config)
-        for row, t, lp in zip(alive.tolist(), token.tolist(), logp.tolist(), strict=True):
-            tokens[row].append(t)
-            logps[row].append(lp)
+        here = torch.from_numpy(alive).to(device)
+        written[step, here], said[step, here] = token, logp
+        lengths[alive] = step + 1
         ended = torch.isin(token, ends).cpu().numpy()
         if config.stop:
-            texts = model.decode([tokens[row] for row in alive])
-            ended |= np.array([any(stop in text for stop in config.stop) for text in texts], dtype=bool)
+            ended |= _stopped(model, written[: step + 1, here].T.tolist(), config.stop)
         finished[alive[ended]] = True
         if ended.all() or step + 1 == limit:
             break
@@ -104,6 +109,9 @@ def _sample_batch(
             token = token[keep]
         ahead.advance(token)
 
+    tokens, logps = (
+        [row[:length] for row, length in zip(table.T.tolist(), lengths, strict=True)] for table in (written, said)
+    )
     texts = [_cut(text, config.stop) for text in model.decode(tokens)]
     responses = [
         Response(text, tuple(ids), tuple(values), bool(end))
@@ -145,6 +153,19 @@ def sampling_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
         tail[:, -1] = False  # the most likely token always stays
         scaled = scaled.masked_fill(tail.scatter(-1, index, tail), -torch.inf)
     return scaled.softmax(dim=-1)
+
+
+def _stopped(model: LanguageModel, rows: Sequence[Sequence[int]], stops: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """Tell of each row whether its text holds a stop by now. What the newest token completes stands at the end of the
+    text, so that only a tail is decoded: its first characters may be others than in the whole, its last ones are not.
+    """
+    longest = max(map(len, stops))
+    tail = longest + SPARE
+    texts = model.decode([row[-tail:] for row in rows])
+    unsure = [i for i, text in enumerate(texts) if len(rows[i]) > tail and len(text) < tail]
+    for i, text in zip(unsure, model.decode([rows[i] for i in unsure]), strict=True):
+        texts[i] = text  # tokens that write nothing
+    return np.array([any(stop in text for stop in stops) for text in texts], dtype=bool)
 
 
 def _cut(text: str, stops: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ run directory/
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -22,6 +23,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlaif_lab import ranks
 from rlaif_lab.config import as_of_today
 from rlaif_lab.records import Prompt
 from rlaif_lab.store.checksums import CHECKSUMS, DamagedError, adopt, note, read_checked
@@ -115,40 +117,53 @@ class RoundStore:
         kept in part files until the stage is whole, so a killed stage goes on where it stopped."""
         whole = self.stage_file(round_index, stage, segment)
         directory = whole.parent
+        held, start = ranks.on_first(lambda: self._held(whole, stage, items))
+        progress(start)
+        if start == len(items) and ranks.on_first(whole.exists):
+            return held
+        records, seconds = held.records, held.seconds
+        saved, saved_seconds = len(records), seconds
+        while start < len(items):
+            piece = items[start : start + chunk]
+            begun = time.perf_counter()
+            if stage.sampled:
+                records += ranks.shared_out(piece, compute)
+            else:
+                records += ranks.on_first(functools.partial(compute, piece))
+            seconds += time.perf_counter() - begun
+            start += len(piece)
+            progress(len(piece))
+            if ranks.first() and start < len(items) and seconds - saved_seconds > self.part_seconds:
+                unsaved = StageResult(records[saved:], seconds - saved_seconds)
+                _write_stage(directory / f".{stage.name}.part_{start:09d}.parquet", stage, unsaved)
+                saved, saved_seconds = len(records), seconds
+        done = StageResult(records, seconds)
+        ranks.on_first(lambda: self._keep(whole, stage, done))
+        return done
+
+    def _held(self, whole: Path, stage: Stage[T], items: Sequence[Any]) -> tuple[StageResult[T], int]:
+        """Return what is stored of a stage, whole or in parts, and how many items that are."""
+        directory = whole.parent
         if whole.exists():
-            progress(len(items))
             stored = _read_stage(whole, stage)
             _check_prompts(whole, stored.records, items)
-            return stored
+            return stored, len(items)
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
         records: list[T] = []
-        seconds = 0.0
-        start = 0  # items done
+        seconds, start = 0.0, 0
         for part in sorted(directory.glob(f".{stage.name}.part_*.parquet")):  # named by where they end
             found = _read_stage(part, stage)
             _check_prompts(part, found.records, items)
             records += found.records
             seconds += found.seconds
             start = int(part.stem.rpartition("_")[2])
-        progress(start)
-        saved, saved_seconds = len(records), seconds
-        while start < len(items):
-            piece = items[start : start + chunk]
-            begun = time.perf_counter()
-            records += compute(piece)
-            seconds += time.perf_counter() - begun
-            start += len(piece)
-            progress(len(piece))
-            if start < len(items) and seconds - saved_seconds > self.part_seconds:
-                unsaved = StageResult(records[saved:], seconds - saved_seconds)
-                _write_stage(directory / f".{stage.name}.part_{start:09d}.parquet", stage, unsaved)
-                saved, saved_seconds = len(records), seconds
-        done = StageResult(records, seconds)
+        return StageResult(records, seconds), start
+
+    def _keep(self, whole: Path, stage: Stage[T], done: StageResult[T]) -> None:
         _write_stage(whole, stage, done)
-        for part in directory.glob(f".{stage.name}.part_*.parquet"):
+        for part in whole.parent.glob(f".{stage.name}.part_*.parquet"):
             part.unlink()
-        return done
 
     def read_stage(self, round_index: int, stage: Stage[T], segment: int = 0) -> list[T]:
         """Return a stage's records if it is whole, else none."""
@@ -158,10 +173,14 @@ class RoundStore:
     def compute_once(self, round_index: int, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a JSON object, from its file if that is whole, else computed and written. Floats survive exactly."""
         path = self.round_directory(round_index) / f"{name}.json"
-        if not path.exists():
-            value = compute()
-            write_atomically(path, json.dumps(value, indent=1).encode())
-        return read_json_file(path)
+
+        def stored() -> dict[str, Any]:
+            if not path.exists():
+                value = compute()
+                write_atomically(path, json.dumps(value, indent=1).encode())
+            return read_json_file(path)
+
+        return ranks.on_first(stored)
 
     def read_json(self, round_index: int, name: str) -> dict[str, Any] | None:
         """Return what ``compute_once`` has computed; None where it has not."""

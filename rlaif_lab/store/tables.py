@@ -16,11 +16,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage(Generic[T]):
-    """How a stage's records become a table and back."""
+    """How a stage's records become a table and back.
+
+    sampled: one record an item, drawn from the policy, so that several ranks may share the drawing out; any other stage
+    is computed by rank 0.
+    """
 
     name: str
     encode: Callable[[Sequence[T]], pa.Table]
     decode: Callable[[pa.Table], list[T]]
+    sampled: bool = False
 
 
 def _to_json(value: Any) -> str | None:
@@ -177,7 +182,7 @@ def _decode_revisions(table: pa.Table) -> list[Revision]:
     ]
 
 
-GENERATIONS = Stage("generations", _encode_generations, _decode_generations)
+GENERATIONS = Stage("generations", _encode_generations, _decode_generations, sampled=True)
 
 
 JUDGEMENTS = Stage("judgements", _encode_judgements, _decode_judgements)
@@ -194,20 +199,20 @@ DEMONSTRATIONS = Stage("demonstrations", _encode_generations, _decode_generation
 """The judge's own answers to the round's prompts, for a learner that is distilled from them."""
 
 
-REVISIONS = Stage("revisions", _encode_revisions, _decode_revisions)
+REVISIONS = Stage("revisions", _encode_revisions, _decode_revisions, sampled=True)
 
 
-EVALUATED = Stage("evaluated", _encode_generations, _decode_generations)
+EVALUATED = Stage("evaluated", _encode_generations, _decode_generations, sampled=True)
 """The policy's samples on this round's evaluation prompts."""
 
 
-AHEAD = Stage("ahead", _encode_generations, _decode_generations)
+AHEAD = Stage("ahead", _encode_generations, _decode_generations, sampled=True)
 """The policy's samples on the *next* round's evaluation prompts: before the training that lies between."""
 
 
-COVERAGE = Stage("coverage", _encode_generations, _decode_generations)
+COVERAGE = Stage("coverage", _encode_generations, _decode_generations, sampled=True)
 """Many samples of a few evaluation prompts, in round 0 and after the last."""
 
 
-BASELINE = Stage("baseline", _encode_generations, _decode_generations)
+BASELINE = Stage("baseline", _encode_generations, _decode_generations, sampled=True)
 """The untrained policy's answers to this round's evaluation prompts, one each."""

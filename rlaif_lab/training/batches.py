@@ -16,6 +16,7 @@ from rlaif_lab.models.packed import pack, response_logps
 from rlaif_lab.models.precision import computed_dtype
 from rlaif_lab.records import Position
 from rlaif_lab.seeding import rng_for
+from rlaif_lab.training.devices import over_rows
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,10 @@ def _padded(values: Sequence[float], length: int) -> tuple[float, ...]:
 def logps_under(model: LanguageModel, batches: Sequence[Batch]) -> list[Tensor]:
     """Return log-probabilities of every batch's tokens under a model: (B, n, R) each, on the CPU."""
     with inference(model.network):
-        return [response_logps(model.network, batch.packed.to(model.device)).cpu() for batch in batches]
+        return [
+            over_rows(lambda rows: response_logps(model.network, rows), batch.packed.to(model.device)).cpu()
+            for batch in batches
+        ]
 
 
 def with_sampled(batches: Sequence[Batch], recorded: Sequence[Tensor], policy: LanguageModel) -> list[Batch]:
@@ -152,5 +156,5 @@ def with_values(batches: Sequence[Batch], critic: Critic) -> list[Batch]:
     trains."""
     device = next(critic.parameters()).device
     with inference(critic):
-        values = [critic.values(batch.packed.to(device)).cpu() for batch in batches]
+        values = [over_rows(critic.values, batch.packed.to(device)).cpu() for batch in batches]
     return [replace(batch, values=v) for batch, v in zip(batches, values, strict=True)]

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from rlaif_lab import ranks
 from rlaif_lab.learners.base import Batch, Learner, sequence_logps
 from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel
@@ -18,6 +19,7 @@ from rlaif_lab.models.packed import response_logps
 from rlaif_lab.records import Metrics
 from rlaif_lab.seeding import seed_for
 from rlaif_lab.training.batches import Step
+from rlaif_lab.training.devices import add_up_gradients, check_alike, over_rows
 from rlaif_lab.training.settings import TrainerConfig
 
 
@@ -51,7 +53,8 @@ class RoundModule(pl.LightningModule):
 
     # --- a step -----------------------------------------------------------------------------------------------
     def training_step(self, step: Step, index: int) -> None:
-        torch.manual_seed(seed_for(self.seed, "training step", step.round_index, index))  # for dropout
+        other = [ranks.rank()] if ranks.rank() else []  # every rank has rows of its own
+        torch.manual_seed(seed_for(self.seed, "training step", step.round_index, index, *other))  # for dropout
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         weighed = [(batch, weight) for batch in step.batches if (weight := self.learner.weight(batch))]
@@ -61,14 +64,15 @@ class RoundModule(pl.LightningModule):
         finite = True
         with out_of_memory("trainer.batch_size"):
             for batch, weight in weighed:
-                logps = response_logps(self.network, batch.packed)
-                values = None if self.critic is None else self.critic(batch.packed)
+                logps = over_rows(lambda rows: response_logps(self.network, rows), batch.packed)
+                values = None if self.critic is None else over_rows(self.critic, batch.packed)
                 loss, statistics = self.learner.loss(logps, batch, values)
                 finite = finite and bool(torch.isfinite(loss))
                 if not finite:
                     break
                 self.manual_backward(loss * (weight / total))
                 self.note(weight, {"loss": loss.detach(), **statistics, **preference_logps(logps.detach(), batch)})
+        add_up_gradients(self.parameters())
         limit = self.settings.clip_norm or math.inf
         norms = [torch.nn.utils.clip_grad_norm_(part["params"], limit) for part in optimizer.param_groups]
         if finite and all(bool(torch.isfinite(norm)) for norm in norms):  # the critic's is clipped by itself
@@ -112,6 +116,7 @@ class RoundModule(pl.LightningModule):
                 f"round {round_index}: loss or gradient was not finite in all of its {self.skipped} steps, so nothing "
                 "was trained; lower trainer.learning_rate or raise the learner's anchor (beta, kl_weight)"
             )
+        check_alike(self.parameters())
         trained = (p for p in self.parameters() if p.requires_grad)
         if not all(bool(torch.isfinite(p).all()) for p in trained):
             raise ValueError(

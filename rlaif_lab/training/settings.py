@@ -6,7 +6,9 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
 
 from rlaif_lab.config import did_you_mean
 
@@ -23,6 +25,9 @@ class TrainerConfig:
     max_skipped_steps: steps per round that may be left out because loss or gradient is not finite; one more ends the
         run, with the last round kept.
     accelerator, precision: as in ``pytorch_lightning.Trainer``.
+    devices: processes that train between them, each on a device of its own, on each of ``num_nodes`` machines. The
+        samples, the pairs and the steps are those of one device, up to rounding.
+    strategy: ``ddp``, every device has all weights; ``auto``: that, where there are several.
     args: further arguments of that Trainer's, such as ``profiler`` or ``deterministic``.
     """
 
@@ -40,10 +45,13 @@ class TrainerConfig:
     max_skipped_steps: int = 5
     accelerator: str = "cpu"
     precision: str = "32-true"
+    devices: Annotated[int, Ge(1), Le(1024)] = 1
+    strategy: str = "auto"
+    num_nodes: Annotated[int, Ge(1), Le(1024)] = 1
     args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "passes"):
+        for name in ("batch_size", "accumulate", "passes", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1; got {getattr(self, name)}")
         if self.learning_rate <= 0:
@@ -61,6 +69,14 @@ class TrainerConfig:
                 raise ValueError(f"trainer.{name} must not be negative; got {getattr(self, name)}")
         if not 0 <= self.adam_beta2 < 1:
             raise ValueError(f"trainer.adam_beta2 must lie in [0, 1); got {self.adam_beta2}")
+        if self.strategy in ("fsdp", "fsdp2", "deepspeed"):
+            raise ValueError(
+                f"trainer.strategy={self.strategy} needs an engine that samples without the sharded weights, which the "
+                "lab does not have; use trainer.strategy=ddp, with policy.lora.r=16 for a model that one device cannot "
+                "train whole"
+            )
+        if self.strategy not in ("auto", "ddp"):
+            raise ValueError(f"trainer.strategy must be one of auto, ddp; got {self.strategy!r}")
         check_arguments(self.args)
 
 
@@ -70,15 +86,15 @@ SET_BY_THE_LAB = {
     "precision": "trainer.precision",
     "gradient_clip_val": "trainer.clip_norm",
     "accumulate_grad_batches": "trainer.accumulate",
+    "devices": "trainer.devices",
+    "num_nodes": "trainer.num_nodes",
+    "strategy": "trainer.strategy",
     "callbacks": "callbacks, e.g. callbacks=timer",
     "logger": "logger, e.g. logger=csv",
 }
 """Arguments of Trainer's for which the lab has a key of its own."""
 
 FIXED = {
-    "devices": "it trains on one device",
-    "num_nodes": "it trains on one device",
-    "strategy": "it trains on one device",
     "plugins": "they write its checkpoints",
     "enable_checkpointing": "a run is resumed from them",
     "default_root_dir": "it is the run's folder",

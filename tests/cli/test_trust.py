@@ -42,6 +42,8 @@ CODE = (
     "judge=[../evil]",
     "judge.base_url=https://evil.example/v1",
     "logger.tracking_uri=http://evil.example",
+    "engine.python=./theirs/bin/python",
+    "+engine={_target_: rlaif_lab.sampling.server.ServerEngine, python: theirs}",
 )
 
 

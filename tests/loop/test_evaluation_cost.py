@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -56,16 +57,15 @@ def test_a_real_models_round_measures_no_more_than_it_samples(
             changes="gold",
         )
 
-    measure = evaluation.measure
-
-    def measured(*given: Any, **named: Any) -> Any:
+    def measured(measure: Any, *given: Any, **named: Any) -> Any:
         doing.append("measuring")
         try:
             return measure(*given, **named)
         finally:
             doing.pop()
 
-    monkeypatch.setattr(evaluation, "measure", measured)
+    for name in ("measure", "sample_answers"):
+        monkeypatch.setattr(evaluation, name, functools.partial(measured, getattr(evaluation, name)))
     monkeypatch.setattr(evaluation, "coverage", lambda *given: ({}, 0.0))
     round_of(tmp_path / "first").before(0)  # how the model may be read is tried once
     tokens.clear()

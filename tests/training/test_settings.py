@@ -19,7 +19,7 @@ def test_an_argument_of_trainers_is_taken() -> None:
     [
         ("gradient_clip_val", "trainer.args.gradient_clip_val is set by the lab: use trainer.clip_norm"),
         ("max_epochs", "trainer.args.max_epochs is set by the lab: use rounds"),
-        ("devices", "trainer.args.devices is set by the lab: it trains on one device"),
+        ("devices", "trainer.args.devices is set by the lab: use trainer.devices"),
         ("profilr", r"trainer.args.profilr: Lightning's Trainer takes no such argument \(did you mean 'profiler'\?\)"),
     ],
 )

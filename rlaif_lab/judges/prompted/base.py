@@ -203,9 +203,10 @@ class LocalJudge(Judge):
         self, model: LanguageModel, prompts: Sequence[Prompt], config: SamplingConfig, tokens: int
     ) -> list[tuple[Response, ...]]:
         """Return ``config.k`` sampled answers to each judge prompt, decided by the run's seed and the prompt."""
-        from rlaif_lab.sampling.exact import sample
+        from rlaif_lab.sampling.exact import Exact
 
-        return [g.responses for g in sample(model, prompts, config, tokens, self.seed, "judge")]
+        engine = self.context.engine or Exact()
+        return [g.responses for g in engine.generate(model, prompts, config, tokens, (self.seed, "judge"))]
 
 
 def conversation_key(prompt: Prompt) -> str:
