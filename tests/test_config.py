@@ -239,7 +239,7 @@ def test_every_experiment_composes_and_resolves(experiment: str) -> None:
 @pytest.mark.parametrize("group", ["bank", "detector", "revision", "judge@heldout_judge"])
 @pytest.mark.parametrize("value", ["null", "none"])
 def test_an_optional_group_can_be_put_out(group: str, value: str) -> None:
-    cfg = config(without_null(f"{group}={value}"))
+    cfg = config(*without_null(f"{group}={value}"))
     check(cfg)
     assert cfg[group.rpartition("@")[2]] is None
 
@@ -249,13 +249,26 @@ def test_an_optional_group_can_be_put_out(group: str, value: str) -> None:
     [
         ("bank=task,null", "bank=task,none"),
         ("judge@heldout_judge=null,stronger", "judge@heldout_judge=none,stronger"),
-        ("judge=null", "judge=null"),
+        ("judge=null", "judge=none"),  # which says what can be put out
+        ("heldout_judge=null", "judge@heldout_judge=none"),
+        ("logger=null", "logger=none"),
+        ("callbacks=null", "callbacks=none"),
         ("policy.system=null", "policy.system=null"),
         ("bank=nullable", "bank=nullable"),
     ],
 )
 def test_null_is_a_choice_of_optional_groups_alone(given: str, passed_on: str) -> None:
-    assert without_null(given) == passed_on
+    assert without_null(given) == [passed_on]
+
+
+def test_what_is_null_unless_told_otherwise_may_be_given_so() -> None:
+    assert [without_null(f"{group}=null") for group in ("experiment", "variant", "metrics")] == [[], [], []]
+
+
+@pytest.mark.parametrize("group", ["engine", "task", "policy", "learner", "trainer", "replay", "watch", "scale"])
+def test_what_cannot_be_put_out_says_so(group: str) -> None:
+    with pytest.raises(ValueError, match=f"^{group}=null: {group} cannot be put out; there is "):
+        without_null(f"{group}=null")
 
 
 LAUNCHERS = ["basic", "local", "joblib", "submitit_local", "submitit_slurm", "ray"]

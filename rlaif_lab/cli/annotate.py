@@ -16,6 +16,7 @@ from rlaif_lab.instructions.constitution import Constitution
 from rlaif_lab.instructions.criteria import criteria_text
 from rlaif_lab.people.exchange import FORMATS, export, load
 from rlaif_lab.people.queue import LabelQueue, Limits, check_of, item_of
+from rlaif_lab.progress import printable
 
 if TYPE_CHECKING:
     from rlaif_lab.audit.pairs import LabelledPair
@@ -65,7 +66,7 @@ def main() -> None:
         else:
             serve(queues, options)
     except ValueError as error:
-        print(f"rlaif-annotate: {error}", file=sys.stderr)
+        print(printable(f"rlaif-annotate: {error}"), file=sys.stderr)
         sys.exit(2)
 
 
@@ -144,7 +145,7 @@ def load_all(queues: list[LabelQueue], form: str, file: str) -> None:
     found = load(queues, Path(file), form)
     print(f"{found.new} labels added, {found.known} known, {len(found.refused)} refused")
     for line in found.refused:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def secret_of(folder: Path) -> bytes:

@@ -32,7 +32,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     check_arguments(overrides)
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        cfg = hydra_compose("config", overrides=[without_null(override) for override in overrides])
+        cfg = hydra_compose("config", overrides=[kept for override in overrides for kept in without_null(override)])
     check(cfg)
     return cfg
 

@@ -21,7 +21,9 @@ from rlaif_lab.cli.help import choices_of, quick_answer
 from rlaif_lab.config import OPTIONAL, config_dir, did_you_mean, elsewhere
 from rlaif_lab.config.places import config_folders, installed_folders, open_places
 from rlaif_lab.config.secrets import Refused, check_arguments, check_files
+from rlaif_lab.progress import printable
 
+NULL_UNLESS_TOLD = ("experiment", "variant", "metrics")
 OFF = re.compile(r"(?<![^,=\[])null(?![^,\]])")
 
 
@@ -40,15 +42,32 @@ def prepare(program: str, arguments: list[str]) -> list[str]:
     check_files(own)
     open_places(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out of Hydra as they are, and are told by the command
-    return [without_null(argument) for argument in arguments]
+    return [kept for argument in arguments for kept in without_null(argument)]
 
 
-def without_null(argument: str) -> str:
-    """Return an override with ``none`` for ``null`` where it chooses of an optional group: Hydra has no null there."""
+def without_null(argument: str) -> list[str]:
+    """Return an override with ``none`` for ``null`` where it chooses of a group: Hydra has no null there. A group that
+    is null unless told otherwise gives nothing.
+
+    Raises:
+        ValueError: the group cannot be put out.
+    """
     key, separator, value = argument.partition("=")
     group = key.lstrip("+")
-    optional = group.rpartition("@")[2] in OPTIONAL and (group in OPTIONAL or "@" in group)
-    return f"{key}={OFF.sub('none', value)}" if separator and optional else argument
+    if group in OPTIONAL and not (Path(config_dir()) / group).is_dir():
+        group = {"heldout_judge": "judge@heldout_judge"}[group]
+        key = group
+    family = group.partition("@")[0]
+    folder = Path(config_dir()) / family
+    if not separator or not OFF.search(value) or not re.fullmatch(r"[a-z_]+", family) or not folder.is_dir():
+        return [argument]
+    if family in NULL_UNLESS_TOLD and value == "null":
+        return []
+    if (folder / "none.yaml").is_file():
+        return [f"{key}={OFF.sub('none', value)}"]
+    raise ValueError(
+        f"{argument}: {family} cannot be put out; there is {', '.join(choices_of(family, [Path(config_dir())]))}"
+    )
 
 
 def before_writing(config: DictConfig, check: Callable[[DictConfig], None]) -> None:
@@ -65,6 +84,10 @@ def before_writing(config: DictConfig, check: Callable[[DictConfig], None]) -> N
 # --- words ------------------------------------------------------------------------------------------------------------
 def sentence(error: BaseException, config_name: str = "config", program: str = "rlaif-lab") -> str:
     """Return one sentence for an error, Hydra's own included, with the remedy where there is one."""
+    return printable(_sentence(error, config_name, program))
+
+
+def _sentence(error: BaseException, config_name: str, program: str) -> str:
     text = " ".join(str(error).split())
     arguments = sys.argv[1:]
     if isinstance(error, OverrideParseException):

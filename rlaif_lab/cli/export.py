@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlaif_lab.cli.help import lab_version
+from rlaif_lab.progress import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         folder = export_run(options.run)
     except ValueError as error:
-        print(f"rlaif-export: {error}", file=sys.stderr)
+        print(printable(f"rlaif-export: {error}"), file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"rlaif-export: cannot read or write {error.filename!r}: {error.strerror}", file=sys.stderr)

@@ -32,6 +32,7 @@ from rlaif_lab.cli.trust import check_trusted, started_here
 from rlaif_lab.config import check, config_dir
 from rlaif_lab.config.secrets import Refused, check_arguments
 from rlaif_lab.config.trusted import ONLY_TRUSTED, trust
+from rlaif_lab.progress import printable
 from rlaif_lab.store.children import RankDiedError
 from rlaif_lab.store.files import DISK_ERRORS, DiskError, TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, interruptible
@@ -126,7 +127,7 @@ def main() -> None:
         print(f"rlaif-lab: {sentence(error)}{how_to_go_on(error)}", file=sys.stderr)
         code = error.code if isinstance(error, TryLaterError) else 2
     except Refused as error:
-        print(f"rlaif-lab: {error}", file=sys.stderr)
+        print(printable(f"rlaif-lab: {error}"), file=sys.stderr)
         code = 2
     except Interrupted as error:
         if Sweep.current is None:
@@ -164,7 +165,7 @@ def resume() -> None:
             if not started_here(found.overrides, origin_of(found.folder)):
                 os.environ[ONLY_TRUSTED] = "1"  # also what files say that its choices name
     except ValueError as error:
-        print(f"rlaif-resume: {error}", file=sys.stderr)
+        print(printable(f"rlaif-resume: {error}"), file=sys.stderr)
         sys.exit(2)
     if found is None:
         print(
@@ -174,7 +175,7 @@ def resume() -> None:
         )
         sys.exit(2)
     if found.folder != folder:
-        print(f"going on with the newest sweep in {folder}: {found.folder.name}", flush=True)
+        print(printable(f"going on with the newest sweep in {folder}: {found.folder.name}"), flush=True)
     overrides = resumed(found, arguments[1:])
     go_back(origin)
     sys.argv[1:] = [*overrides, *origin.options]

@@ -21,13 +21,13 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from rlaif_lab import ranks
 from rlaif_lab.cli.origin import origin_of
 from rlaif_lab.cli.trust import remember
 from rlaif_lab.config import check, plain
-from rlaif_lab.progress import Terminal
+from rlaif_lab.progress import Terminal, printable
 from rlaif_lab.store.children import die_with, end
 from rlaif_lab.store.files import TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, ignore, interruptible
@@ -47,6 +47,7 @@ from rlaif_lab.store.rows import read_metrics
 from rlaif_lab.store.sweep_cache import SHARED
 
 MULTIRUN = "multirun.yaml"  # Hydra's record of a sweep
+LEFT_OUT = "hydra.job.config.override_dirname.exclude_keys"
 OVERRIDES = Path(".hydra") / "overrides.yaml"  # and of a job
 
 
@@ -78,13 +79,13 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
         with interruptible(), own_gpus(cfg), alone(folder):
             code = in_own_process(loop.fit, folder)
     except Interrupted as error:
-        print(f"{label}: {error}", file=sys.stderr, flush=True)
+        print(printable(f"{label}: {error}"), file=sys.stderr, flush=True)
         raise
     except Exception as error:
         problem = failure(error)
         write_failure(folder, problem)
         if problem.traceback:
-            print(problem.traceback, file=sys.stderr)
+            print(printable(problem.traceback), file=sys.stderr)
     else:
         if not code and finished_rounds(folder) is not None:
             Terminal.named = True
@@ -93,7 +94,7 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
         problem = read_failure(folder) or killed(code)
         write_failure(folder, problem)
     how = "waiting" if problem.waits else "failed"
-    print(f"{label}: {how}: {problem.sentence}", file=sys.stderr, flush=True)
+    print(printable(f"{label}: {how}: {problem.sentence}"), file=sys.stderr, flush=True)
     return told(float("nan"), problem.sentence)
 
 
@@ -161,7 +162,7 @@ def _child(work: Callable[[], Any], folder: Path, parent: int) -> None:
             code = own if isinstance(own, int) and own else 1
             write_failure(folder, problem)
         if problem.traceback:
-            print(problem.traceback, file=sys.stderr)
+            print(printable(problem.traceback), file=sys.stderr)
     ignore()
     sys.exit(code)
 
@@ -204,8 +205,27 @@ class Sweep(Callback):
         before_writing(config, lambda cfg: check_config(plain(cfg, resolve=False)))
         folder = Path(str(config.hydra.sweep.dir)).absolute()
         Sweep.current, Sweep.plan = (folder, now()), planned(config)
+        name_by_all_that_is_swept(config)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, folder / MULTIRUN)  # which not every sweeper does
+
+
+def name_by_all_that_is_swept(config: DictConfig) -> None:
+    """Let the names of jobs' folders tell keys that they leave out as a rule (rounds, ...) where these are swept."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    try:
+        parsed = OverridesParser.create().parse_overrides([*swept, *_strings(config.hydra.overrides.task)])
+    except Exception:  # an interface of another version
+        return
+    keys = {override.key_or_group for override in parsed if override.is_sweep_override()}
+    left_out = list(config.hydra.job.config.override_dirname.exclude_keys)
+    if keys.isdisjoint(left_out):
+        return
+    kept = ",".join(key for key in left_out if key not in keys)
+    with read_write(config), open_dict(config):  # each job is composed anew, with these
+        config.hydra.overrides.hydra.append(f"{LEFT_OUT}=[{kept}]")
 
 
 def planned(config: DictConfig) -> Planned:
@@ -254,9 +274,9 @@ def conclude(broken_off: bool) -> int:
         how = "wait" if waiting else "did not finish"
         told = f"{total - finished} of {total} jobs {how} ({_grouped(missing)})"
         if waiting and not broken_off:
-            print(f"rlaif-lab: {told}; go on with: {command}", file=sys.stderr, flush=True)
+            print(printable(f"rlaif-lab: {told}; go on with: {command}"), file=sys.stderr, flush=True)
             return TryLaterError.code
-    print(f"rlaif-lab: {told}; run what is missing with: {command}", file=sys.stderr, flush=True)
+    print(printable(f"rlaif-lab: {told}; run what is missing with: {command}"), file=sys.stderr, flush=True)
     return 1
 
 

@@ -21,7 +21,7 @@ from rlaif_lab.store.files import cache_root
 CHANGES = ("resume=", "hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
 """What a resumption itself gives: it does not make another command of it."""
 PLAIN = re.compile(
-    r"hydra(/launcher|/sweeper|\.job\.name|\.mode|\.run\.dir|\.sweep\.(dir|subdir)|\.sweeper\.(n_trials|direction|params\..*)"
+    r"hydra(/launcher|/sweeper|\.job\.(name|config\.override_dirname\.exclude_keys)|\.mode|\.run\.dir|\.sweep\.(dir|subdir)|\.sweeper\.(n_trials|direction|params\..*)"
     r"|\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|gpus_per_task|mem_gb|nodes|tasks_per_node|partition"
     r"|qos|account|array_parallelism|max_num_timeout))="
 )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlaif_lab.cli.help import lab_version
+from rlaif_lab.progress import printable
 
 PACKAGE = "wandb-workspaces"
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         print(write(options.json, options) if options.json else save(options))
     except ValueError as error:
-        print(f"rlaif-workspace: {error}", file=sys.stderr)
+        print(printable(f"rlaif-workspace: {error}"), file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"rlaif-workspace: cannot write {error.filename!r}: {error.strerror}", file=sys.stderr)

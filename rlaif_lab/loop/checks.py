@@ -9,6 +9,7 @@ from rlaif_lab.loop.parts import Chosen
 from rlaif_lab.models.precision import check_precision
 from rlaif_lab.tasks.base import Split, Task
 from rlaif_lab.training.devices import check_devices, check_ranks
+from rlaif_lab.training.settings import check_trainer
 
 LARGEST_RATE = 1e-4
 """Of AdamW on all weights of a real model."""
@@ -18,6 +19,7 @@ def check_together(cfg: DictConfig, chosen: Chosen) -> None:
     """Check combinations of parts. Raises ValueError, one sentence."""
     check_devices(chosen.trainer)
     check_ranks(chosen.trainer)
+    check_trainer(chosen.trainer)
     check_precision(chosen.trainer.precision, chosen.trainer.accelerator)
     check_judges(chosen)
     check_learner(cfg, chosen)
@@ -45,6 +47,13 @@ def check_learner(cfg: DictConfig, chosen: Chosen) -> None:
         raise ValueError(
             f"sampler.k must be at least {learner.minimum_k} for learner {name!r}: one response has nothing to be "
             f"compared with; got {chosen.sampling.k}"
+        )
+    sampling = chosen.sampling
+    if sampling.k > 1 and (sampling.top_k == 1 or 0 in (sampling.temperatures or (sampling.temperature,))):
+        key = "sampler.top_k=1" if sampling.top_k == 1 else "sampler.temperature=0"
+        raise ValueError(
+            f"{key} draws the same response sampler.k={sampling.k} times for each prompt, so there is nothing to "
+            "choose between; raise it, or set sampler.k=1 for a learner that takes one response"
         )
     for kind in kinds_for(learner.kinds(), chosen.pairing):
         kind.check(chosen.feedback_settings(cfg.seed), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le
 
 from rlaif_lab.config import did_you_mean
+from rlaif_lab.config.types import shown
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,43 @@ class TrainerConfig:
         if self.strategy not in ("auto", "ddp"):
             raise ValueError(f"trainer.strategy must be one of auto, ddp; got {self.strategy!r}")
         check_arguments(self.args)
+
+
+def check_trainer(settings: TrainerConfig) -> None:
+    """Let Lightning read accelerator, precision and its further arguments, before any weights load.
+
+    Raises:
+        ValueError: it does not know one of them, or this machine has not got it.
+    """
+    usual = TrainerConfig()
+    given: dict[str, Any] = {"accelerator": "cpu", "precision": "32-true"}
+    for key in ("accelerator", "precision", "args"):
+        value = getattr(settings, key)
+        if value == getattr(usual, key) or value in ("auto", "cpu", "gpu", "cuda", "mps"):
+            continue  # whether those are here is asked without opening them (check_devices)
+        given |= value if key == "args" else {key: value}
+        try:
+            _lightnings(given)
+        except Exception as error:  # Lightning's, of packages that are missing, and of what an argument is not
+            reason = " ".join(str(error).split()).replace("HINT: ", "")
+            told = ", ".join(f"args.{name}={shown(v)}" for name, v in value.items()) if key == "args" else None
+            raise ValueError(f"trainer.{told or f'{key}={value}'} cannot be used here: {reason:.400}") from None
+
+
+def _lightnings(arguments: Mapping[str, Any]) -> None:
+    """Make a Trainer and forget it. What it says about the machine is said when the run's own is made."""
+    from pytorch_lightning import Trainer
+    from pytorch_lightning.plugins.environments import LightningEnvironment
+
+    here = {"devices": 1, "plugins": [LightningEnvironment()]}  # whatever a cluster's variables say of ranks
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        Trainer(**{**quiet, **arguments, **here})
+    finally:
+        logger.setLevel(level)
 
 
 SET_BY_THE_LAB = {

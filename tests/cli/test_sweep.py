@@ -12,10 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
 
-from rlaif_lab.cli.sweep import Planned, Sweep, conclude, in_own_process, job_names, killed, planned, recorded, resumed
-from rlaif_lab.config import job_folder
+from rlaif_lab.cli.sweep import (
+    LEFT_OUT,
+    Planned,
+    Sweep,
+    conclude,
+    in_own_process,
+    job_names,
+    killed,
+    name_by_all_that_is_swept,
+    planned,
+    recorded,
+    resumed,
+)
+from rlaif_lab.config import config_dir, job_folder
 from rlaif_lab.store.files import TryLaterError
 from rlaif_lab.store.outcome import (
     Failure,
@@ -313,3 +326,22 @@ def test_a_jobs_folder_is_named_by_its_overrides_alone() -> None:
     assert len(name.encode()) <= 255
     assert name != job_folder(long + "0")
     assert name.startswith("task.key0-0_task.key1-1")
+
+
+@pytest.mark.parametrize(
+    ("swept", "left_out"),
+    [
+        (["rounds=1,2"], "[experiment,resume,prompts_per_round]"),
+        (["experiment=learners,real_lm", "prompts_per_round=choice(8,16)"], "[resume,rounds]"),
+        (["rounds=range(1,3)"], "[experiment,resume,prompts_per_round]"),
+        (["rounds=2", "seed=0,1"], None),
+    ],
+)
+def test_what_a_sweep_varies_is_in_the_names_of_its_folders(swept: list[str], left_out: str | None) -> None:
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        cfg = compose("config", overrides=["hydra.mode=MULTIRUN"], return_hydra_config=True)
+    with open_dict(cfg):
+        cfg.hydra.overrides.task = swept
+        cfg.hydra.overrides.hydra = []
+    name_by_all_that_is_swept(cfg)
+    assert list(cfg.hydra.overrides.hydra) == ([f"{LEFT_OUT}={left_out}"] if left_out else [])

@@ -20,7 +20,7 @@ from rlaif_lab.judges.api.features import Features
 from rlaif_lab.judges.api.ledger import Ledger
 from rlaif_lab.judges.api.limits import Budget, Limits, Pace
 from rlaif_lab.judges.api.probe import AbsentError, Reads, Structured, Wanted, find_features, meet
-from rlaif_lab.judges.api.reading import Form, Question
+from rlaif_lab.judges.api.reading import Form, Question, printable
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.verdict_store import Spent, VerdictStore
 from rlaif_lab.models.access import JudgeContext
@@ -140,7 +140,7 @@ class ApiJudge(Judge):
         note = self.store.note(f"{self._prefix}features")
         self.features = None if note is None else Features.of(note)
         run_apart(self._meet)
-        print(f"judge {self.name}: {self._reading()}", flush=True)
+        print(printable(f"judge {self.name}: {self._reading()}"), flush=True)
 
     async def _meet(self) -> None:
         async with open_clients(self.endpoint, self.limits) as clients:

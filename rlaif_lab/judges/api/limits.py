@@ -58,7 +58,11 @@ class Limits:
             value = getattr(self, key)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"judge.{key} must be positive; got {value}")
-        for key in ("max_calls", "max_tokens_total", "max_usd", "price_per_million_input", "price_per_million_output"):
+        for key in ("max_calls", "max_tokens_total", "max_usd"):
+            value = getattr(self, key)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"judge.{key} must be positive, or null for no limit; got {value}")
+        for key in ("price_per_million_input", "price_per_million_output"):
             value = getattr(self, key)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"judge.{key} must not be negative; got {value}")
