@@ -106,5 +106,5 @@ def test_every_arm_on_a_real_model_composes_with_paths_or_without(
     assert len(seeds(experiment)) >= 3
     for name in ("QWEN", "SMOLLM2", "QWEN3_0_6B"):
         monkeypatch.setenv(f"RLAIF_LAB_{name}", "/models/mine")
-    policy = composed(f"experiment={experiment}").policy
+    policy = composed(f"experiment={experiment}", "hydra/launcher=basic").policy
     assert policy.get("of", policy).path == "/models/mine"
