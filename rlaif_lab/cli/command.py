@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.cli.help import choices_of, quick_answer
 from rlaif_lab.config import OPTIONAL, config_dir, did_you_mean, elsewhere
-from rlaif_lab.config.places import config_folders, installed_folders, open_places
+from rlaif_lab.config.places import check_sizes, config_folders, installed_folders, open_places
 from rlaif_lab.config.secrets import Refused, check_arguments, check_files
 from rlaif_lab.progress import printable
 
@@ -39,6 +39,7 @@ def prepare(program: str, arguments: list[str]) -> list[str]:
     if answer is not None:
         print(answer)
         sys.exit(0)
+    check_sizes(own)
     check_files(own)
     open_places(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out of Hydra as they are, and are told by the command

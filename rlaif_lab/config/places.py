@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -20,6 +21,9 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from rlaif_lab.config.trusted import TRUST, only_trusted
 
 ENTRY_POINT = "rlaif_lab.conf"
+MOST_VALUES = 20_000
+"""Of one file of settings. The lab's own longest has some hundred."""
+DEEPEST = 50
 
 
 class InstalledConfigs(SearchPathPlugin):
@@ -51,6 +55,40 @@ def installed_folders() -> list[Path]:
         spec = find_spec(entry.value)
         found += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     return found
+
+
+def check_sizes(folders: Sequence[Path]) -> None:
+    """Look at the size of the YAML files of the user's own config folders, which Hydra would write out in full.
+
+    Raises:
+        ValueError: one comes to too much, by aliases of aliases, aliases of themselves, or depth.
+    """
+    for folder in folders:
+        for file in sorted(folder.rglob("*.yaml")):
+            try:
+                root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+                counted = _values(root, {}, ())
+            except RecursionError:
+                counted = MOST_VALUES + 1
+            except (OSError, ValueError, yaml.YAMLError):
+                continue  # Hydra says so, if it is composed
+            if counted > MOST_VALUES:
+                raise ValueError(f"{file}: comes to more than {MOST_VALUES} values, or is nested too deeply")
+
+
+def _values(node: yaml.Node | None, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """Return how many values a node comes to, its aliases written out; each node is gone through once."""
+    if id(node) in above or len(above) > DEEPEST:
+        raise RecursionError
+    if id(node) not in known:
+        inside = [*above, id(node)]
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        known[id(node)] = 1 + sum(_values(child, known, tuple(inside)) for child in children)
+    return known[id(node)]
 
 
 def open_places(arguments: Sequence[str]) -> None:
