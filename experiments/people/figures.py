@@ -8,6 +8,7 @@ page had acknowledged were lost over 100 kills of the server.
 
 from __future__ import annotations
 
+import http.client
 import os
 import random
 import re
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import replace
@@ -117,7 +117,7 @@ def kills(folder: Path, count: int) -> None:
             person.enter()
             while person.label():
                 pass
-        except (urllib.error.URLError, ConnectionError, OSError):
+        except (http.client.HTTPException, OSError):  # it was killed in the middle of an answer, or before it
             pass
         process.wait()
         acknowledged += person.acknowledged

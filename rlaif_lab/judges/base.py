@@ -58,6 +58,19 @@ class Judge(ABC):
         training labels from people."""
         return self
 
+    def auditor(self) -> Judge:
+        """Return the judge whose accuracy counts for what is trained: the evaluator, except where people who give
+        part of the labels can be asked for an audit, too."""
+        return self.evaluator()
+
+    asks_people_to_evaluate: bool = False
+    """Whether ``own_changes`` has something to say."""
+
+    def own_changes(self, comparisons: Sequence[Comparison]) -> list[float]:
+        """Return what people say of a random share of what training changed: 1 where they prefer the first, the newer
+        policy's answer, -1 where the second, 0 for a tie and for equal texts."""
+        return []
+
     def own_metrics(
         self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
     ) -> dict[str, float]:

@@ -119,11 +119,33 @@ def check_detector(cfg: DictConfig, chosen: Chosen) -> None:
         )
     if detector.measure == "heldout_judge" and chosen.heldout_judge is None:
         raise ValueError("detector.measure=heldout_judge needs a held-out judge, e.g. judge@heldout_judge=stronger")
+    if detector.measure == "people":
+        check_people(cfg, chosen, detector.delta)
     if detector.stop_on_plateau and detector.measure == "gold" and not chosen.task.has_gold:
         raise ValueError(
             f"detector.stop_on_plateau needs gold, and task {chosen.task.name!r} has none; use "
             "detector.measure=heldout_judge with a held-out judge"
         )
+
+
+def check_people(cfg: DictConfig, chosen: Chosen, delta: float) -> None:
+    """Refuse to measure by people who are not asked, and say how far their labels carry."""
+    from rlaif_lab.judges.wrappers.human_budget import HumanBudget
+    from rlaif_lab.statistics.ppi import labels_for
+
+    judge = chosen.judge
+    if not isinstance(judge, HumanBudget) or not judge.asks_people_to_evaluate:
+        raise ValueError(
+            "detector.measure=people needs people who are asked to evaluate: judge=human_budget judge.use=evaluate "
+            "(or both), with judge@judge.human=people for real ones"
+        )
+    each, need = judge.share * chosen.evaluation.prompts, labels_for(delta)
+    print(
+        f"note: people say of about {each:.0f} answers a round whether training has changed them for the better; to "
+        f"tell a gain of detector.delta={delta:g} a round from none takes up to {need:,} such labels over all rounds "
+        f"and seeds ({need / max(each, 1e-9):,.0f} rounds)",
+        flush=True,
+    )
 
 
 def check_learning_rate(cfg: DictConfig, chosen: Chosen) -> None:

@@ -216,7 +216,7 @@ def audit(index: int, parts: Parts, store: RoundStore) -> Metrics:
     """Return the judge on the frozen bank, and how many of its verdicts are still those of round 0."""
     if not parts.bank:
         return {}
-    judgements = judge_pairs(parts.judge.evaluator(), parts.bank)
+    judgements = judge_pairs(parts.judge.auditor(), parts.bank)
     said = [j.prob_first_wins for j in judgements]
     store.compute_once(index, "bank", lambda: {"prob_first_wins": said})
     first = store.read_json(0, "bank")
@@ -233,10 +233,14 @@ def change(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Pla
         return {}
     if plan.changes == "gold":
         changes = quality_changes(parts.task, sampled, before)
+    elif plan.changes == "people":
+        changes = np.array(parts.judge.own_changes(changed_pairs(sampled, before)), dtype=np.float64)
     else:
         assert parts.heldout_judge is not None
         changes = judged_changes(parts.heldout_judge.evaluator(), sampled, before)
     store.compute_once(index, CHANGES, lambda: {"measure": plan.changes, "changes": changes.tolist()})
+    if not len(changes):
+        return {}
     by_prompt = plan.changes == "gold"  # a judge leaves out what it has no verdict on
     asked = [(g.prompt.text, g.prompt.turns) for g in sampled] if by_prompt else range(len(changes))
     stderr = stderr_of_mean(changes, asked)
@@ -249,10 +253,15 @@ def changes_into(index: int, store: RoundStore) -> Floats | None:
     return None if held is None else np.array(held["changes"])
 
 
+def changed_pairs(now: Sequence[Generation], before: Sequence[Generation]) -> list[Comparison]:
+    """Return the newer policy's first sample beside the older one's, prompt by prompt."""
+    return [Comparison(a.prompt, a.responses[0].text, b.responses[0].text) for a, b in zip(now, before, strict=True)]
+
+
 def judged_changes(judge: Judge, now: Sequence[Generation], before: Sequence[Generation]) -> Floats:
     """Return the same in the eyes of a judge: 1 where it prefers the newer policy's first sample in both orders' mean,
     -1 where the older one's, 0 for a tie. Prompts without a verdict are left out, so the array may be shorter."""
-    pairs = [Comparison(a.prompt, a.responses[0].text, b.responses[0].text) for a, b in zip(now, before, strict=True)]
+    pairs = changed_pairs(now, before)
     different = [c for c in pairs if c.first != c.second]
     found = [
         float(np.sign(first.prob_first_wins - second.prob_first_wins))

@@ -38,9 +38,9 @@ FRESH = 0.05
 STATES: tuple[State, ...] = get_args(State)
 """What an alarm of each process says. Where several are raised in one round, the last named holds."""
 
-Measure = Literal["gold", "heldout_judge"]
-"""What a change is: of gold quality, or twice the excess over one half of the held-out judge's preference for the newer
-policy's answer over the older one's."""
+Measure = Literal["gold", "heldout_judge", "people"]
+"""What a change is: of gold quality, or twice the excess over one half of the preference for the newer policy's answer
+over the older one's: the held-out judge's, or people's on the share that they are asked about."""
 
 STAKES = (0.5, 1.0, 2.0)
 """Multiples of the best lambda that are bet."""

@@ -52,7 +52,7 @@ LEVELS: dict[TrendMeasure, str] = {
 """The metric that a round's level is. Its standard error, where one is logged, has the same name and ``_stderr``."""
 CHANGE = "quality/change"
 """The gain itself, on prompts that both policies answered: far less noisy than the difference of two levels. It is of
-gold quality or of the held-out judge, as ``detector.measure`` says."""
+gold quality, of the held-out judge or of people, as ``detector.measure`` says."""
 
 EFFECTS = (0.25, 0.5, 1.0)
 """Distances from delta that are bet on, in spreads of a round's gain."""

@@ -11,6 +11,7 @@ from rlaif_lab.report.samples import to_json
 from rlaif_lab.report.sections.background import notices, problems, provenance, runs_table
 from rlaif_lab.report.sections.browser import browser
 from rlaif_lab.report.sections.overview import overview, results
+from rlaif_lab.report.sections.people import people
 from rlaif_lab.report.sections.spent import spent
 from rlaif_lab.report.sections.view import View, count, group_section
 from rlaif_lab.report.sections.why import why
@@ -25,6 +26,7 @@ def page(view: View) -> str:
         results(view),
         why(view),
         *(group_section(view, name) for name in ("progress", "evidence", "judge", "self_score", "bias")),
+        people(view),
         spent(view),
         *(group_section(view, name) for name in ("coverage", "optimisation")),
         browser(view),

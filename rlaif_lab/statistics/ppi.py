@@ -69,6 +69,20 @@ def rectified_mean(
     )
 
 
+def labels_for(delta: float, spread: float = 1.0, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Return how many labels tell a mean of ``delta`` from 0: two-sided at ``alpha``, with probability ``power``.
+
+    n = ((z_(1 - alpha/2) + z_power) spread / delta)^2. spread: standard deviation of one label; 1 is the largest that a
+    preference in [-1, 1] can have. Raises ValueError for a delta that is not positive.
+    """
+    from statistics import NormalDist
+
+    if not delta > 0.0:
+        raise ValueError(f"delta must be positive; got {delta}")
+    z = NormalDist().inv_cdf(1.0 - alpha / 2.0) + NormalDist().inv_cdf(power)
+    return math.ceil((z * spread / delta) ** 2)
+
+
 def with_known_ties(of: Rectified, different: int, identical: int, confidence: float = 0.95) -> Rectified:
     """Return a win rate over ``different`` comparisons, of which it is an estimate, and ``identical`` ones that are
     ties by themselves: their 0.5 is known, and the share of each kind is as random as the prompts are."""

@@ -63,6 +63,7 @@ def made(directory: Path, *overrides: str) -> Run:
         ("evaluation.prompts=500", "'evaluation' split"),
         ("detector.horizon=1", "detector.horizon=1 rounds is what the detector's alpha is good for, but rounds=2"),
         ("detector.measure=heldout_judge", "needs a held-out judge"),
+        ("detector.measure=people", "needs people who are asked to evaluate: judge=human_budget judge.use=evaluate"),
         ("evaluation.final_samples=-1", "evaluation.final_samples"),
         ("policy.split=nowhere", "policy.split"),
         ("sampler.top_p=0", "sampler.top_p"),

@@ -114,7 +114,7 @@ def test_what_is_no_change_in_quality_is_refused(changes: list[float]) -> None:
         ({"alpha": 1.0}, "detector.alpha"),
         ({"plateau_share": 1.0}, "detector.plateau_share"),
         ({"horizon": 0}, "detector.horizon"),
-        ({"measure": "silver"}, "detector.measure must be one of gold, heldout_judge; got 'silver'"),
+        ({"measure": "silver"}, "detector.measure must be one of gold, heldout_judge, people; got 'silver'"),
     ],
 )
 def test_settings_are_checked(setting: dict, message: str) -> None:

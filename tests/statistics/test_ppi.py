@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlaif_lab.statistics.intervals import t_interval
-from rlaif_lab.statistics.ppi import Rectified, rectified_mean, with_known_ties
+from rlaif_lab.statistics.ppi import Rectified, labels_for, rectified_mean, with_known_ties
 
 
 def test_by_hand() -> None:
@@ -82,3 +82,11 @@ def test_intervals_hold_the_truth_and_a_good_judge_is_worth_labels(agreement: fl
     covariance = truth * agreement - truth * wins
     rho2 = covariance**2 / (truth * (1 - truth) * wins * (1 - wins))
     assert np.mean(widths) / np.mean(alone) == pytest.approx(1 - rho2 * (total - n) / total, abs=0.04)
+
+
+def test_how_many_labels_tell_a_gain_from_none() -> None:
+    """(1.96 + 0.84)^2 / delta^2 at a spread of 1; half the spread needs a quarter."""
+    assert labels_for(0.1) == 785
+    assert labels_for(0.1, spread=0.5) == 197
+    with pytest.raises(ValueError, match="delta must be positive"):
+        labels_for(0.0)

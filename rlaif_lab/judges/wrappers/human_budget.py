@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -14,14 +17,17 @@ from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.wrappers.base import Wrapper
 from rlaif_lab.judges.wrappers.order import SingleOrderJudge
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
+from rlaif_lab.people.agreement import noise
+from rlaif_lab.people.queue import Said
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 from rlaif_lab.seeding import seed_for
 from rlaif_lab.statistics.ppi import rectified_mean, with_known_ties
+from rlaif_lab.store.files import write_atomically
 
 if TYPE_CHECKING:
     from rlaif_lab.models.sources import ModelSource
 
-Routing = Literal["random", "uncertainty", "disagreement"]
+Routing = Literal["random", "uncertainty", "disagreement", "coverage_of_errors"]
 Use = Literal["train", "evaluate", "both"]
 Pair = tuple[Prompt, str, str]
 """A comparison whatever its order: the two texts sorted."""
@@ -38,6 +44,10 @@ class HumanBudget(Wrapper):
         ``uncertainty``: those whose probability under ``of``, both orders averaged, is nearest to 0.5.
         ``disagreement``: those on which ``of`` and the judge ``second`` are furthest apart. The second judge is asked
             about everything then, and its tokens count. What an AI judge could not decide goes to people first.
+        ``coverage_of_errors``: where the AI judge is known to err. People's labels so far audit it by class: whether it
+            prefers the longer or the shorter response, and whether it is sure (0.75 or more). A pair is drawn with
+            weight (errors + 1) / (labels + 2) of its class, so that no class is ever left out. Without labels that is
+            ``random``.
     use: what the people's labels are for.
         ``train``: they replace the AI's verdicts on the policy's own samples. What is measured is measured by the AI.
         ``evaluate``: training is the AI's alone, and people label a *random* share of the evaluation's comparisons with
@@ -46,7 +56,7 @@ class HumanBudget(Wrapper):
             never measured with.
         ``both``: a share of each.
 
-    Confident errors that both AI judges share are what no routing but the random one can find.
+    Confident errors that both AI judges share are what only the routings that draw from everything can find.
 
     Details of a verdict: ``by`` (``human`` or ``ai``); of a person's also ``ai_confidence`` (the AI's probability for
     the one it prefers, None where it failed), ``overruled`` (whether the person preferred the other one, None where one
@@ -80,6 +90,8 @@ class HumanBudget(Wrapper):
         self.sees_gold = any(judge.sees_gold for judge in self._judges().values())
         self.spare_prompts = max(judge.spare_prompts for judge in self._judges().values())
         self.gives_scores = False  # people compare
+        self.asks_people_to_evaluate = self.use != "train"
+        self._audit = ErrorsByClass(None)
 
     def _judges(self) -> dict[str, Judge]:
         judges: dict[str, Judge] = {"of": self.of, "human": self.human}
@@ -88,6 +100,7 @@ class HumanBudget(Wrapper):
     # --- a judge like others --------------------------------------------------------------------------------------
     def attach(self, context: JudgeContext) -> None:
         self.seed = context.seed
+        self._audit = ErrorsByClass(context.directory and context.directory / "errors_by_class.json")
         for role, judge in self._judges().items():
             where = context.directory and (context.directory if role == "of" else context.directory / role)
             gold = context.gold if judge.sees_gold else None
@@ -135,6 +148,8 @@ class HumanBudget(Wrapper):
             by_ai = [_added(verdict, extra) for verdict, extra in zip(by_ai, others, strict=True)]
         else:
             other = {}
+        if self.routing == "coverage_of_errors":
+            self._audit.begin(_call(ai))
         chosen = set(self._chosen(list(ai), lambda pair: self._priority(pair, ai, other)))
         asked = [i for i, c in enumerate(comparisons) if _pair(c) in chosen]
         self.human.of.note_ai({pair: ai[pair] for pair in chosen})
@@ -146,6 +161,9 @@ class HumanBudget(Wrapper):
             if probability is not None and _turned(c):
                 probability = 1.0 - probability
             verdicts[i] = _by_human(verdict, by_ai[i], probability)
+        if self.routing == "coverage_of_errors":
+            overruled = {_pair(comparisons[i]): (verdicts[i].details or {}).get("overruled") for i in asked}
+            self._audit.end(_call(ai), [(class_of(p, ai[p]), bool(o)) for p, o in overruled.items() if o is not None])
         return verdicts
 
     def _priority(
@@ -160,6 +178,8 @@ class HumanBudget(Wrapper):
             return -math.inf, rank
         if self.routing == "uncertainty":
             return abs(mine - 0.5), rank
+        if self.routing == "coverage_of_errors":  # exponential clocks: drawn without replacement, by weight
+            return -math.log((rank + 1) / 2**63) / self._audit.weight(class_of(pair, mine)), rank
         theirs = other[pair]
         return (-math.inf if theirs is None else -abs(mine - theirs)), rank
 
@@ -179,6 +199,22 @@ class HumanBudget(Wrapper):
     def evaluator(self) -> Judge:
         return self.of
 
+    def auditor(self) -> Judge:
+        """Simulated people audit at once. Real ones are asked about the bank only if ``judge.human.evaluate`` says so:
+        once, since its pairs stay the same."""
+        at_hand = self.human.of.sees_gold or getattr(self.human.of, "evaluate", False)
+        return self if self.use != "evaluate" and at_hand else self.of
+
+    def own_changes(self, comparisons: Sequence[Comparison]) -> list[float]:
+        if self.use == "train":
+            return []
+        pairs = {_pair(c): c for c in comparisons}
+        chosen = [pairs[pair] for pair in self._chosen(list(pairs), lambda pair: self._rank("changes", pair))]
+        asked = [c for c in chosen if c.first != c.second]
+        labels = _decided(both_orders(self.human, asked))
+        known = [2.0 * float(label) - 1.0 for label in labels if not math.isnan(label)]
+        return known + [0.0] * (len(chosen) - len(asked))
+
     def own_metrics(
         self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
     ) -> dict[str, float]:
@@ -186,7 +222,10 @@ class HumanBudget(Wrapper):
 
         ``human/win_rate_vs_round_0`` and ``ppi/win_rate_vs_round_0``, each with ``_stderr``, the second with a 95 %
         interval (``_low``, ``_high``); ``ppi/weight`` (lambda: how much the AI's verdicts are relied on),
-        ``ppi/effective_labels`` (how many labels would be as precise without the AI); ``judge/bias_vs_human``, the AI's
+        ``ppi/effective_labels`` (how many labels would be as precise without the AI); where several people label an
+        item, ``human/annotator_error`` (the error rate that they share, by how often two disagree) and
+        ``ppi/win_rate_without_noise`` with ``_low`` and ``_high``: what the same labels would say without such errors,
+        which draw every win rate towards one half; ``judge/bias_vs_human``, the AI's
         win rate minus people's where both judged; ``cost/evaluation_human_labels``, ``_human_minutes``, ``_usd``.
         """
         if self.use == "train":
@@ -201,6 +240,7 @@ class HumanBudget(Wrapper):
         rest = np.setdiff1d(np.arange(len(comparisons)), known)
         alone = with_known_ties(rectified_mean(labels, judged[known], judged[rest], weight=0.0), len(judged), identical)
         both = with_known_ties(rectified_mean(labels, judged[known], judged[rest]), len(judged), identical)
+        error, kept = shared_noise(said)
         asked = [verdict for orders in said for verdict in orders]
         seconds = [float((first.details or {}).get("human_seconds", 0.0)) for first, _ in said]
         return {
@@ -210,6 +250,11 @@ class HumanBudget(Wrapper):
             "ppi/win_rate_vs_round_0_stderr": both.stderr,
             "ppi/win_rate_vs_round_0_low": both.low,
             "ppi/win_rate_vs_round_0_high": both.high,
+            "human/annotator_error": error,
+            **{
+                f"ppi/win_rate_without_noise{end}": 0.5 + (value - 0.5) / kept if kept > 0.0 else math.nan
+                for end, value in (("", both.estimate), ("_low", both.low), ("_high", both.high))
+            },
             "ppi/weight": both.weight,
             "ppi/effective_labels": both.effective_labels,
             "judge/bias_vs_human": float(np.mean(judged[known] - labels)) if known else math.nan,
@@ -217,6 +262,90 @@ class HumanBudget(Wrapper):
             "cost/evaluation_human_minutes": sum(seconds) / 60.0,
             "cost/evaluation_usd": sum(verdict.cost_usd for verdict in asked),
         }
+
+
+# --- where the AI judge errs ------------------------------------------------------------------------------------------
+class ErrorsByClass:
+    """The audit of the AI judge by people's labels so far, by class of comparison.
+
+    Every call is kept with the audit that it went by, so that one which is made again after a kill asks about the same.
+
+    Args:
+        path: Where it is kept; None for memory alone.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.calls: dict[str, dict[str, Any]] = json.loads(path.read_bytes()) if path and path.exists() else {}
+        self.known: Mapping[str, Sequence[int]] = {}
+
+    def begin(self, call: str) -> None:
+        """Go by what is known before this call."""
+        if call not in self.calls:
+            total: dict[str, list[int]] = {}
+            for other in self.calls.values():
+                for name, (errors, labels) in other.get("found", {}).items():
+                    before = total.get(name, [0, 0])
+                    total[name] = [before[0] + errors, before[1] + labels]
+            self.calls[call] = {"known": total}
+            self._keep()
+        self.known = self.calls[call]["known"]
+
+    def weight(self, name: str) -> float:
+        """Return the estimated error rate of a class, one half where nothing is known."""
+        errors, labels = self.known.get(name, (0, 0))
+        return (errors + 1) / (labels + 2)
+
+    def end(self, call: str, found: Sequence[tuple[str, bool]]) -> None:
+        """Add what people said in this call: class, and whether they overruled the AI judge."""
+        counted: dict[str, list[int]] = {}
+        for name, error in found:
+            errors, labels = counted.get(name, [0, 0])
+            counted[name] = [errors + error, labels + 1]
+        if self.calls[call].get("found") != counted:
+            self.calls[call]["found"] = counted
+            self._keep()
+
+    def _keep(self) -> None:
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, json.dumps(self.calls).encode())
+
+
+def class_of(pair: Pair, lower_wins: float | None) -> str:
+    """Return the class of a comparison, by what the AI judge (probability that the lower text wins) says of it."""
+    if lower_wins is None:
+        return "failed"
+    _, low, high = pair
+    preferred, other = (low, high) if lower_wins >= 0.5 else (high, low)
+    length = "equal" if len(preferred) == len(other) else "longer" if len(preferred) > len(other) else "shorter"
+    return f"{length}, {'sure' if abs(lower_wins - 0.5) >= 0.25 else 'unsure'}"
+
+
+def _call(ai: Mapping[Pair, float | None]) -> str:
+    """Return what tells a call from others: the pairs that it is about."""
+    asked = sorted((prompt.id, low, high) for prompt, low, high in ai)
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+# --- several people on one comparison ---------------------------------------------------------------------------------
+def shared_noise(said: Sequence[tuple[Verdict, Verdict]]) -> tuple[float, float]:
+    """Return the error rate that people share, and what is left of a preference after such errors: P(right) minus
+    P(wrong) of a majority of as many people, averaged over the comparisons. (nan, nan) where nobody labelled twice."""
+    choices = [[label[1] for label in (first.details or {}).get("labels", ())] for first, _ in said]
+    counted = [Said("", c.count("first"), c.count("tie"), second=c.count("second"), ai=None) for c in choices]
+    error = noise(counted)
+    sizes = [s.first + s.second for s in counted if s.first + s.second]
+    if math.isnan(error) or not sizes:
+        return math.nan, math.nan
+    return error, float(np.mean([_left_over(error, size) for size in sizes]))
+
+
+def _left_over(error: float, people: int) -> float:
+    chances = (
+        (math.comb(people, k) * (1.0 - error) ** k * error ** (people - k), 2 * k - people) for k in range(people + 1)
+    )
+    return sum(chance * ((lead > 0) - (lead < 0)) for chance, lead in chances)
 
 
 # --- pairs and probabilities ----------------------------------------------------------------------------------------

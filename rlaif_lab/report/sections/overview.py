@@ -6,6 +6,7 @@ from html import escape
 
 from rlaif_lab.plateau.comparisons import GapRecovered
 from rlaif_lab.report.chart import swatch
+from rlaif_lab.report.sections.people import in_a_sentence
 from rlaif_lab.report.sections.view import (
     View,
     arm_header,
@@ -58,7 +59,7 @@ def headline(view: View) -> str:
     said = {verdict.label: verdict for verdict in view.verdicts}
     ends = [_end(rows[label], said[label]) for label in view.strong if rows[label].final_sampled.n]
     if not ends:
-        return "There is no gold quality here, so only what the judges believe is known."
+        return in_a_sentence(view) or "There is no gold quality here, so only what the judges believe is known."
     sentences = f"{'; '.join(ends)}."
     compared = next((rows[label].difference for label in view.strong if rows[label].difference), None)
     if compared is not None and compared.n:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from rlaif_lab.judges.annotator import SimulatedAnnotator
 from rlaif_lab.judges.asking import both_orders, judge_generations
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.oracle import OracleJudge
+from rlaif_lab.judges.people import PeopleJudge
 from rlaif_lab.judges.wrappers.human_budget import HumanBudget
 from rlaif_lab.metrics.human import human_metrics
 from rlaif_lab.metrics.judge import win_rate
@@ -171,6 +173,87 @@ def test_a_few_labels_too_few_are_nothing() -> None:
     judge = attached(HumanBudget(says(lambda c: 0.9), person(), share=0.0, use="both"))
     metrics = judge.own_metrics(pairs(5), both_orders(judge.evaluator(), pairs(5)), 3)
     assert math.isnan(metrics["ppi/win_rate_vs_round_0"]) and metrics["cost/evaluation_human_labels"] == 0
+
+
+def test_what_training_changed_is_asked_of_a_random_share_and_equal_texts_are_free() -> None:
+    """Every second text is the same before and after; people prefer the newer one, which sorts last."""
+    human = person()
+    judge = attached(HumanBudget(says(lambda c: 0.9), human, share=0.5, use="evaluate"))
+    asked = [Comparison(c.prompt, c.second, c.second if i % 2 else c.first) for i, c in enumerate(pairs(400))]
+    found = judge.own_changes(asked)
+    assert len(found) == 200
+    assert set(found) == {0.0, 1.0}
+    assert found.count(1.0) == len(human.asked) == pytest.approx(100, abs=30)
+    assert attached(HumanBudget(says(lambda c: 0.9), human, share=0.5)).own_changes(asked) == []
+
+
+def test_several_peoples_noise_is_estimated_and_taken_out() -> None:
+    """Two people who err in one of five: a true win rate of 0.8 looks like 0.5 + 0.3 * 0.6."""
+    rng = np.random.default_rng(1)
+
+    def say(c: Comparison) -> Verdict:
+        right = int(c.prompt.id[1:]) % 5 != 0  # the first wins in four of five
+        choices = ["first" if right ^ (rng.random() < 0.2) else "second" for _ in range(2)]
+        share = choices.count("first") / 2
+        labels = [[name, choice, False] for name, choice in zip("ab", choices, strict=True)]
+        return Verdict(share if c.first < c.second else 1.0 - share, details={"labels": labels})
+
+    judge = attached(HumanBudget(says(lambda c: 0.9), ScriptedJudge(say), share=1.0, use="evaluate"))
+    metrics = judge.own_metrics(pairs(4000), both_orders(judge.evaluator(), pairs(4000)), identical=0)
+    assert metrics["human/annotator_error"] == pytest.approx(0.2, abs=0.02)
+    assert metrics["human/win_rate_vs_round_0"] == pytest.approx(0.68, abs=0.02)
+    assert metrics["ppi/win_rate_without_noise"] == pytest.approx(0.8, abs=0.03)
+    one = attached(HumanBudget(says(lambda c: 0.9), person(), share=1.0, use="evaluate"))
+    alone = one.own_metrics(pairs(40), both_orders(one.evaluator(), pairs(40)), identical=0)
+    assert math.isnan(alone["human/annotator_error"]) and math.isnan(alone["ppi/win_rate_without_noise"])
+
+
+def test_the_labeller_that_counts_is_audited_where_people_are_at_hand() -> None:
+    simulated = SimulatedAnnotator()
+    assert (judge := HumanBudget(says(lambda c: 0.9), simulated)).auditor() is judge
+    assert (judge := HumanBudget(says(lambda c: 0.9), simulated, use="evaluate")).auditor() is judge.of
+    assert (judge := HumanBudget(says(lambda c: 0.9), PeopleJudge())).auditor() is judge.of
+    assert (judge := HumanBudget(says(lambda c: 0.9), PeopleJudge(evaluate=True))).auditor() is judge
+
+
+# --- coverage of errors -----------------------------------------------------------------------------------------------
+def mixed(start: int, n: int) -> list[Comparison]:
+    """The AI prefers the lower text: the longer one in every second pair, where people overrule it."""
+    ids = range(start, start + n)
+    return [Comparison(Prompt(f"p{i}", "q"), f"a{i}" + "x" * (9 if i % 2 else 0), f"b{i}xxxx") for i in ids]
+
+
+def overruling(c: Comparison) -> Verdict:
+    lower = min(c.first, c.second)
+    lower_wins = len(lower) < len(max(c.first, c.second))
+    return Verdict(float((c.first == lower) == lower_wins))
+
+
+def longer(judge: Judge, asked: Sequence[Comparison]) -> float:
+    """The share of what people got in which the AI prefers the longer text."""
+    chosen = [c for c, who in zip(asked, by(judge, asked), strict=True) if who == "human"]
+    return float(np.mean([len(c.first) > len(c.second) for c in chosen]))
+
+
+def test_people_get_more_of_the_class_in_which_they_have_overruled_the_judge(tmp_path: Path) -> None:
+    judge = HumanBudget(says(lambda c: 0.9), ScriptedJudge(overruling), share=0.2, routing="coverage_of_errors")
+    judge.attach(JudgeContext(0, None, None, None, tmp_path))  # type: ignore[arg-type]
+    first, later = longer(judge, mixed(0, 500)), longer(judge, mixed(500, 500))
+    assert first == pytest.approx(0.5, abs=0.15), "nothing is known yet"
+    assert 0.85 < later < 1.0, "and no class is left out"
+
+
+def test_a_call_that_is_made_again_after_a_kill_asks_about_the_same(tmp_path: Path) -> None:
+    def judge() -> HumanBudget:
+        made = HumanBudget(says(lambda c: 0.9), ScriptedJudge(overruling), share=0.2, routing="coverage_of_errors")
+        made.attach(JudgeContext(0, None, None, None, tmp_path))  # type: ignore[arg-type]
+        return made
+
+    calls = [mixed(0, 100), mixed(100, 100), mixed(200, 100)]
+    once = [by(judge(), call) for call in calls]
+    assert [by(judge(), call) for call in calls] == once
+    known = json.loads((tmp_path / "errors_by_class.json").read_text())
+    assert len(known) == 3
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

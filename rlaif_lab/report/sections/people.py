@@ -1,0 +1,109 @@
+"""Is it better? What people say, who they are, and how many labels it would take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from html import escape
+from statistics import NormalDist
+from typing import Any
+
+from rlaif_lab.report.arms import Arm
+from rlaif_lab.report.load import Run
+from rlaif_lab.report.sections.view import View, arm_header, number_table
+from rlaif_lab.statistics.intervals import Interval, t_interval
+
+RATES = (("ppi/win_rate_vs_round_0", "people and AI judge, by PPI"), ("human/win_rate_vs_round_0", "people alone"))
+LABELS = "cost/evaluation_human_labels"
+POWERED = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
+
+
+def people(view: View) -> str:
+    """Return the section; "" where nobody was asked to evaluate."""
+    rows = [row for arm in view.arms for row in arm_rows(view, arm)]
+    if not rows:
+        return ""
+    return (
+        '<h2 id="people">Is it better, by people?</h2><p>How often people prefer the answer of the policy after all '
+        "training to the one of round 0; 0.5 is no change. Over seeds the mean and its 95% t interval, of a single run "
+        "its own 95% interval. People see a random share of the answers; PPI makes of their labels and the AI "
+        "judge's verdicts on all of them one unbiased rate.</p>"
+        + number_table(["arm", "who judged", "win rate", "better than round 0?", "labels"], rows)
+    )
+
+
+def in_a_sentence(view: View) -> str:
+    """Return the answer for the headline of a report without gold, as HTML; "" where nobody was asked."""
+    said = []
+    for arm in view.arms:
+        for metric, _ in RATES:
+            runs = asked(arm, metric)
+            if runs:
+                rate = win_rate(runs, metric)
+                by = labeller(runs[0].config)
+                said.append(
+                    f"<b>{escape(arm.label)}</b> against round 0, by {by}: <b>{shown(rate)}</b>, better: {better(rate)}"
+                )
+                break
+    return f"There is no gold quality here; people say: {'; '.join(said)}." if said else ""
+
+
+def asked(arm: Arm, metric: str) -> list[Run]:
+    """Return the whole runs of an arm in which people gave this rate."""
+    return [run for run in arm.complete if math.isfinite(run.value(metric, run.last_round))]
+
+
+def arm_rows(view: View, arm: Arm) -> list[str]:
+    """Return a row for each way to reckon it."""
+    found = []
+    for metric, how in RATES:
+        runs = asked(arm, metric)
+        if runs:
+            rate = win_rate(runs, metric)
+            cells = (f"{labeller(runs[0].config)}: {how}", shown(rate), better(rate), needed(runs, metric))
+            found.append(arm_header(view, arm.label) + "".join(f"<td>{escape(cell)}</td>" for cell in cells))
+    return found
+
+
+def win_rate(runs: list[Run], metric: str) -> Interval:
+    """Return the rate after the last round, over seeds, or that of a single run with its own interval."""
+    values = [run.value(metric, run.last_round) for run in runs]
+    if len(values) > 1:
+        return t_interval(values)
+    run = runs[0]
+    low, high = (run.value(f"{metric}_{end}", run.last_round) for end in ("low", "high"))
+    half = 1.96 * run.value(f"{metric}_stderr", run.last_round)
+    known = math.isfinite(low) and math.isfinite(high)
+    return Interval(values[0], low if known else values[0] - half, high if known else values[0] + half)
+
+
+def shown(rate: Interval) -> str:
+    return f"{rate.mean:.3f} ({rate.low:.3f} to {rate.high:.3f})"
+
+
+def better(rate: Interval) -> str:
+    """Return the answer in a few words."""
+    if rate.low > 0.5:
+        return "yes"
+    if rate.high < 0.5:
+        return "no, worse"
+    return "not shown either way"
+
+
+def labeller(config: Mapping[str, Any]) -> str:
+    """Return who stood for people."""
+    judge = config.get("judge") or {}
+    target = str((judge.get("human") or judge).get("_target_", ""))
+    if target.endswith(".PeopleJudge"):
+        return "real people"
+    return "simulated people" if target.endswith(".SimulatedAnnotator") else "people as set up"
+
+
+def needed(runs: list[Run], metric: str) -> str:
+    """Return how many labels there were, and how many would tell a gain of delta from none in a run."""
+    run = runs[0]
+    labels, stderr = (run.value(name, run.last_round) for name in (LABELS, f"{metric}_stderr"))
+    delta = float((run.config.get("detector") or {}).get("delta", 0.01))
+    if not (math.isfinite(labels) and math.isfinite(stderr)):
+        return "not known"
+    return f"{labels:.0f} a run; about {labels * (POWERED * stderr / delta) ** 2:,.0f} would tell {delta:g} from none"
