@@ -1,6 +1,6 @@
 """How the annotation page holds: a queue of 10,000 items under four people at once, and kills while labels come in.
 
-    python experiments/people/figures.py
+    python experiments/people/figures.py [KILLS]
 
 Prints the median and the 95th percentile of the page's answers on the loopback interface, and how many labels that the
 page had acknowledged were lost over 100 kills of the server.
@@ -92,13 +92,20 @@ def load(folder: Path, items: int, each: int) -> None:
         for _ in range(each):
             person.label()
 
+    owner = Person(links["owner's page"])
+    owner.enter()
     threads = [threading.Thread(target=work, args=(person,)) for person in people]
     for thread in threads:
         thread.start()
+    while any(thread.is_alive() for thread in threads):
+        owner.ask("/owner")
+        time.sleep(0.5)
     for thread in threads:
         thread.join()
     process.kill()
     times = sorted(1000 * s for person in people for s in person.seconds)
+    own = [1000 * s for s in owner.seconds[1:]]
+    print(f"the owner's page meanwhile, {len(own)} answers: median {statistics.median(own):.1f} ms")
     print(
         f"{items} items, 4 people, {len(times)} answers: median {statistics.median(times):.1f} ms, "
         f"95th percentile {times[int(0.95 * len(times))]:.1f} ms"
@@ -131,7 +138,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         load(Path(folder), 10_000, 100)
     with tempfile.TemporaryDirectory() as folder:
-        kills(Path(folder), 100)
+        kills(Path(folder), int(sys.argv[1]) if len(sys.argv) > 1 else 100)
 
 
 if __name__ == "__main__":
