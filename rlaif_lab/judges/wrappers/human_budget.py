@@ -251,10 +251,9 @@ class HumanBudget(Wrapper):
             "ppi/win_rate_vs_round_0_low": both.low,
             "ppi/win_rate_vs_round_0_high": both.high,
             "human/annotator_error": error,
-            **{
-                f"ppi/win_rate_without_noise{end}": 0.5 + (value - 0.5) / kept if kept > 0.0 else math.nan
-                for end, value in (("", both.estimate), ("_low", both.low), ("_high", both.high))
-            },
+            "ppi/win_rate_without_noise": _without_noise(both.estimate, kept),
+            "ppi/win_rate_without_noise_low": _without_noise(both.low, kept),
+            "ppi/win_rate_without_noise_high": _without_noise(both.high, kept),
             "ppi/weight": both.weight,
             "ppi/effective_labels": both.effective_labels,
             "judge/bias_vs_human": float(np.mean(judged[known] - labels)) if known else math.nan,
@@ -339,6 +338,10 @@ def shared_noise(said: Sequence[tuple[Verdict, Verdict]]) -> tuple[float, float]
     if math.isnan(error) or not sizes:
         return math.nan, math.nan
     return error, float(np.mean([_left_over(error, size) for size in sizes]))
+
+
+def _without_noise(rate: float, kept: float) -> float:
+    return 0.5 + (rate - 0.5) / kept if kept > 0.0 else math.nan
 
 
 def _left_over(error: float, people: int) -> float:
