@@ -33,6 +33,8 @@ NEEDS_A_VALUE = {
     "hub": {"dataset": "owner/name"},
     "reward_model": {"path": "{}"},
     "api": {"base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key_env": "null"},
+    "vllm": {"python": sys.executable},
+    "vllm_server": {"base_url": "http://127.0.0.1:1"},
 }
 """Choices that say nothing until they are told a path, a name, ..."""
 
