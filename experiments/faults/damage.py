@@ -71,13 +71,13 @@ def a_folder(path: Path, rng: random.Random) -> None:
 
 
 def swapped(path: Path, rng: random.Random) -> None:
-    """With the same file of another round; where there is none, with another file."""
+    """With the same file of another round; where there is none, or it is equal, with another file."""
     for other in (
         Path(str(path).replace("001", "000")),
         Path(str(path).replace("001", "002")),
         path.parent / "run.json",
     ):
-        if other != path and other.is_file():
+        if other != path and other.is_file() and other.read_bytes() != path.read_bytes():
             path.write_bytes(other.read_bytes())
             return
     path.write_bytes(b"{}")
