@@ -105,8 +105,8 @@ def check_trainer(settings: TrainerConfig) -> None:
 
 def _lightnings(arguments: Mapping[str, Any]) -> None:
     """Make a Trainer and forget it. What it says about the machine is said when the run's own is made."""
-    from pytorch_lightning import Trainer
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from pytorch_lightning import Trainer
 
     here = {"devices": 1, "plugins": [LightningEnvironment()]}  # whatever a cluster's variables say of ranks
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
