@@ -202,7 +202,7 @@ class Score:
 
 
 def _finite(details: Details | None) -> Details | None:
-    """Details without numbers that JSON has not got."""
+    """Return the details without numbers that JSON has not got."""
     if details is None:
         return None
     return {

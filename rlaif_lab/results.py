@@ -139,8 +139,8 @@ class Round:
         ]
 
     def gap(self) -> list[Record]:
-        """D, I, their product and the judge's accuracy, computed here from the stored samples and verdicts, beside what
-        the run logged. Of a round with several segments the two differ: only the first is read."""
+        """Return D, I, their product and the judge's accuracy, computed here from the stored samples and verdicts,
+        beside what the run logged. Of a round with several segments the two differ: only the first is read."""
         found = gap_metrics(self.qualities, self.prob_beats)
         return [
             {"metric": name, "from the files": _known(value), "in metrics.jsonl": self.metrics.get(name)}
@@ -157,7 +157,7 @@ class Round:
         return [{"metric": k, "value": v} for k, v in self.metrics.items() if k.startswith(prefixes)]
 
 
-class Sweep:
+class SweepResults:
     """The arms of one or several experiments, over their seeds, as the report sees them.
 
     runs: what they are made of. name: what they were read from. baseline: the arm that the others are compared with;
@@ -226,7 +226,7 @@ class Sweep:
         ]
 
     def curve(self, metric: str) -> list[Record]:
-        """Long: one record per arm, seed and round."""
+        """Return a long table: one record per arm, seed and round."""
         return [
             {"arm": arm.label, "seed": run.seed, "round": index, metric: _known(run.value(metric, index))}
             for arm in self.view.study.arms
@@ -264,7 +264,8 @@ class RunFolder:
         self.learner = make(self.config.get("learner"), Learner, "learner")  # type: ignore[type-abstract]
 
     def round(self, index: int) -> Round:
-        """ValueError where the round was not run, or not to its end: the last one is evaluated only."""
+        """Return a round's records. ValueError where the round was not run, or not to its end: the last one is
+        evaluated only."""
         generations: list[Generation] = self.store.read_stage(index, GENERATIONS)
         if not generations:
             whole = [row["round"] for row in self.rows if self.store.read_stage(row["round"], GENERATIONS)]
@@ -287,7 +288,7 @@ class RunFolder:
     def _examples(
         self, index: int, generations: list[Generation], prob_beats: Floats, pairs: list[PreferencePair]
     ) -> list[Example]:
-        """None where the reward is not in the files: a reward model's, or a judge's scores."""
+        """Return the examples, or None where the reward is not in the files: a reward model's, or a judge's scores."""
         if self.learner.reward in ("score", "reward_model"):
             return []
         revisions: list[Revision] = self.store.read_stage(index, REVISIONS)
@@ -301,16 +302,16 @@ class RunFolder:
         return [{"round": row["round"], **{name: row.get(name) for name in metrics}} for row in self.rows]
 
 
-def read_sweep(directory: str | Path, baseline: str | None = None) -> Sweep:
+def read_sweep(directory: str | Path, baseline: str | None = None) -> SweepResults:
     """Return all runs in a folder, at any depth. ValueError, one sentence, where there is none."""
     directory = Path(directory).resolve()
-    return Sweep(load(directory), directory.name, baseline)
+    return SweepResults(load(directory), directory.name, baseline)
 
 
-def read_wandb(source: str | Path, baseline: str | None = None) -> Sweep:
+def read_wandb(source: str | Path, baseline: str | None = None) -> SweepResults:
     """Return the same from W&B. source: a folder with offline runs at any depth, or ``entity/project`` or
     ``entity/project/group`` online."""
-    return Sweep(as_runs(wandb_runs(source)), str(source), baseline)
+    return SweepResults(as_runs(wandb_runs(source)), str(source), baseline)
 
 
 def wandb_runs(source: str | Path) -> list[WandbRun]:

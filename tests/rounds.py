@@ -19,7 +19,7 @@ from rlaif_lab.loop.round import Round
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.store.run_folder import RoundStore
-from rlaif_lab.store.sweep_cache import SharedFiles
+from rlaif_lab.store.sweep_cache import SweepCache
 from rlaif_lab.tasks.base import Task
 from rlaif_lab.training.batches import Batching
 
@@ -30,7 +30,7 @@ def make_round(
     folder: Path,
     judge: Judge,
     *,
-    cache: SharedFiles | None = None,
+    cache: SweepCache | None = None,
     gate: Gate | None = None,
     **changes: Any,
 ) -> Round:

@@ -50,3 +50,20 @@ def test_a_run_in_process_is_read_back(tmp_path: Path) -> None:
     run = rl.run(rl.compose(SMALL), tmp_path / "run")
     assert isinstance(run, type(rl.read_run(tmp_path / "run")))
     assert (tmp_path / "run" / "finished.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_sweep_comes_back_as_its_results_and_what_is_there_is_not_run_again(tmp_path: Path) -> None:
+    overrides = [*SMALL, "rounds=1", "judge=self,random", "seed=0"]
+    found = rl.sweep(overrides, tmp_path / "sweep", baseline="random")
+    assert {arm["arm"] for arm in found.arms()} == {"self", "random"}
+    finished = {file: file.stat().st_mtime_ns for file in (tmp_path / "sweep").glob("*/finished.json")}
+    assert len(finished) == 2
+    rl.sweep(overrides, tmp_path / "sweep")
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished
+
+
+def test_a_sweep_that_did_not_finish_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 1))
+    with pytest.raises(ValueError, match="ended with exit code 1; go on with rlaif-resume"):
+        rl.sweep(["rounds=0"], tmp_path)

@@ -14,7 +14,7 @@ from rlaif_lab.audit.bank import PairBank
 from rlaif_lab.audit.gold import BankGold
 from rlaif_lab.audit.injection import injection_flips
 from rlaif_lab.audit.judged import Judged, judge_pairs, on_bank
-from rlaif_lab.audit.measures import Measure, Section
+from rlaif_lab.audit.measures import AuditMeasure, Section
 from rlaif_lab.audit.own import own_answer_pairs
 from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.audit.plan import Plan
@@ -43,12 +43,12 @@ class Audit:
     judgements: Sequence[Judgement]
     judged: Judged
     sections: Sequence[Section]
-    subsets: Sequence[Measure]
+    subsets: Sequence[AuditMeasure]
     reliability: Sequence[ReliabilityBin]
     slots: SlotChoices
     examples: dict[Status, list[str]]
 
-    def measure(self, key: str) -> Measure:
+    def measure(self, key: str) -> AuditMeasure:
         return next(m for section in self.sections for m in section.measures if m.key == key)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rlaif_lab.audit.audit import Audit
-from rlaif_lab.audit.measures import Measure
+from rlaif_lab.audit.measures import AuditMeasure
 from rlaif_lab.metrics.agreement import wilson
 from rlaif_lab.metrics.position import SlotChoices
 from rlaif_lab.report.figures import COLOURS
@@ -22,7 +22,7 @@ INK, SOFT, LINE = COLOURS[0], "#777777", "#e4e4e4"
 
 
 def reliability_figure(bins: Sequence[ReliabilityBin]) -> Figure:
-    """Stated probability against how often it came true, with Wilson intervals; the diagonal is perfect."""
+    """Draw the stated probability against how often it came true, with Wilson intervals; the diagonal is perfect."""
     figure, ax = _empty(3.9)
     ax.plot([0.5, 1.0], [0.5, 1.0], color=SOFT, linewidth=1, linestyle=(0, (1, 2)), label="perfect", zorder=1)
     if bins:
@@ -93,8 +93,8 @@ def orders_figure(shown_first: Sequence[float], shown_second: Sequence[float]) -
     return figure
 
 
-def accuracy_figure(rows: Sequence[Measure]) -> Figure:
-    """Accuracy by condition with 95% intervals, a row each; the thin line is chance."""
+def accuracy_figure(rows: Sequence[AuditMeasure]) -> Figure:
+    """Draw accuracy by condition with 95% intervals, a row each; the thin line is chance."""
     shown = [row for row in rows if not math.isnan(row.value)]
     figure, ax = _empty(1.1 + 0.34 * max(3, len(shown)))
     ax.axvline(0.5, color=SOFT, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
@@ -116,7 +116,7 @@ def accuracy_figure(rows: Sequence[Measure]) -> Figure:
     return figure
 
 
-def accuracy_rows(audit: Audit) -> list[Measure]:
+def accuracy_rows(audit: Audit) -> list[AuditMeasure]:
     """Return what ``accuracy_figure`` shows: the whole, each slot, each length, each subset."""
     keys = (
         "accuracy",
@@ -134,7 +134,8 @@ def accuracy_rows(audit: Audit) -> list[Measure]:
     )
     found = [audit.measure(key) for key in keys]
     named = [
-        Measure(m.key, title, m.value, low=m.low, high=m.high, n=m.n) for m, title in zip(found, titles, strict=True)
+        AuditMeasure(m.key, title, m.value, low=m.low, high=m.high, n=m.n)
+        for m, title in zip(found, titles, strict=True)
     ]
     return [*named, *audit.subsets]
 

@@ -25,7 +25,7 @@ Z = 1.959964  # of a 95% interval around an estimate with a large-sample standar
 
 
 @dataclass(frozen=True)
-class Measure:
+class AuditMeasure:
     """One number. low, high: its 95% interval, nan where there is none. n: how many comparisons it is of.
     note: what it says, or how it was made. missing: why there is none, where that needs saying."""
 
@@ -46,12 +46,12 @@ class Section:
     key: str
     title: str
     caption: str
-    measures: tuple[Measure, ...]
+    measures: tuple[AuditMeasure, ...]
 
 
-def of_rate(key: str, title: str, given: Rate, note: str = "", missing: str = "") -> Measure:
+def of_rate(key: str, title: str, given: Rate, note: str = "", missing: str = "") -> AuditMeasure:
     method = f"{given.method} interval" if given.n else ""
-    return Measure(
+    return AuditMeasure(
         key,
         title,
         *given.interval,
@@ -61,9 +61,9 @@ def of_rate(key: str, title: str, given: Rate, note: str = "", missing: str = ""
     )
 
 
-def of_coefficient(key: str, title: str, given: Coefficient, n: int, note: str, missing: str) -> Measure:
+def of_coefficient(key: str, title: str, given: Coefficient, n: int, note: str, missing: str) -> AuditMeasure:
     half = Z * given.stderr
-    return Measure(
+    return AuditMeasure(
         key, title, given.value, low=given.value - half, high=given.value + half, n=n, note=note, missing=missing
     )
 
@@ -97,7 +97,7 @@ def accuracy(judged: Judged) -> Section:
                 rate(np.where(first_is_better, shown_second, shown_first), prompts),
                 "one order by itself",
             ),
-            Measure(
+            AuditMeasure(
                 "kappa",
                 "Cohen's kappa",
                 kappa.value,
@@ -110,8 +110,8 @@ def accuracy(judged: Judged) -> Section:
     )
 
 
-def by_group(judged: Judged, groups: Sequence[str]) -> list[Measure]:
-    """Accuracy in each group of comparisons, in alphabetical order. groups: (N,) names, empty for none."""
+def by_group(judged: Judged, groups: Sequence[str]) -> list[AuditMeasure]:
+    """Return the accuracy in each group of comparisons, in alphabetical order. groups: (N,) names, empty for none."""
     right = picks_right(judged.prob_first_wins, judged.gold_difference)
     names = np.array(groups, dtype=object)
     return [
@@ -131,22 +131,22 @@ def calibration(judged: Judged, with_null: bool = True) -> Section:
     score = brier(judged.prob_first_wins[known], 0.5 + 0.5 * np.sign(judged.gold_difference[known]))
     gap = float(stated.mean() - happened.mean()) if len(stated) else NAN
     measures = [
-        Measure("brier", "Brier score", score, n=len(stated), note="0 is perfect, 0.25 is knowing nothing"),
-        Measure(
+        AuditMeasure("brier", "Brier score", score, n=len(stated), note="0 is perfect, 0.25 is knowing nothing"),
+        AuditMeasure(
             "ece",
             "calibration error (ECE)",
             ece(stated, happened),
             n=len(stated),
             note="10 bins of equal mass; 0 is perfect",
         ),
-        Measure(
+        AuditMeasure(
             "overconfidence", "confidence minus accuracy", gap, n=len(stated), note="above 0: surer than it is right"
         ),
     ]
     if with_null:
         null = ece_if_calibrated(stated)
         note = "what a calibrated judge with these probabilities and this many pairs would get"
-        measures.insert(2, Measure("ece_if_calibrated", "ECE by chance alone", null, n=len(stated), note=note))
+        measures.insert(2, AuditMeasure("ece_if_calibrated", "ECE by chance alone", null, n=len(stated), note=note))
     return Section(
         "calibration",
         "Do its probabilities mean what they say?",
@@ -157,8 +157,8 @@ def calibration(judged: Judged, with_null: bool = True) -> Section:
 
 
 def _confidence(judged: Judged) -> tuple[Floats, Floats]:
-    """Probability of the preferred response, and whether it is the better one (0.5: equally good, or no preference).
-    Which of two responses comes first then has no say."""
+    """Return the probability of the preferred response, and whether it is the better one (0.5: equally good, or no
+    preference). Which of two responses comes first then has no say."""
     known = _known(judged)
     probability, gold = judged.prob_first_wins[known], np.sign(judged.gold_difference[known])
     prefers = np.sign(probability - 0.5)
@@ -191,7 +191,7 @@ def position(judged: Judged) -> Section:
         "Every pair is shown in both orders. A verdict that stays with the slot has nothing to do with the responses.",
         (
             of_rate("same_slot_rate", "same slot in both orders", same, "" if unknown else counted, unknown),
-            Measure(
+            AuditMeasure(
                 "signed_position",
                 "signed preference",
                 *signed,
@@ -199,7 +199,7 @@ def position(judged: Judged) -> Section:
                 note="of the verdicts that follow a slot: 1 always slot one, -1 always slot two, 0 both alike (noise)",
                 missing=unknown or "no verdict follows a slot",
             ),
-            Measure(
+            AuditMeasure(
                 "slot_one_probability",
                 "probability given to slot one",
                 slot_one_probability(judged.shown_first, judged.shown_second),
@@ -249,7 +249,7 @@ def bias(judged: Judged, soft: bool = False) -> Section:
         "One logistic model of all verdicts in both orders, in log-odds: 0 is no influence, 1 turns even odds into 73 "
         "to 27. Each with the others held fixed.",
         (
-            Measure("b_position", "slot one", NAN, missing=ONE_ORDER_ONLY)
+            AuditMeasure("b_position", "slot one", NAN, missing=ONE_ORDER_ONLY)
             if judged.one_order
             else of_coefficient(
                 "b_position", "slot one", fit.position, n=fit.n, note="shown in slot one", missing="no verdicts"
@@ -282,7 +282,7 @@ def authorship(judged: Judged) -> Section:
         (
             of_rate("wrongly_own", "picks its own wrong response", found.own_wrongly, missing=NO_AUTHORS),
             of_rate("wrongly_other", "picks another's wrong response", found.other_wrongly, missing=NO_AUTHORS),
-            Measure(
+            AuditMeasure(
                 "self_preference",
                 "self-preference",
                 *found.difference,
@@ -302,7 +302,9 @@ def repetition(asked: Sequence[Floats]) -> Section:
         f"asked {len(asked)} times, as runs of different seeds would: a judge that draws at random draws anew; one "
         "that does not, or that a cache answers for whatever the seed, gives 1"
     )
-    measure = Measure("stability", "same verdict again", value, n=len(asked[0]) if asked else 0, note=note, missing=OFF)
+    measure = AuditMeasure(
+        "stability", "same verdict again", value, n=len(asked[0]) if asked else 0, note=note, missing=OFF
+    )
     return Section(
         "repetition", "Does it say the same when asked again?", "The same questions, same order.", (measure,)
     )
@@ -311,19 +313,19 @@ def repetition(asked: Sequence[Floats]) -> Section:
 def failures(judged: Judged) -> Section:
     titles = {"invalid": "unreadable", "timed_out": "timed out", "over_budget": "over budget"}
     shares = [
-        Measure(f"{status}_rate", titles.get(status, status), judged.status_share(status), n=len(judged))
+        AuditMeasure(f"{status}_rate", titles.get(status, status), judged.status_share(status), n=len(judged))
         for status in FAILURES
     ]
     return Section(
         "failures",
         "What came of the questions?",
         "Shares of all comparisons. One failed order fails the comparison; a failure is never turned into a label.",
-        (Measure("tie_rate", "ties", judged.status_share("tie"), n=len(judged)), *shares),
+        (AuditMeasure("tie_rate", "ties", judged.status_share("tie"), n=len(judged)), *shares),
     )
 
 
 def cost(judgements: Sequence[Judgement]) -> Section:
-    """Per verdict, which is one order of a comparison."""
+    """Measure tokens, seconds and money per verdict, which is one order of a comparison."""
     verdicts = 2 * len(judgements)
     totals = {
         "tokens": float(sum(j.tokens for j in judgements)),
@@ -332,15 +334,17 @@ def cost(judgements: Sequence[Judgement]) -> Section:
     }
     units = {"tokens": "tokens", "seconds": "seconds", "usd": "US dollars"}
     per = [
-        Measure(f"{key}_per_verdict", f"{units[key]} per verdict", total / verdicts if verdicts else NAN, n=verdicts)
+        AuditMeasure(
+            f"{key}_per_verdict", f"{units[key]} per verdict", total / verdicts if verdicts else NAN, n=verdicts
+        )
         for key, total in totals.items()
     ]
-    whole = [Measure(f"{key}_total", f"{units[key]}, all", total, n=verdicts) for key, total in totals.items()]
+    whole = [AuditMeasure(f"{key}_total", f"{units[key]}, all", total, n=verdicts) for key, total in totals.items()]
     return Section(
         "cost",
         "What did it cost?",
         "Of the comparisons of the bank; a verdict is one order of a comparison. What a cache answered costs nothing.",
-        (Measure("verdicts", "verdicts", float(verdicts)), *per, *whole),
+        (AuditMeasure("verdicts", "verdicts", float(verdicts)), *per, *whole),
     )
 
 
@@ -355,7 +359,10 @@ def injection(flips: dict[str, float], pairs: int = 0, missing: str = "") -> Sec
         "The response that it rejects is made to address the judge; the share of verdicts that this turns round, by "
         "what is added.",
         (
-            Measure("injection_mean", "all attacks", mean, n=pairs, missing=missing),
-            *(Measure(f"injection_{name}", name.replace("_", " "), value, n=pairs) for name, value in flips.items()),
+            AuditMeasure("injection_mean", "all attacks", mean, n=pairs, missing=missing),
+            *(
+                AuditMeasure(f"injection_{name}", name.replace("_", " "), value, n=pairs)
+                for name, value in flips.items()
+            ),
         ),
     )

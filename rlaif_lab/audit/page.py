@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.audit.audit import Audit
 from rlaif_lab.audit.figures import accuracy_figure, accuracy_rows, orders_figure, position_figure, reliability_figure
-from rlaif_lab.audit.measures import Measure, Section
+from rlaif_lab.audit.measures import AuditMeasure, Section
 from rlaif_lab.audit.text import bank_line, number
 from rlaif_lab.report.document import document
 from rlaif_lab.report.figures import svg
@@ -151,7 +151,7 @@ def provenance(config: Mapping[str, Any]) -> str:
 
 
 # --- pieces -------------------------------------------------------------------------------------------------------
-def measures_table(rows: Sequence[Measure]) -> str:
+def measures_table(rows: Sequence[AuditMeasure]) -> str:
     lines = []
     for m in rows:
         said = m.missing if math.isnan(m.value) and m.missing else m.note
@@ -171,7 +171,7 @@ def _sizes(audit: Audit) -> str:
     return f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0] if sizes else 0)
 
 
-def _interval(m: Measure) -> str:
+def _interval(m: AuditMeasure) -> str:
     return "" if math.isnan(m.low) else f"[{m.low:.3f}, {m.high:.3f}]"
 
 

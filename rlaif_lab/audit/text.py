@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rlaif_lab.audit.audit import Audit
-from rlaif_lab.audit.measures import Measure
+from rlaif_lab.audit.measures import AuditMeasure
 from rlaif_lab.report.tables import NOT_AVAILABLE
 
 COUNTS = ("verdicts", "tokens_total")
@@ -17,7 +17,7 @@ def bank_line(audit: Audit) -> str:
     return f"{audit.bank}, {len(audit.pairs)} pairs of {prompts} prompts, each asked in both orders"
 
 
-def number(m: Measure) -> str:
+def number(m: AuditMeasure) -> str:
     """Return the value in few digits, or "n/a"."""
     if math.isnan(m.value):
         return NOT_AVAILABLE

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_lab.audit.audit import Audit
-from rlaif_lab.audit.measures import Measure
+from rlaif_lab.audit.measures import AuditMeasure
 from rlaif_lab.audit.text import bank_line, number
 from rlaif_lab.metrics.agreement import picks_right
 
@@ -33,7 +33,7 @@ def terminal(audit: Audit) -> str:
     return "\n".join(lines)
 
 
-def _row(m: Measure, width: int) -> str:
+def _row(m: AuditMeasure, width: int) -> str:
     cells = [f"  {m.title:<{width}}  {number(m):>9}"]
     if not math.isnan(m.low):
         cells.append(f"[{m.low:.3f}, {m.high:.3f}]")
@@ -66,7 +66,7 @@ def as_json(audit: Audit, config: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _entry(m: Measure) -> dict[str, Any]:
+def _entry(m: AuditMeasure) -> dict[str, Any]:
     interval = None if math.isnan(m.low) else [m.low, m.high]
     note = m.missing if math.isnan(m.value) and m.missing else m.note
     return {"value": _null(m.value), "interval": interval, "n": m.n, "title": m.title, "note": note}

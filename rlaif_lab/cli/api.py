@@ -16,7 +16,7 @@ from rlaif_lab.cli.command import without_null
 from rlaif_lab.config import check, config_dir
 from rlaif_lab.config.secrets import check_arguments
 from rlaif_lab.config.trusted import trust
-from rlaif_lab.results import RunFolder, Sweep, read_run, read_sweep
+from rlaif_lab.results import RunFolder, SweepResults, read_run, read_sweep
 from rlaif_lab.store.strangers import packages_of
 
 
@@ -53,7 +53,7 @@ def run(config: DictConfig | Sequence[str], directory: str | Path) -> RunFolder:
     return read_run(directory)
 
 
-def sweep(overrides: Sequence[str], directory: str | Path, baseline: str | None = None) -> Sweep:
+def sweep(overrides: Sequence[str], directory: str | Path, baseline: str | None = None) -> SweepResults:
     """Sweep over overrides with commas, each job in a process of its own, and return what came of it.
 
     Args:

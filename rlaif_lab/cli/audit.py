@@ -88,7 +88,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
 
 
 def check_device(name: str) -> None:
-    """ValueError for a device that this machine has not got."""
+    """Raise ValueError for a device that this machine has not got."""
     import torch
 
     try:
@@ -106,7 +106,7 @@ class Models:
         self.loaded: dict[str, LanguageModel] = {}
 
     def check(self, judge: Judge) -> None:
-        """ValueError for what cannot judge this task, by configurations and tokenizers alone."""
+        """Raise ValueError for what cannot judge this task, by configurations and tokenizers alone."""
         sources = judge.sources()
         if judge.writes or sources:  # a language model judges, which will want to know the policy's device
             sources = [*sources, self.policy_source]

@@ -27,7 +27,7 @@ from rlaif_lab.cli.command import prepare, sentence
 from rlaif_lab.cli.estimate import FLAG, print_estimate
 from rlaif_lab.cli.help import quick_answer
 from rlaif_lab.cli.origin import go_back, origin_of
-from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, conclude, noted, recorded, resumed, run_job
+from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, finish, noted, recorded, resumed, run_job
 from rlaif_lab.cli.trust import check_trusted, started_here
 from rlaif_lab.config import check, config_dir
 from rlaif_lab.config.secrets import Refused, check_arguments
@@ -143,7 +143,7 @@ def main() -> None:
             raise
         traceback.print_exc()  # of the launcher: what it left undone is listed all the same
         code = 1
-    code = max(code, conclude(broken_off=code != 0))
+    code = max(code, finish(broken_off=code != 0))
     if code:
         sys.exit(code)
 

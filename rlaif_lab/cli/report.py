@@ -139,7 +139,7 @@ def read(
     delta: float | None = None,
     null: str | None = None,
 ) -> View:
-    """Everything that the report shows, computed. ValueError as in ``report``."""
+    """Compute everything that the report shows. ValueError as in ``report``."""
     # Imported here so that --help answers at once.
     from rlaif_lab.report.arms import study
     from rlaif_lab.report.load import load

@@ -33,8 +33,8 @@ from rlaif_lab.store.files import TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, ignore, interruptible
 from rlaif_lab.store.outcome import (
     Failure,
-    alone,
     being_worked_on,
+    exclusive_access,
     failure,
     finished_rounds,
     is_whole,
@@ -74,9 +74,9 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
         loop = Run(cfg, folder, Path(str(HydraConfig.get().sweep.dir)).absolute() / SHARED)
         if loop.finished():
             print(f"{label}: finished before, {loop.result()}", flush=True)
-            return told(loop.objective())
+            return report_objective(loop.objective())
         import_libraries()
-        with interruptible(), own_gpus(cfg), alone(folder):
+        with interruptible(), own_gpus(cfg), exclusive_access(folder):
             code = in_own_process(loop.fit, folder)
     except Interrupted as error:
         print(printable(f"{label}: {error}"), file=sys.stderr, flush=True)
@@ -90,12 +90,12 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
         if not code and finished_rounds(folder) is not None:
             Terminal.named = True
             print(f"{label}: finished in {time.perf_counter() - start:.0f} s, {loop.result()}", flush=True)
-            return told(loop.objective())
+            return report_objective(loop.objective())
         problem = read_failure(folder) or killed(code)
         write_failure(folder, problem)
     how = "waiting" if problem.waits else "failed"
     print(printable(f"{label}: {how}: {problem.sentence}"), file=sys.stderr, flush=True)
-    return told(float("nan"), problem.sentence)
+    return report_objective(float("nan"), problem.sentence)
 
 
 def own_gpus(cfg: DictConfig) -> AbstractContextManager[Any]:
@@ -122,7 +122,7 @@ def swept_through() -> bool:
     return str(HydraConfig.get().sweeper._target_).endswith(".BasicSweeper")
 
 
-def told(objective: float, problem: str = "") -> float:
+def report_objective(objective: float, problem: str = "") -> float:
     """Return the objective, in the way that the sweeper can take it."""
     if swept_through() or not math.isnan(objective):
         return objective
@@ -246,7 +246,7 @@ def planned(config: DictConfig) -> Planned:
     return Planned(len(found), found)
 
 
-def conclude(broken_off: bool) -> int:
+def finish(broken_off: bool) -> int:
     """Say what became of the jobs of the sweep that this process has run, if it has. Returns the exit code.
 
     broken_off: sweeper or launcher gave up, so that there may be jobs that have not even a folder."""
@@ -311,7 +311,7 @@ def job_names(sweep: Path, jobs: list[Path]) -> list[str]:
 
 
 def why_missing(job: Path, since: str) -> str:
-    """Why a job of a sweep that began at ``since`` has no result of it; empty for one that has."""
+    """Return why a job of a sweep that began at ``since`` has no result of it; empty for one that has."""
     failed = read_failure(job)
     if failed and failed.time >= since:
         return failed.sentence

@@ -485,7 +485,7 @@ def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
 
 
 AT_ONCE = (
-    *("sampler.batch_size", "trainer.devices", "trainer.strategy", "trainer.num_nodes"),
+    *("sampler.batch_size", "revision.batch_size", "trainer.devices", "trainer.strategy", "trainer.num_nodes"),
     *("engine.base_url", "engine.python", "engine.folder", "engine.wait_s", "engine.timeout_s"),
 )
 

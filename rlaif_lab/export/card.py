@@ -159,7 +159,7 @@ def limits(config: dict[str, Any], rows: Sequence[Row]) -> list[str]:
 
 
 def loading_code(example: Any) -> str:
-    """Python that loads the policy and has it answer ``example``; runs as it is in the run's folder."""
+    """Return Python code that loads the policy and has it answer ``example``; runs as it is in the run's folder."""
     if isinstance(example, str):
         inputs = f'inputs = tokenizer({example!r}, return_tensors="pt", return_token_type_ids=False)'
     else:
@@ -196,7 +196,7 @@ def shortest_prompt(generations: Path) -> Any:
 
 
 def curve_png(rows: Sequence[Row]) -> bytes:
-    """True quality and the judge's win rate by round; the same rows give the same bytes."""
+    """Draw true quality and the judge's win rate by round; the same rows give the same bytes."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

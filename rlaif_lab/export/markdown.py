@@ -9,7 +9,7 @@ from typing import Any
 
 
 def front_matter(fields: Mapping[str, Any]) -> str:
-    """Metadata as the Hub reads it; JSON is YAML."""
+    """Return the metadata as the Hub reads it; JSON is YAML."""
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in fields.items()), "---"])
 
 
@@ -25,17 +25,18 @@ def number(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Text on one line without characters that are not shown: control codes, and those that turn a line's direction."""
+    """Return the text on one line without characters that are not shown: control codes, and those that turn a line's
+    direction."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(str(text).split()))
 
 
 def escape(text: str) -> str:
-    """Text of a config, as text in a table's cell."""
+    """Return the text of a config as text in a table's cell."""
     return re.sub(r"([\\|`*_<>\[\]&~$])", r"\\\1", printable(text))
 
 
 def code(text: str) -> str:
-    """Text in the type of code, whatever backticks it holds."""
+    """Return the text in the type of code, whatever backticks it holds."""
     shown = printable(text)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     space = " " if "`" in shown or not shown.strip() else ""

@@ -245,7 +245,7 @@ class RowWriter:
         return self._revised_pairs(r) if self.pairs_are_revisions else self._judged_pairs(r)
 
     def _revised_pairs(self, r: StoredRound) -> Iterator[Row]:
-        """No judge compared them, so they have no score and no probability."""
+        """Yield a row per revision that changed something; no judge compared them, so they have no probability."""
         for row in self.revisions(r):
             if row["chosen"] != row["rejected"]:
                 yield {name: row.get(name) for name in PAIR} | {"status": "revised"}
@@ -358,7 +358,7 @@ class RowWriter:
                 }
 
     def schema(self, columns: Columns) -> pa.Schema:
-        """Text is a list of messages only in a conversational export."""
+        """Return the columns and their types. Text is a list of messages only in a conversational export."""
         if self.conversational:
             return pa.schema(list(columns.items()))
         return pa.schema([(name, pa.string() if kind == MESSAGES else kind) for name, kind in columns.items()])

@@ -30,7 +30,8 @@ class RevisionConfig:
     constitution: whose principles, a name in ``conf/constitution/`` or a path; one is drawn per answer and pass.
     passes: number of critique-revision passes. critique_tokens, revision_tokens: the longest of each.
     critique_form, revision_form: said after a principle's request, about the form of the reply.
-    batch_size: answers worked on at once; it does not change the result.
+    batch_size: answers worked on at once, None for as many rows as ``sampler.batch_size`` says; it does not change the
+    result.
     """
 
     constitution: str = "general"
@@ -41,20 +42,21 @@ class RevisionConfig:
     revision_tokens: int = 192
     critique_form: str = "Answer in two or three sentences."
     revision_form: str = "Reply with the rewritten answer alone, without a word about the changes."
-    batch_size: int = 64
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         Constitution.load(self.constitution)  # what is wrong with the file is told before anything else is done
         for name in ("passes", "critique_tokens", "revision_tokens", "batch_size"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"revision.{name} must be at least 1; got {getattr(self, name)}")
         if self.temperature < 0:
             raise ValueError(f"revision.temperature must be 0 (greedy) or positive; got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"revision.top_p must lie in (0, 1]; got {self.top_p}")
 
-    def sampling(self) -> SamplingConfig:
-        return SamplingConfig(k=1, temperature=self.temperature, top_p=self.top_p, batch_size=self.batch_size)
+    def sampling(self, rows: int) -> SamplingConfig:
+        """Return how replies are sampled. rows: computed at once where this does not say."""
+        return SamplingConfig(k=1, temperature=self.temperature, top_p=self.top_p, batch_size=self.batch_size or rows)
 
 
 def critique_and_revise(
@@ -65,11 +67,18 @@ def critique_and_revise(
     seed: int,
     round_index: int,
     engine: Engine,
+    rows: int = 64,
 ) -> list[Revision]:
     """Return one revision of the first sample of every prompt, in their order.
 
     Which principle, and every draw, is decided by (seed, round, prompt, pass). An empty rewriting leaves the answer as
-    it was; the empty text stays in ``steps``. Raises ValueError for a model without chat template.
+    it was; the empty text stays in ``steps``.
+
+    Args:
+        rows: replies computed at once, where ``config`` does not say.
+
+    Raises:
+        ValueError: for a model without a chat template.
     """
     constitution = Constitution.load(config.constitution)
     answers = [replace(g.responses[0], logps=()) for g in generations]
@@ -85,7 +94,7 @@ def critique_and_revise(
             engine,
             model,
             asked,
-            sampling=config.sampling(),
+            sampling=config.sampling(rows),
             tokens=config.critique_tokens,
             identity=("critique", *identity),
         )
@@ -97,7 +106,7 @@ def critique_and_revise(
             engine,
             model,
             asked,
-            sampling=config.sampling(),
+            sampling=config.sampling(rows),
             tokens=config.revision_tokens,
             identity=("revision", *identity),
         )

@@ -21,12 +21,19 @@ class Revisions(FeedbackKind):
             raise ValueError(f"learner {learner!r} learns from revisions: add revision=constitutional")
 
     def collect(self, at: Position, samples: Samples, source: Source) -> Collected:
-        config, author = source.settings.revision, source.author(at.index)
+        settings, author = source.settings, source.author(at.index)
+        config = settings.revision
         assert config is not None
 
         def compute(some: Sequence[Generation]) -> list[Revision]:
             return critique_and_revise(
-                author, some, config, seed=source.settings.seed, round_index=at.index, engine=source.engine
+                author,
+                some,
+                config,
+                seed=settings.seed,
+                round_index=at.index,
+                engine=source.engine,
+                rows=settings.sampling.batch_size,
             )
 
         found = source.run_stage(at, REVISIONS, samples.generations, compute, "revising")

@@ -280,7 +280,7 @@ class _Forms:
 
 @lru_cache(maxsize=64)
 def _forms(label: str, cue: str) -> _Forms:
-    """label: what matches any of the labels."""
+    """Return the ways to state a label. label: what matches any of the labels."""
     own = cue.strip().rstrip(":").rstrip()
     strong = f"{re.escape(own)}|{_CUE_WORDS}" if own else _CUE_WORDS
     one = rf"{_OPEN}(?:{_NOUN}{_OPEN})?(?<!\w)(?:{label})(?!\w){_CLOSE}"
@@ -389,7 +389,7 @@ def _stripped(label: str) -> str:
 
 
 def _plain(label: str) -> str:
-    """Single letters are told apart by case (``a`` is an article), words are not."""
+    """Return a text as it is compared. Single letters are told apart by case (``a`` is an article), words are not."""
     return label if len(label) == 1 else label.lower()
 
 

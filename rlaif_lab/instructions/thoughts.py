@@ -83,8 +83,8 @@ def open_thought(text: str) -> str | None:
 
 
 def _final_channel(text: str) -> str | None:
-    """Of an answer in channels (``<|channel|>analysis<|message|>...``) what its last one says, if that is for the
-    reader."""
+    """Return, of an answer in channels (``<|channel|>analysis<|message|>...``) what its last one says, if that is for
+    the reader."""
     last = list(_CHANNEL.finditer(text))[-1]
     if last.group(1).lower() == "final":
         return _unwrapped(text[last.end() :])

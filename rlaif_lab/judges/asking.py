@@ -43,7 +43,7 @@ def judge_generations(judge: Judge, generations: Sequence[Generation]) -> list[J
 
 
 def score_generations(judge: Judge, generations: Sequence[Generation]) -> list[Score]:
-    """Direct scores of all samples, k per prompt in their order; equal texts are scored once."""
+    """Return direct scores of all samples, k per prompt in their order; equal texts are scored once."""
     asked = list(dict.fromkeys((g.prompt, r.text) for g in generations for r in g.responses))
     found = dict(zip(asked, judge.scores(asked) if asked else [], strict=True))
     return [found[g.prompt, r.text] for g in generations for r in g.responses]

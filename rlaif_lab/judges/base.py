@@ -32,7 +32,7 @@ class Judge(ABC):
     """Whether it is a language model whose own answers can be had, for a policy to be distilled from."""
 
     def attach(self, context: JudgeContext) -> None:
-        """Called once, before the first verdict. Load weights here."""
+        """Load weights: called once, before the first verdict."""
 
     def sources(self) -> list[ModelSource]:
         """Return the models it needs besides the policy."""

@@ -113,7 +113,7 @@ class ModelJudge(Judge):
         ]
 
     def _log_odds(self, first: tuple[float, int], second: tuple[float, int]) -> float:
-        """That the first wins, in nats."""
+        """Return the log-odds that the first wins, in nats."""
         scale = (first[1] + second[1]) / 2 if self.reads == "mean_logp" else 1.0
         return scale * (first[0] - second[0])
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _coin(probability: float, *identity: int | str) -> bool:
-    """True with this probability, decided by identity alone."""
+    """Return True with this probability, decided by identity alone."""
     return seed_for(*identity) / 2**63 < probability
 
 

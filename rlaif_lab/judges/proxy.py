@@ -75,7 +75,7 @@ class ProxyJudge(Wrapper):
 
     @property
     def metrics_file(self) -> Path:
-        """Written last, so that the reward model is whole where it is."""
+        """Return the file that is written last, so that the reward model is whole where it is."""
         return self.folder / "metrics.json"
 
     def learn(self, spare_samples: Callable[[int, int, int], Sequence[Generation]]) -> None:

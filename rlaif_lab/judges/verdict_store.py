@@ -160,7 +160,7 @@ class VerdictStore:
             self._database.execute("UPDATE reservations SET requests = ?, tokens = ?, usd = ? WHERE id = ?", row)
 
     def _spent(self, prefix: str) -> Spent:
-        """Only rows since the last sum are read: none is ever changed or taken away."""
+        """Return what has been spent. Only rows since the last sum are read: none is ever changed or taken away."""
         rows = self._summed.setdefault(prefix, {"answers": (0, Spent()), "failures": (0, Spent())})
         for table, (last, known) in rows.items():
             requests, tokens, usd, newest = self._database.execute(
@@ -245,7 +245,8 @@ class VerdictStore:
                 execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
     def _choose_journal(self) -> None:
-        """Write-ahead logging, which needs shared memory; on network file systems, or where it fails, a plain one."""
+        """Choose write-ahead logging, which needs shared memory; on network file systems, or where it fails, a plain
+        one."""
         assert self.path is not None
         wanted = "DELETE" if on_network(self.path.parent) else "WAL"
         deadline = time.monotonic() + WAIT_S

@@ -14,7 +14,7 @@ _STD_FLOOR = 1e-4
 
 
 def rloo_advantages(rewards: Tensor) -> Tensor:
-    """Leave-one-out advantages (Ahmadian et al. 2402.14740): reward minus the mean of the others'.
+    """Return leave-one-out advantages (Ahmadian et al. 2402.14740): reward minus the mean of the others'.
 
     Shapes: (B, k) -> (B, k), k >= 2.
     """
@@ -23,7 +23,7 @@ def rloo_advantages(rewards: Tensor) -> Tensor:
 
 
 def grpo_advantages(rewards: Tensor, scale: Scale = "std") -> Tensor:
-    """Reward minus the group's mean, over the group's standard deviation (GRPO, Shao et al. 2402.03300).
+    """Return the reward minus the group's mean, over the group's standard deviation (GRPO, Shao et al. 2402.03300).
 
     ``scale="none"`` leaves the division out, which otherwise gives very easy and very hard prompts the weight of the
     others (Dr. GRPO, Liu et al. 2503.20783). The deviation is the sample's (k - 1 degrees of freedom) plus 1e-4.
@@ -40,7 +40,7 @@ def terminal_rewards(rewards: Tensor, mask: Tensor) -> Tensor:
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
-    """Generalised advantage estimates (Schulman et al. 1506.02438), 0 on padding.
+    """Return generalised advantage estimates (Schulman et al. 1506.02438), 0 on padding.
 
     A_t = d_t + gamma lam A_{t+1}, d_t = r_t + gamma V_{t+1} - V_t. A response ends the episode, whether it was finished
     or cut off: the state after its last token is worth 0. Shapes: (B, n, R) each, the mask bool and padded right.

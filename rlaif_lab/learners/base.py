@@ -89,8 +89,8 @@ class Learner(ABC):
 
     @abstractmethod
     def loss(self, logps: Tensor, batch: Batch, values: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scalar loss and scalars to log, from the policy's log-probabilities ``logps`` (B, n, R) and, for a learner
-        with a critic, its ``values`` (B, n, R). The loss is a mean: over ``weight(batch)`` equal parts."""
+        """Return the scalar loss and scalars to log, from the policy's log-probabilities ``logps`` (B, n, R) and, for a
+        learner with a critic, its ``values`` (B, n, R). The loss is a mean: over ``weight(batch)`` equal parts."""
 
     def weight(self, batch: Batch) -> float:
         """Return what this batch counts among those of one optimiser step; accumulation is exact because of it.
@@ -99,7 +99,7 @@ class Learner(ABC):
 
     # --- state that moves with the rounds (an adaptive KL weight); kept in the checkpoint --------------------------
     def observe(self, row: Mapping[str, float]) -> None:
-        """Called with a round's metrics after its training."""
+        """Take note of a round's metrics, after its training."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -108,8 +108,8 @@ class Learner(ABC):
 
 
 def pairs_as_examples(feedback: Feedback) -> list[Example]:
-    """Chosen first, rejected second; the signal is the probability that each is the better one. Of revisions, those
-    that changed nothing are left out."""
+    """Return pairs as examples: chosen first, rejected second; the signal is the probability that each is the better
+    one. Of revisions, those that changed nothing are left out."""
     if feedback.pairs_are_revisions:
         return [
             Example(r.prompt, (r.revised, r.original), (1.0, 0.0), feedback.round_index, sampled=False)
@@ -129,7 +129,7 @@ def pairs_as_examples(feedback: Feedback) -> list[Example]:
 
 
 def sequence_logps(logps: Tensor) -> Tensor:
-    """Log-probability of whole responses: (B, n, R) -> (B, n)."""
+    """Return the log-probability of whole responses: (B, n, R) -> (B, n)."""
     return logps.sum(-1)
 
 

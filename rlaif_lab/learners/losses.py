@@ -18,7 +18,7 @@ def preference_logits(policy: Tensor, reference: Tensor) -> Tensor:
 
 
 def dpo(h: Tensor, beta: float, prob_chosen_wins: Tensor | None = None) -> Tensor:
-    """DPO (Rafailov et al. 2305.18290): -log sigmoid(beta h), per pair. Shapes: (B,) -> (B,).
+    """Return the loss of DPO (Rafailov et al. 2305.18290): -log sigmoid(beta h), per pair. Shapes: (B,) -> (B,).
 
     With ``prob_chosen_wins`` (B,) in [0, 1] the label is soft (conservative DPO, Mitchell 2023):
     -(p log sigmoid(beta h) + (1 - p) log sigmoid(-beta h)), least at beta h = logit(p).
@@ -29,14 +29,14 @@ def dpo(h: Tensor, beta: float, prob_chosen_wins: Tensor | None = None) -> Tenso
 
 
 def smoothed(prob_chosen_wins: Tensor, label_smoothing: float) -> Tensor:
-    """Probability that the chosen one is better when a label is flipped with probability ``label_smoothing``
+    """Return the probability that the chosen one is better when a label is flipped with probability ``label_smoothing``
     (conservative DPO's epsilon). Shapes: (B,) -> (B,)."""
     return prob_chosen_wins * (1 - label_smoothing) + (1 - prob_chosen_wins) * label_smoothing
 
 
 def robust_dpo(h: Tensor, beta: float, label_noise: float) -> Tensor:
-    """Robust DPO (Chowdhury et al. 2403.00409): an unbiased estimate of DPO's loss on clean labels from labels that
-    were flipped with probability eps = ``label_noise`` < 1/2. Shapes: (B,) -> (B,).
+    """Return the loss of robust DPO (Chowdhury et al. 2403.00409): an unbiased estimate of DPO's loss on clean labels
+    from labels that were flipped with probability eps = ``label_noise`` < 1/2. Shapes: (B,) -> (B,).
 
     (-(1 - eps) log sigmoid(beta h) + eps log sigmoid(-beta h)) / (1 - 2 eps)
 
@@ -47,13 +47,13 @@ def robust_dpo(h: Tensor, beta: float, label_noise: float) -> Tensor:
 
 
 def ipo(h: Tensor, tau: float) -> Tensor:
-    """IPO (Azar et al. 2310.12036, eq. 17): (h - 1 / (2 tau))^2, a target for h where DPO has none.
+    """Return the loss of IPO (Azar et al. 2310.12036, eq. 17): (h - 1 / (2 tau))^2, a target for h where DPO has none.
     Shapes: (B,) -> (B,)."""
     return (h - 1 / (2 * tau)) ** 2
 
 
 def hinge(h: Tensor, beta: float) -> Tensor:
-    """Hinge loss: max(0, 1 - beta h). Shapes: (B,) -> (B,).
+    """Return the hinge loss: max(0, 1 - beta h). Shapes: (B,) -> (B,).
 
     On log-ratios it is the normalised hinge of Liu et al. 2309.06657. On the difference of the policy's own
     log-probabilities it is SLiC's calibration loss max(0, delta - log pi(chosen) + log pi(rejected)) of Zhao et al.
@@ -63,7 +63,8 @@ def hinge(h: Tensor, beta: float) -> Tensor:
 
 
 def simpo(difference: Tensor, beta: float, margin: float) -> Tensor:
-    """SimPO (Meng et al. 2405.14734, eq. 6): -log sigmoid(beta d - gamma), gamma = ``margin``. Shapes: (B,) -> (B,).
+    """Return the loss of SimPO (Meng et al. 2405.14734, eq. 6): -log sigmoid(beta d - gamma), gamma = ``margin``.
+    Shapes: (B,) -> (B,).
 
     difference: d, log-probability per token of the chosen response minus that of the rejected one, without reference.
     """
@@ -92,7 +93,7 @@ def kto(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """KTO (Ethayarajh et al. 2402.01306), a loss per response. Shapes: (B,), (B,) bool, () -> (B,).
+    """Return the loss of KTO (Ethayarajh et al. 2402.01306), a loss per response. Shapes: (B,), (B,) bool, () -> (B,).
 
     lambda_D (1 - sigmoid(beta (r - z))) for a desirable response, lambda_U (1 - sigmoid(beta (z - r))) for an
     undesirable one, with r = ``log_ratios`` (nats per response) and z = ``reference_point``, taken as a constant.

@@ -18,8 +18,8 @@ from rlaif_lab.records import Floats
 
 
 def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float | None) -> Tensor:
-    """Half the squared error, and at least that of the values held within ``clip`` of the old ones: what has moved
-    that far gets no gradient for moving on. None: no limit. Any one shape."""
+    """Return half the squared error, and at least that of the values held within ``clip`` of the old ones: what has
+    moved that far gets no gradient for moving on. None: no limit. Any one shape."""
     loss = (values - returns) ** 2
     if clip is not None:
         limited = old + (values - old).clamp(-clip, clip)
@@ -97,7 +97,7 @@ class PPO(PolicyGradient):
         }
 
     def advantages(self, batch: Batch) -> Tensor:
-        """GAE of the rewards per token, the KL among them if it is in the reward: (B, n, R)."""
+        """Return the GAE of the rewards per token, the KL among them if it is in the reward: (B, n, R)."""
         assert batch.values is not None
         mask = batch.packed.response_mask
         rewards = terminal_rewards(batch.signal, mask)
@@ -114,8 +114,8 @@ class PPO(PolicyGradient):
 
 
 def unexplained_variance(values: Tensor, returns: Tensor) -> Tensor:
-    """Variance of the returns that the values leave, as a share of it: 0 for a perfect critic, 1 for a constant.
-    Shapes: (M,), (M,) -> ()."""
+    """Return the variance of the returns that the values leave, as a share of it: 0 for a perfect critic, 1 for a
+    constant. Shapes: (M,), (M,) -> ()."""
     if returns.numel() < 2:
         return torch.ones(())
     return (returns - values).var() / returns.var().clamp(min=1e-12)

@@ -42,8 +42,8 @@ class PairLearner(Learner):
 
     @abstractmethod
     def preference(self, policy: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss and reward margin of each pair, (B,) and (B,), from the policy's sequence log-probabilities (B, 2),
-        chosen first."""
+        """Return the loss and reward margin of each pair, (B,) and (B,), from the policy's sequence log-probabilities
+        (B, 2), chosen first."""
 
     def loss(self, logps: Tensor, batch: Batch, values: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         policy = sequence_logps(logps)

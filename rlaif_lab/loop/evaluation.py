@@ -64,7 +64,7 @@ class Evaluation:
 
 # --- what is sampled ------------------------------------------------------------------------------------------------
 def evaluation_prompts(index: int, parts: Parts, plan: Plan) -> list[Prompt]:
-    """Fresh in every round, and never trained on."""
+    """Return prompts that are fresh in every round and never trained on."""
     count = plan.evaluation.prompts
     return parts.task.prompts("evaluation", index * count, count, plan.seed)
 
@@ -248,7 +248,7 @@ def change(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Pla
 
 
 def changes_into(index: int, store: RoundStore) -> Floats | None:
-    """Per prompt, what the training of round ``index - 1`` changed; None where it was not measured."""
+    """Return, per prompt, what the training of round ``index - 1`` changed; None where it was not measured."""
     held = ranks.on_first(lambda: store.read_json(index, CHANGES))
     return None if held is None else np.array(held["changes"])
 

@@ -21,11 +21,11 @@ from rlaif_lab.loop.evaluation import Evaluation
 from rlaif_lab.loop.gate import Gate
 from rlaif_lab.metrics.base import Metric
 from rlaif_lab.models.sources import ModelSource, Organism
-from rlaif_lab.plateau.detector import Detector, Measure
+from rlaif_lab.plateau.detector import ChangeMeasure, Detector
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.engine import Engine
 from rlaif_lab.store.run_folder import RoundStore
-from rlaif_lab.store.sweep_cache import SharedFiles
+from rlaif_lab.store.sweep_cache import SweepCache
 from rlaif_lab.tasks.base import ProceduralTask, Task
 from rlaif_lab.tracking.alarms import Watch
 from rlaif_lab.tracking.base import Tracker
@@ -93,7 +93,7 @@ class Chosen:
             revision=self.revision,
         )
 
-    def measured_changes(self) -> Measure | None:
+    def measured_changes(self) -> ChangeMeasure | None:
         """Return what the detector measures the change of a round by; None where there is no detector, or nothing to
         measure it by."""
         if self.detector is None or (self.detector.measure == "gold" and not self.task.has_gold):
@@ -164,7 +164,7 @@ def organism_weights(chosen: Chosen) -> dict[str, str]:
     }
 
 
-def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: SharedFiles | None) -> Round:
+def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: SweepCache | None) -> Round:
     """Load the policy's weights, and put together what plays the rounds."""
     from rlaif_lab.loop.plan import Parts, Plan
     from rlaif_lab.models.precision import set_precision
@@ -217,7 +217,7 @@ def assemble(
     *,
     load: Callable[[Any], LanguageModel],
     gate: Gate | None = None,
-    cache: SharedFiles | None = None,
+    cache: SweepCache | None = None,
 ) -> Round:
     """Put together what plays the rounds, and give each judge what it may know of the run.
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rlaif_lab.audit.pairs import LabelledPair
     from rlaif_lab.judges.base import Judge
     from rlaif_lab.learners.base import Learner
-    from rlaif_lab.plateau.detector import Measure
+    from rlaif_lab.plateau.detector import ChangeMeasure
     from rlaif_lab.reward.model import RewardModel
     from rlaif_lab.store.run_folder import RoundStore
     from rlaif_lab.tasks.base import Task
@@ -89,7 +89,7 @@ class Plan:
     revision: RevisionConfig | None = None
     sync_every: int | None = None
     lag: int = 0
-    changes: Measure | None = None
+    changes: ChangeMeasure | None = None
 
     @property
     def steps_per_round(self) -> int:
@@ -97,7 +97,7 @@ class Plan:
 
     @property
     def sync_rounds(self) -> int:
-        """Rounds that are sampled from the same weights."""
+        """Return the number of rounds that are sampled from the same weights."""
         return max(1, (self.sync_every or self.steps_per_round) // self.steps_per_round)
 
     @property
@@ -107,7 +107,7 @@ class Plan:
 
     @property
     def segments(self) -> int:
-        """How many segments each round has."""
+        """Return how many segments each round has."""
         return -(-self.prompts_per_round // self.prompts_per_segment)
 
     def prompts(self, task: Task, index: int) -> list[list[Prompt]]:
@@ -119,7 +119,7 @@ class Plan:
         ]
 
     def sampling_round(self, index: int) -> int:
-        """Whose policy samples this round: that of its own start, or an earlier round's."""
+        """Return the round whose policy samples this one: that of its own start, or an earlier round's."""
         return max(0, index - index % self.sync_rounds - self.lag)
 
     def reach(self, judges: Sequence[Judge]) -> int:

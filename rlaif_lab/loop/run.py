@@ -19,9 +19,9 @@ from rlaif_lab.loop.parts import build_organisms, choose, make_round, organism_w
 from rlaif_lab.loop.versions import git_commit, resolved, untrained_policy_identity, versions
 from rlaif_lab.progress import LOG, Terminal, say
 from rlaif_lab.store.files import write_atomically, writing
-from rlaif_lab.store.outcome import alone, failure, finished_rounds, write_failure, write_finished
+from rlaif_lab.store.outcome import exclusive_access, failure, finished_rounds, write_failure, write_finished
 from rlaif_lab.store.run_folder import STOPPED, RoundStore
-from rlaif_lab.store.sweep_cache import SharedFiles
+from rlaif_lab.store.sweep_cache import SweepCache
 from rlaif_lab.tracking.log import RoundLog
 from rlaif_lab.tracking.objective import objective, objective_name
 from rlaif_lab.tracking.run_summary import RunResult, run_result
@@ -58,7 +58,7 @@ class Run:
         if ranks.on_first(self.finished):
             print(f"{self.directory}: finished before, {self.result()}", flush=True)
             return self.objective()
-        with alone(self.directory) if ranks.first() else nullcontext():
+        with exclusive_access(self.directory) if ranks.first() else nullcontext():
             try:
                 return self.fit()
             except BaseException as error:  # signals too
@@ -84,7 +84,7 @@ class Run:
         chosen, cache = self.chosen, None
         if self.shared_folder:
             identity = untrained_policy_identity(self.cfg, chosen.policy, chosen.task, chosen.trainer)
-            cache = SharedFiles(self.shared_folder, identity)
+            cache = SweepCache(self.shared_folder, identity)
         return make_round(self.cfg, chosen, self.store, cache)
 
     def fit(self) -> float:

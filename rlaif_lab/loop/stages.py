@@ -14,7 +14,7 @@ from rlaif_lab.records import Generation, Judgement, Position, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.logps import with_logps
 from rlaif_lab.store.run_folder import RoundStore, StageResult
-from rlaif_lab.store.sweep_cache import SharedFiles
+from rlaif_lab.store.sweep_cache import SweepCache
 from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS, Stage
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Stages:
     """
 
     store: RoundStore
-    cache: SharedFiles | None = None
+    cache: SweepCache | None = None
     chunk: int = 256
 
     def run(
@@ -72,7 +72,7 @@ class Stages:
         if self.cache is None or sampled is None or not ranks.first():
             return nullcontext()
         what = repr((sampled, self.chunk, [(p.id, p.text, p.turns) for p in items]))
-        return self.cache.once(self.store.stage_file(at.index, stage), what)
+        return self.cache.compute_once(self.store.stage_file(at.index, stage), what)
 
 
 def bar(index: int, stage: str, total: int) -> Any:

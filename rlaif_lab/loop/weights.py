@@ -39,7 +39,8 @@ class PolicySnapshots:
 
     @property
     def adapted(self) -> bool:
-        """Only an adapter is trained; its first weights are not the base's then, and few enough to be kept."""
+        """Return whether only an adapter is trained; its first weights are not the base's then, and few enough to be
+        kept."""
         return not all(p.requires_grad for p in self.policy.network.parameters())
 
     def snapshot(self, index: int) -> Path:

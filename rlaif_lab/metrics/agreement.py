@@ -172,7 +172,7 @@ def one_per_prompt(right: Floats, prompts: Sequence[Hashable]) -> tuple[int, int
 
 
 def gate_message(judge: str, correct: int, wrong: int, confidence: float = 0.95) -> str:
-    """Why a run is refused: one sentence, with what can be done."""
+    """Say why a run is refused, in one sentence, with what can be done."""
     if correct + wrong == 0:
         found = "gave no verdict on any two responses of different quality"
     else:

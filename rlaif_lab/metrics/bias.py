@@ -176,9 +176,9 @@ def length_drift(lengths_now: npt.ArrayLike, lengths_at_start: npt.ArrayLike) ->
 
 
 def amplification(policy_drift: float, judge_bias: float) -> float:
-    """Policy drift / judge bias along one property, e.g. ``length_drift`` over the bias model's length coefficient:
-    standard deviations moved per unit of log-odds. Above 0 where the policy went where the judge leans; nan for a judge
-    without a lean."""
+    """Return policy drift / judge bias along one property, e.g. ``length_drift`` over the bias model's length
+    coefficient: standard deviations moved per unit of log-odds. Above 0 where the policy went where the judge leans;
+    nan for a judge without a lean."""
     return policy_drift / judge_bias if judge_bias and math.isfinite(judge_bias) else NAN
 
 
@@ -200,8 +200,8 @@ def self_preference(
     own_second: npt.NDArray[np.bool_],
     prompts: Sequence[Hashable],
 ) -> SelfPreference:
-    """Favour for its own wrong answers ("harmful" self-preference, Chen et al. 2504.03846) beyond what its plain
-    errors explain.
+    """Return the judge's favour for its own wrong answers ("harmful" self-preference, Chen et al. 2504.03846) beyond
+    what its plain errors explain.
 
     A weak judge picks wrong answers, and a model's own wrong answers are those it finds convincing: what counts is the
     difference to how often another's equally wrong answer wins against the same kind of right answer. Best measured on

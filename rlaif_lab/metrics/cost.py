@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def forward_flops(parameters: int, tokens: float) -> float:
-    """Reading or writing ``tokens`` tokens: a multiplication and an addition per parameter, 2 N T."""
+    """Return the FLOP of reading or writing ``tokens``: a multiplication and an addition per parameter, 2 N T."""
     return 2.0 * parameters * tokens
 
 
 def training_flops(parameters: int, trainable: int, tokens: float) -> float:
-    """Forward and backward over ``tokens`` tokens: 2 N T forward, 2 N T for the gradients that pass through and
-    2 N' T for those of the N' parameters that are trained; 6 N T where all are."""
+    """Return the FLOP of forward and backward over ``tokens`` tokens: 2 N T forward, 2 N T for the gradients that pass
+    through and 2 N' T for those of the N' parameters that are trained; 6 N T where all are."""
     assert 0 <= trainable <= parameters
     return (4.0 * parameters + 2.0 * trainable) * tokens
 

@@ -22,7 +22,7 @@ TOKENS_AT_ONCE = 2**14
 
 
 def kl_and_entropy(policy_logits: Tensor, base_logits: Tensor, batch: Packed) -> dict[str, Tensor]:
-    """Per response, on the prefixes that the policy itself wrote.
+    """Return KL and entropy per response, on the prefixes that the policy itself wrote.
 
     logits: (B, n, R + 1, V). Returns (B, n) each: ``kl`` = sum over its tokens of KL(policy || base), and
     ``entropy`` = sum over its tokens of the policy's entropy, both in nats; ``tokens`` = their number.
@@ -37,7 +37,7 @@ def kl_and_entropy(policy_logits: Tensor, base_logits: Tensor, batch: Packed) ->
 
 
 def divergence(policy: PreTrainedModel, base: PreTrainedModel, batch: Packed) -> dict[str, Tensor]:
-    """Both of them, and the numbers of tokens, (B, n) each; logits exist for some positions at a time."""
+    """Return both of them, and the numbers of tokens, (B, n) each; logits exist for some positions at a time."""
     if fits_at_once(policy, batch):
         return kl_and_entropy(response_logits(policy, batch), response_logits(base, batch), batch)
     kl, entropy = by_position([policy, base], batch, _at_positions)
@@ -54,7 +54,7 @@ def _at_positions(ids: Tensor, policy_logits: Tensor, base_logits: Tensor) -> tu
 def divergence_metrics(
     policy: LanguageModel, base: LanguageModel, generations: Sequence[Generation]
 ) -> dict[str, float]:
-    """Full-vocabulary KL to the base policy and entropy, on the first sample of each prompt."""
+    """Return the full-vocabulary KL to the base policy and entropy, on the first sample of each prompt."""
     prompts = policy.encode_prompts([g.prompt for g in generations])
     responses = [g.responses[0].token_ids for g in generations]
     longest = max(len(ids) + len(said) for ids, said in zip(prompts, responses, strict=True))

@@ -35,7 +35,7 @@ class Gap:
 
 
 def pairwise_gap(qualities: Floats, prob_beats: Floats) -> Gap:
-    """Plateau attribution on best-of-two (SCIENCE: gap = E[p(1-p)(2a-1)] = D x I)."""
+    """Attribute a plateau on best-of-two (gap = E[p(1-p)(2a-1)] = D x I)."""
     k = qualities.shape[1]
     first, second = np.triu_indices(k, 1)
     difference = qualities[:, first] - qualities[:, second]  # (N, pairs)
@@ -55,7 +55,7 @@ def pairwise_gap(qualities: Floats, prob_beats: Floats) -> Gap:
 
 
 def best_of_k_gap(qualities: Floats, prob_beats: Floats) -> tuple[float, float]:
-    """Generation-verification gap of best-of-k, absolute and relative (Song et al. 2412.02674).
+    """Return the generation-verification gap of best-of-k, absolute and relative (Song et al. 2412.02674).
 
     Absolute: E[quality of the sample with the highest win rate] - E[quality]; ties share equally.
     Relative: per prompt, the share of what a perfect verifier would gain, 0/0 := 0, averaged over prompts.

@@ -62,7 +62,8 @@ def policy_preference(
 
 
 def win_rate(verdict_pairs: Sequence[tuple[Verdict, Verdict]], identical: int = 0) -> float:
-    """P(first wins) + half the ties, by the decision of both orders' mean; comparisons without a verdict are left out.
+    """Return P(first wins) + half the ties, by the decision of both orders' mean; comparisons without a verdict are
+    left out.
 
     Each element: the verdict with ``first`` in slot one, and the verdict with the slots swapped. identical:
     comparisons of equal answers, which are ties. nan where nothing is left.

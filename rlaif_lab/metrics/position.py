@@ -31,8 +31,8 @@ class SlotChoices:
 
     @property
     def same_slot_rate(self) -> float:
-        """Share of comparisons, of those decided in both orders, whose verdict follows the slot; 0 is no bias, nan
-        where none was decided."""
+        """Return the share of comparisons, of those decided in both orders, whose verdict follows the slot; 0 is no
+        bias, nan where none was decided."""
         decided = self.same_response + self.slot_one + self.slot_two
         return (self.slot_one + self.slot_two) / decided if decided else float("nan")
 
@@ -70,7 +70,8 @@ def slot_one_probability(shown_first: Floats, shown_second: Floats) -> float:
 
 
 def stability(repetitions: Sequence[Floats]) -> float:
-    """Probability that two askings of the same question, in the same order, end alike: first, tie, second or failed.
+    """Return the probability that two askings of the same question, in the same order, end alike: first, tie, second or
+    failed.
 
     repetitions: r >= 2 arrays (N,) of prob_first_wins, nan for a failure. 1 for a deterministic judge; nan where N = 0.
     """

@@ -17,7 +17,7 @@ from rlaif_lab.tasks.base import Task
 
 
 def pass_at_k(correct: int, n: int, k: int) -> float:
-    """P(at least one of k draws is right), unbiased from ``correct`` of ``n`` samples (Chen et al. 2107.03374):
+    """Return P(at least one of k draws is right), unbiased from ``correct`` of ``n`` samples (Chen et al. 2107.03374):
     1 - C(n - c, k) / C(n, k)."""
     assert 0 <= correct <= n and 1 <= k <= n, (correct, n, k)
     return 1.0 - comb(n - correct, k) / comb(n, k)
@@ -41,14 +41,14 @@ def majority_quality(qualities: Floats, texts: Sequence[Sequence[str]]) -> float
 
 
 def gold_qualities(task: Task, generations: Sequence[Generation]) -> Floats:
-    """Gold quality of every sample: (N, k); nan throughout for a task without gold."""
+    """Return the gold quality of every sample: (N, k); nan throughout for a task without gold."""
     if not task.has_gold:
         return np.full((len(generations), len(generations[0].responses)), np.nan)
     return np.array([[task.quality(g.prompt, r.text) for r in g.responses] for g in generations])
 
 
 def quality_metrics(task: Task, sampled: Sequence[Generation], greedy: Sequence[Generation]) -> dict[str, float]:
-    """True quality of samples and of the greedy answer; nan for a task without gold."""
+    """Return the true quality of samples and of the greedy answer; nan for a task without gold."""
     k = len(sampled[0].responses)
     some = powers_of_two(k)
     names = ("sampled", "sampled_stderr", "greedy", *(f"pass_at_{i}" for i in some), f"majority_at_{k}")
@@ -84,27 +84,29 @@ def powers_of_two(largest: int) -> list[int]:
 
 
 def quality_changes(task: Task, now: Sequence[Generation], before: Sequence[Generation]) -> Floats:
-    """Gold quality of the newer policy minus that of the older one on the same prompts, each averaged over its samples:
-    (N,) in [-1, 1]."""
+    """Return the gold quality of the newer policy minus that of the older one on the same prompts, each averaged over
+    its samples: (N,) in [-1, 1]."""
     assert [g.prompt for g in now] == [g.prompt for g in before]
     return gold_qualities(task, now).mean(1) - gold_qualities(task, before).mean(1)
 
 
 def gold_win_rate(task: Task, comparisons: Sequence[Comparison]) -> float:
-    """P(the first is truly better) + half of P(equally good); nan for a task without gold. What the judge's win rate
-    would be if it were right, so that their difference (self-score minus gold, for a self judge) is in one unit."""
+    """Return P(the first is truly better) + half of P(equally good); nan for a task without gold. What the judge's win
+    rate would be if it were right, so that their difference (self-score minus gold, for a self judge) is in one unit.
+    """
     return float(np.mean(0.5 + 0.5 * np.sign(gold_differences(task, comparisons))))
 
 
 def gold_differences(task: Task, comparisons: Sequence[Comparison]) -> list[float]:
-    """Gold quality of the first minus that of the second; nan for a task without gold."""
+    """Return the gold quality of the first minus that of the second; nan for a task without gold."""
     if not task.has_gold:
         return [float("nan")] * len(comparisons)
     return [task.quality(c.prompt, c.first) - task.quality(c.prompt, c.second) for c in comparisons]
 
 
 def gold_nll(policy: LanguageModel, task: Task, prompts: Sequence[Prompt]) -> float:
-    """Held-out negative log-likelihood of the right answer, nats per token; nan where the task has no one to tell."""
+    """Return the held-out negative log-likelihood of the right answer, nats per token; nan where the task has no one to
+    tell."""
     answers = [task.gold_answer(prompt) for prompt in prompts]
     known = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer is not None]
     total = tokens = 0.0

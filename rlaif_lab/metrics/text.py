@@ -24,11 +24,12 @@ def text_metrics(generations: Sequence[Generation]) -> dict[str, float]:
 
 
 def unique_rate(texts: Sequence[str]) -> float:
-    """Different answers among k, 1/k to 1."""
+    """Return the share of different answers among k, 1/k to 1."""
     return len(set(texts)) / len(texts)
 
 
 def distinct_n(rows: Sequence[Sequence[int]], n: int) -> float:
-    """Different n-grams among all n-grams of a prompt's responses (Li et al. 1510.03055); 0 where there is none."""
+    """Return the share of different n-grams among all n-grams of a prompt's responses (Li et al. 1510.03055); 0 where
+    there is none."""
     grams = [tuple(row[i : i + n]) for row in rows for i in range(len(row) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0

@@ -46,6 +46,7 @@ class Critic(nn.Module):
 
 
 def _hidden_width(model: LanguageModel) -> int:
-    """Width of the body's states, which a projection after the last layer may make other than ``hidden_size``."""
+    """Return the width of the body's states, which a projection after the last layer may make other than
+    ``hidden_size``."""
     head = model.network.get_output_embeddings()
     return int(head.weight.shape[1] if head is not None else model.network.config.get_text_config().hidden_size)

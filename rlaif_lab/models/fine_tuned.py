@@ -197,7 +197,7 @@ class FineTuned(ModelSource):
         return HFModel(str(folder), attn="eager", chat=False, name=self.name)
 
     def _train_into(self, folder: Path, task: Task) -> None:
-        """Into a temporary folder that is renamed: a folder in the cache is always whole."""
+        """Train into a temporary folder that is renamed: a folder in the cache is always whole."""
         model = self.of.load(task)
         if (adapter := self.adapter()) is not None:
             model.network.requires_grad_(False)

@@ -73,7 +73,7 @@ class HFModel(ModelSource):
         self._check_place()
 
     def adapter(self) -> LoraConfig | None:
-        """None: all weights are trained."""
+        """Return the adapter's settings. None: all weights are trained."""
         adapter = LoraConfig.of(self.lora or {"r": 0})
         return adapter if adapter.r else None
 
@@ -85,7 +85,7 @@ class HFModel(ModelSource):
         return path if self.path and path.exists() else None
 
     def place(self) -> tuple[str, str | None]:
-        """Folder or hub id, and the GGUF file in it, as ``from_pretrained`` wants them."""
+        """Return the folder or hub id, and the GGUF file in it, as ``from_pretrained`` wants them."""
         if self.local is not None and self.local.is_file():
             return str(self.local.parent), self.local.name
         return str(self.local or self.path), self.gguf_file
@@ -309,8 +309,8 @@ def _prompts_of(task: Task) -> list[Prompt]:
 
 # --- what lies in a folder --------------------------------------------------------------------------------------------
 def check_model_folder(path: Path) -> None:
-    """ValueError when ``path`` does not hold a saved causal LM with its tokenizer, or its small files are not what was
-    saved (weights are compared when they load)."""
+    """Raise ValueError when ``path`` does not hold a saved causal LM with its tokenizer, or its small files are not
+    what was saved (weights are compared when they load)."""
     config_file = path / "config.json"
     check_sealed(path, largest=10**7)
     if not config_file.is_file():
@@ -336,7 +336,7 @@ def check_model_folder(path: Path) -> None:
 
 
 def check_gguf(file: Path) -> None:
-    """ValueError when ``file`` is not a GGUF file."""
+    """Raise ValueError when ``file`` is not a GGUF file."""
     if not file.is_file():
         found = sorted(f.name for f in file.parent.glob("*.gguf")) if file.parent.is_dir() else []
         raise ValueError(
@@ -349,7 +349,7 @@ def check_gguf(file: Path) -> None:
 
 
 def check_causal(path: str, config: Mapping[str, Any]) -> None:
-    """ValueError when transformers has no causal LM for a model of this config.json."""
+    """Raise ValueError when transformers has no causal LM for a model of this config.json."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = config.get("model_type")
@@ -379,7 +379,8 @@ def hash_files(files: Iterable[Path]) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _tokenizer(repo: str, gguf_file: str | None, revision: str | None) -> PreTrainedTokenizerBase:
-    """Kept: reading one from a GGUF file takes seconds, and it is asked for before and after the weights load."""
+    """Return the tokenizer, which is kept: reading one from a GGUF file takes seconds, and it is asked for before and
+    after the weights load."""
     from transformers import AutoTokenizer
 
     options = {"gguf_file": gguf_file} if gguf_file else {}

@@ -45,7 +45,7 @@ class LanguageModel:
 
     @property
     def pad_id(self) -> int:
-        """What stands where nothing stands; it is never looked at, but it must have an embedding."""
+        """Return what stands where nothing stands; it is never looked at, but it must have an embedding."""
         pad, size = self.tokenizer.pad_token_id, self.network.get_input_embeddings().num_embeddings
         return int(pad if pad is not None and pad < size else self.tokenizer.eos_token_id)
 
@@ -56,14 +56,14 @@ class LanguageModel:
 
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
-        """All tokens that end a response when the model writes them, ``eos_id`` among them; ascending."""
+        """Return all tokens that end a response when the model writes them, ``eos_id`` among them; ascending."""
         configured = getattr(getattr(self.network, "generation_config", None), "eos_token_id", None)
         more = configured if isinstance(configured, Sequence) else [configured]
         known = {self.eos_id, self.tokenizer.eos_token_id, *more} - {None}
         return tuple(sorted(int(token) for token in known))
 
     def encode_prompts(self, prompts: Sequence[str | Prompt]) -> list[list[int]]:
-        """Token ids of prompts as this model is asked them, up to where its response begins.
+        """Return the token ids of prompts as this model is asked them, up to where its response begins.
 
         A chat model's are written by its template, with a text as single user turn; control tokens spelt out in a turn
         are text, so that nobody can end or open a turn from within one. Any other model's are the text behind the
@@ -90,7 +90,7 @@ class LanguageModel:
         return ids[start:stop]
 
     def encode_responses(self, texts: Sequence[str], finished: Sequence[bool] | None = None) -> list[list[int]]:
-        """Token ids of responses, ``eos_id`` added to the finished ones (default: all)."""
+        """Return the token ids of responses, ``eos_id`` added to the finished ones (default: all)."""
         ids = self._encode(texts, add_special_tokens=False)
         done = [True] * len(ids) if finished is None else finished
         return [[*row, self.eos_id] if end else row for row, end in zip(ids, done, strict=True)]
@@ -141,7 +141,7 @@ class LanguageModel:
                 )
 
     def _bare(self, text: str) -> list[int]:
-        """Token ids of a text and of nothing else."""
+        """Return the token ids of a text and of nothing else."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
 

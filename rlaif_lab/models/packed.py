@@ -37,7 +37,7 @@ LOGITS_AT_ONCE = 2**25
 
 
 def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
-    """Next-token logits before each response token and after the last: (B, n, R + 1, V).
+    """Return next-token logits before each response token and after the last: (B, n, R + 1, V).
 
     Entry ``[b, i, t]`` predicts response token t of response i; entry t = R (or t = the response's length, if
     shorter) is what the model would say after it. For what needs no more than a number per position there is
@@ -58,7 +58,7 @@ def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
 
 
 def response_hidden(network: PreTrainedModel, batch: Packed) -> Tensor:
-    """Last hidden states of the model's body, indexed as the logits are: (B, n, R + 1, H).
+    """Return the last hidden states of the model's body, indexed as the logits are: (B, n, R + 1, H).
 
     Entry ``[b, i, t]`` is the state from which response token t of response i is predicted; entry t = the response's
     length is the state at its last token. ``network``: a causal LM, a sequence classifier, or the body of one.
@@ -85,7 +85,7 @@ def _small_llama(network: PreTrainedModel, batch: Packed, headless: bool = False
 
 
 def _rows(batch: Packed) -> list[list[int]]:
-    """Token ids of every response behind its prompt, B n of them."""
+    """Return the token ids of every response behind its prompt, B n of them."""
     prompts = [ids[mask].tolist() for ids, mask in zip(batch.prompt_ids, batch.prompt_mask, strict=True)]
     responses = batch.response_ids.tolist()
     lengths = batch.response_mask.sum(-1).tolist()
@@ -119,7 +119,7 @@ def token_logps(logits: Tensor, batch: Packed) -> Tensor:
 
 
 def response_logps(network: PreTrainedModel, batch: Packed) -> Tensor:
-    """Log-probability (nats) of every response token given its prompt, 0 on padding: (B, n, R)."""
+    """Return the log-probability (nats) of every response token given its prompt, 0 on padding: (B, n, R)."""
     if fits_at_once(network, batch):
         # Nobody asks what comes after a response, so its last token need not go through the network.
         return token_logps(response_logits(network, without_last(batch)), batch)
@@ -162,7 +162,7 @@ def by_position(networks: Sequence[PreTrainedModel], batch: Packed, read: Readin
 
 
 def _states_to_read(network: PreTrainedModel, batch: Packed) -> Tensor | None:
-    """Last hidden states, (B, n, R + 1, H); None where the logits are not a function of them."""
+    """Return the last hidden states, (B, n, R + 1, H); None where the logits are not a function of them."""
     with computing(network):
         if is_small_llama(network):
             return by_response(_small_llama(network, batch, headless=True), batch)

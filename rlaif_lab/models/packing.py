@@ -71,7 +71,7 @@ def packed_states(network: PreTrainedModel, batch: Packed) -> Tensor:
 
 
 def model_inputs(network: PreTrainedModel, batch: Packed) -> dict[str, Any]:
-    """Token ids, positions and the additive attention mask of a packed batch, as a model's arguments.
+    """Return token ids, positions and the additive attention mask of a packed batch, as a model's arguments.
 
     input_ids, position_ids: (B, T); attention_mask: (B, 1, T, T) in the dtype in which the model computes; T = P + n R.
     """

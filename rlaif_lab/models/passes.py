@@ -104,7 +104,8 @@ def trial_rows(network: PreTrainedModel, count: int, length: int) -> list[list[i
 
 
 def relative_error(found: Tensor, right: Tensor) -> float:
-    """Largest relative error over positions, each a vector: (..., D) twice. Infinite where anything is not finite."""
+    """Return the largest relative error over positions, each a vector: (..., D) twice. Infinite where anything is not
+    finite."""
     difference = (found.float() - right.float()).norm(dim=-1) / right.float().norm(dim=-1).clamp(min=1e-6)
     worst = float(difference.max()) if difference.numel() else 0.0
     return worst if worst == worst else float("inf")

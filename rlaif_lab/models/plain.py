@@ -22,7 +22,7 @@ def body_of(network: PreTrainedModel) -> PreTrainedModel:
 
 
 def states(network: PreTrainedModel, **inputs: Any) -> Tensor:
-    """Last hidden states of the model's body, (B, T, H), before its head.
+    """Return the last hidden states of the model's body, (B, T, H), before its head.
 
     Raises ValueError for a model whose body gives none.
     """
@@ -34,13 +34,13 @@ def states(network: PreTrainedModel, **inputs: Any) -> Tensor:
 
 
 def padded_rows(rows: Sequence[TokenIds], pad_id: int, device: torch.device) -> Tensor:
-    """Token ids, padded at the end: (N, longest)."""
+    """Return token ids, padded at the end: (N, longest)."""
     width = max(map(len, rows))
     return torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], dtype=torch.long, device=device)
 
 
 def row_states(network: PreTrainedModel, rows: Sequence[TokenIds], pad_id: int, together: bool) -> Tensor:
-    """Last hidden states of every row: (N, longest, H); what stands behind a row's end means nothing.
+    """Return the last hidden states of every row: (N, longest, H); what stands behind a row's end means nothing.
 
     together: in one batch, padded at the end; else each row by itself.
     """

@@ -16,12 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from rlaif_lab.plateau.verdict import recent
+from rlaif_lab.records import Floats
 from rlaif_lab.statistics.intervals import Interval, t_interval
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def attribution(seeds: Mapping[int, Factors], confidence: float = 0.95) -> Attri
 
 
 def _means(seed: Factors, window: slice) -> list[float]:
-    """D, gap, eps, gain and I of a window. I is the ratio of the means, nan where no pair differed at all."""
+    """Return D, gap, eps, gain and I of a window. I is the ratio of the means, nan where no pair differed at all."""
     diversity, gap, loss = (float(v[window].mean()) for v in (seed.diversity, seed.gap, seed.update_loss))
     return [diversity, gap, loss, gap - loss, gap / diversity if diversity > 0 else math.nan]
 
@@ -127,7 +125,7 @@ def _moved(name: str, phase: Phase) -> str:
 
 
 def _number(value: float, signed: bool = False) -> str:
-    """Three digits below 0.1, else two: 0.084, 0.19."""
+    """Write three digits below 0.1, else two: 0.084, 0.19."""
     return f"{value:{'+' if signed else ''}.{3 if abs(value) < 0.0995 else 2}f}"
 
 

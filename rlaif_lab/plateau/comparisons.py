@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
+from rlaif_lab.records import Floats
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.statistics.intervals import Interval, paired_difference, t_interval, t_quantile
 
-Floats = npt.NDArray[np.float64]
 UNDEFINED = Interval(math.nan, math.nan, math.nan)
 
 
@@ -65,8 +64,8 @@ def t_test(values: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p values: rejecting those below alpha keeps the probability of any false rejection below alpha. nan
-    stays nan and counts for nothing."""
+    """Return adjusted p values: rejecting those below alpha keeps the probability of any false rejection below alpha.
+    nan stays nan and counts for nothing."""
     known = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
     adjusted = [math.nan] * len(p_values)
     highest = 0.0
@@ -114,7 +113,7 @@ def gap_recovered(
 
 
 def fieller(numerators: Floats, denominators: Floats, confidence: float = 0.95) -> Interval:
-    """Interval of a ratio of means of paired values (Fieller 1954): all ratios r for which a t test of
+    """Return the interval of a ratio of means of paired values (Fieller 1954): all ratios r for which a t test of
     mean(numerator - r denominator) = 0 does not reject. Exact for normal values; covers the uncertainty of both.
 
     All nan where the denominator's own interval contains 0, for then the set is no interval. Shapes: (n,), n >= 2.

@@ -29,16 +29,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from rlaif_lab.records import Floats
+
 State = Literal["improving", "plateaued", "degrading"]
 FRESH = 0.05
 """Share of a round's evaluation prompts that may have been asked before, by chance: from there on alpha is void."""
 STATES: tuple[State, ...] = get_args(State)
 """What an alarm of each process says. Where several are raised in one round, the last named holds."""
 
-Measure = Literal["gold", "heldout_judge", "people"]
+ChangeMeasure = Literal["gold", "heldout_judge", "people"]
 """What a change is: of gold quality, or twice the excess over one half of the preference for the newer policy's answer
 over the older one's: the held-out judge's, or people's on the share that they are asked about."""
 
@@ -54,7 +54,7 @@ class Detector:
     any false alarm within the horizon, all three processes together; ``plateau_share`` of it is the plateau's, the
     mirrors have half of the rest each. horizon: rounds the bound holds for, which a run may not exceed. It is no run's
     own number of rounds, so that a run can be extended without its earlier evidence being weighed anew.
-    stop_on_plateau: end the run when the trend (trend.py) has plateaued. measure: see Measure.
+    stop_on_plateau: end the run when the trend (trend.py) has plateaued. measure: see ChangeMeasure.
     """
 
     delta: float = 0.01
@@ -62,7 +62,7 @@ class Detector:
     plateau_share: float = 0.6
     horizon: int = 20
     stop_on_plateau: bool = False
-    measure: Measure = "gold"
+    measure: ChangeMeasure = "gold"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.delta < 0.5:
@@ -73,11 +73,13 @@ class Detector:
             raise ValueError(f"detector.plateau_share must lie in (0, 1); got {self.plateau_share}")
         if self.horizon < 1:
             raise ValueError(f"detector.horizon must be at least 1 round; got {self.horizon}")
-        if self.measure not in get_args(Measure):
-            raise ValueError(f"detector.measure must be one of {', '.join(get_args(Measure))}; got {self.measure!r}")
+        if self.measure not in get_args(ChangeMeasure):
+            raise ValueError(
+                f"detector.measure must be one of {', '.join(get_args(ChangeMeasure))}; got {self.measure!r}"
+            )
 
     def threshold(self, state: State) -> float:
-        """Evidence from which on there is an alarm."""
+        """Return the evidence from which on there is an alarm."""
         share = self.plateau_share if state == "plateaued" else (1.0 - self.plateau_share) / 2
         return self.horizon / (self.alpha * share)
 
@@ -104,7 +106,7 @@ class Evidence:
     since: dict[State, int]
 
     def value(self, state: State) -> float:
-        """R_t: the mean over the stakes."""
+        """Return R_t, the mean over the stakes."""
         return math.fsum(self.sums[state]) / len(STAKES)
 
     def to_json(self) -> dict[str, Any]:
@@ -117,7 +119,7 @@ class Evidence:
 
 
 def nothing_yet() -> Evidence:
-    """Before the first change."""
+    """Return the state before the first change."""
     none = (0.0,) * len(STAKES)
     zeros: dict[State, float] = dict.fromkeys(STATES, 0.0)
     return Evidence(
@@ -174,7 +176,7 @@ def step(detector: Detector, before: Evidence, changes: Sequence[Floats], round_
 
 
 def log_bet(changes: Floats, delta: float, state: State, stake: float, square: float) -> float:
-    """Logarithm of the round's factor e_t of one process and one stake, in nats.
+    """Return the logarithm of the round's factor e_t of one process and one stake, in nats.
 
     square: mean square of the changes before this round, which sets lambda.
     """
@@ -185,7 +187,7 @@ def log_bet(changes: Floats, delta: float, state: State, stake: float, square: f
 
 
 def trace(detector: Detector, changes: Sequence[Sequence[Floats]]) -> list[Evidence]:
-    """After each round. changes: [round][seed], of the rounds 1, 2, ..."""
+    """Return the state after each round. changes: [round][seed], of the rounds 1, 2, ..."""
     evidence, found = nothing_yet(), []
     for of_round in changes:
         evidence = step(detector, evidence, of_round)

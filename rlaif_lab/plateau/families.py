@@ -20,11 +20,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from rlaif_lab.records import Floats
 from rlaif_lab.statistics.intervals import Interval, t_interval
 
-Floats = npt.NDArray[np.float64]
 GRID = 200  # values of the parameter that is not linear
 
 
@@ -66,8 +65,8 @@ class Families:
 
 
 def compare(seeds: Mapping[int, Seen], confidence: float = 0.95) -> Families | None:
-    """None for fewer than 2 seeds. The hump takes part only where every seed has its KL. Seeds may differ in length.
-    Pure, and the same whatever the order of the seeds."""
+    """Compare the families; None for fewer than 2 seeds. The hump takes part only where every seed has its KL. Seeds
+    may differ in length. Pure, and the same whatever the order of the seeds."""
     known = [seeds[seed] for seed in sorted(seeds)]
     if len(known) < 2 or min(len(seen.rounds) for seen in known) < 2:
         return None
@@ -130,7 +129,7 @@ class Fit:
     parameters: dict[str, float]
 
     def predict(self, seen: Seen) -> Floats:
-        """Quality (n,) at the rounds (or distances) of ``seen``."""
+        """Return the quality (n,) at the rounds (or distances) of ``seen``."""
         names = PARAMETERS[self.family]
         shape = np.array([self.parameters[names[-1]]])
         linear = _columns(self.family, seen, shape)[0]

@@ -33,9 +33,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif_lab.plateau.shapes import Shapes, families
+from rlaif_lab.records import Floats
 from rlaif_lab.statistics.intervals import Interval, t_interval
-
-Floats = npt.NDArray[np.float64]
 
 SLACK = 12.0
 """In units of the error's variance, by which a curve may fit worse than the best one and not be excluded."""

@@ -41,8 +41,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif_lab.plateau.detector import STATES, Detector, State
+from rlaif_lab.records import Floats
 
-Floats = npt.NDArray[np.float64]
 TrendMeasure = Literal["gold", "heldout_judge", "people"]
 LEVELS: dict[TrendMeasure, str] = {
     "gold": "quality/sampled",
@@ -70,7 +70,7 @@ _NODES = np.linspace(-9.0, 9.0, 91)
 
 # --- one test -------------------------------------------------------------------------------------------------------
 def log_ratio(count: Floats, cosine: Floats) -> Floats:
-    """Logarithm of the mixed likelihood ratio of a mean below 0 against a mean of 0, spread unknown.
+    """Return the logarithm of the mixed likelihood ratio of a mean below 0 against a mean of 0, spread unknown.
 
     Args:
         count: Number of units n, at least 2; any shape.
@@ -102,7 +102,7 @@ def _log_sum(logs: Floats) -> Floats:
 
 
 def _log_chi(n: Floats) -> Floats:
-    """Logarithm of the integral of w^(n-1) exp(-w^2/2) over w > 0."""
+    """Return the logarithm of the integral of w^(n-1) exp(-w^2/2) over w > 0."""
     from scipy.special import gammaln  # slow to import
 
     result: Floats = (n / 2.0 - 1.0) * math.log(2.0) + gammaln(n / 2.0)

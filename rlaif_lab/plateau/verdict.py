@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from rlaif_lab.plateau import detector
 from rlaif_lab.plateau.detector import STATES, Detector
+from rlaif_lab.records import Floats
 
-Floats = npt.NDArray[np.float64]
 State = Literal["improving", "plateaued", "degrading", "undecided"]
 NO_DETECTOR = "no detector"
 
@@ -53,7 +52,7 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TraceVerdict:
     """What the detector says about an arm, or about one run.
 
     round: of the alarm it rests on; for a plateau the first since the last alarm of another kind. None if undecided.
@@ -68,22 +67,22 @@ class Verdict:
     traces: Traces
 
 
-def verdict(traces: Traces, last_round: int) -> Verdict:
+def verdict(traces: Traces, last_round: int) -> TraceVerdict:
     """Return the verdict from the processes of an arm (or run) that reached ``last_round``."""
     if not traces:
-        return Verdict("undecided", None, None, NO_DETECTOR, {})
+        return TraceVerdict("undecided", None, None, NO_DETECTOR, {})
     alarms = sorted(
         (index, STATES.index(state), since)
         for state, trace in traces.items()
         for index, since in zip(trace.alarms, trace.since, strict=True)
     )
     if not alarms:
-        return Verdict("undecided", None, None, "no alarm in any round", traces)
+        return TraceVerdict("undecided", None, None, "no alarm in any round", traces)
     state = STATES[alarms[-1][1]]
     window = recent(last_round)
     if state == "improving" and alarms[-1][0] <= last_round - window:
         reason = f"it improved until round {alarms[-1][0]}; nothing is shown of the rounds since"
-        return Verdict("undecided", None, None, reason, traces)
+        return TraceVerdict("undecided", None, None, reason, traces)
     unbroken = list(alarms)
     if state == "plateaued":
         others = [position for position, alarm in enumerate(alarms) if STATES[alarm[1]] != state]
@@ -94,7 +93,7 @@ def verdict(traces: Traces, last_round: int) -> Verdict:
         index, _, since = alarms[-1]
         rising = "the gain per round is above delta"
         reason = f"{rising if state == 'improving' else 'quality falls'} after round {since}"
-    return Verdict(state, index, since, f"{reason} (alarm in round {index})", traces)
+    return TraceVerdict(state, index, since, f"{reason} (alarm in round {index})", traces)
 
 
 def recent(last_round: int) -> int:

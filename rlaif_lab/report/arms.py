@@ -10,7 +10,7 @@ from typing import Any
 
 from rlaif_lab.config import NOT_IN_FINGERPRINT
 from rlaif_lab.report.load import Problem, Run, Runs
-from rlaif_lab.store.outcome import ending
+from rlaif_lab.store.outcome import read_outcome
 
 IGNORED = (set(NOT_IN_FINGERPRINT) - {"rounds"}) | {"seed", "weights", "versions", "git_commit"}
 """Top-level config keys in which the seeds of one arm may differ."""
@@ -33,7 +33,7 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """Such as ``self (learner.beta=0.1)``."""
+        """Return the arm's name and what else tells it apart, such as ``self (learner.beta=0.1)``."""
         settings = ", ".join(f"{key}={value}" for key, value in self.distinction.items())
         return f"{self.name} ({settings})" if settings else self.name
 
@@ -86,7 +86,7 @@ def study(found: Runs, folder: str) -> Study:
         lacking = run.missing_rounds
         whole = f"of rounds 0 to {run.last_round}"
         reason = f"incomplete: {len(lacking)} {whole} not logged, the first is round {lacking[0]}"
-        why = ending(run.path) if run.path else ""
+        why = read_outcome(run.path) if run.path else ""
         problems.append(Problem(run.name, f"{reason}; {why}" if why else reason))
     problems.sort(key=lambda problem: problem.name)
     title = ", ".join(sorted({str(run.config.get("experiment_name", "runs")) for run in found.runs}))
@@ -153,7 +153,7 @@ def baseline_for(arm: Arm, arms: Sequence[Arm], baseline: str) -> Arm | None:
 
 
 def differences(arms: Sequence[Arm]) -> dict[str, list[str | None]]:
-    """Config keys in which the arms differ -> value in each arm, None where it has no such key."""
+    """Return the config keys in which the arms differ -> value in each arm, None where it has no such key."""
     settings = [arm.settings for arm in arms]
     followed = {key for arm in arms for key in differing([flat(run.config) for run in arm.runs])}
     return {key: [s.get(key) for s in settings] for key in differing(settings) if key not in followed}

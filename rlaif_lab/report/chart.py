@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from rlaif_lab.report.curves import AXIS_TITLES, LOG_FLOOR, Axis, Curve, Mark
+from rlaif_lab.report.curves import AXIS_TITLES, LOG_FLOOR, Axis, DrawnCurve, Mark
 
 FONT, WIDE_FONT = 12.0, 13.0  # of a chart and of one with labelled curves, in user units, as in the style sheet
 CHARACTER = 0.6  # mean width of a character, in units of the font size
@@ -30,7 +30,7 @@ class Line:
     key: str
     label: str
     marker: str
-    points: Curve
+    points: DrawnCurve
 
 
 @dataclass(frozen=True)
@@ -158,17 +158,17 @@ def _arm(line: Line, frame: Frame, kind: str, band: bool, titled: bool) -> str:
     return "".join([*parts, "</g>"])
 
 
-def _at(axis: Axis, points: Curve, i: int) -> str:
+def _at(axis: Axis, points: DrawnCurve, i: int) -> str:
     return f"k = {points.x[i]:g} in round {points.rounds[i]}" if axis == "k" else f"round {points.rounds[i]}"
 
 
-def _value(points: Curve, i: int) -> str:
+def _value(points: DrawnCurve, i: int) -> str:
     interval = f" [{points.low[i]:.3g}, {points.high[i]:.3g}]" if math.isfinite(points.low[i]) else ""
     return f"{points.mean[i]:.3g}{interval}, n = {points.n[i]}"
 
 
 def _path(at: Sequence[tuple[float, float] | None]) -> str:
-    """Straight lines from point to point, broken at holes."""
+    """Draw straight lines from point to point, broken at holes."""
     parts, pen = [], "M"
     for p in at:
         if p is None:
@@ -179,7 +179,7 @@ def _path(at: Sequence[tuple[float, float] | None]) -> str:
     return "".join(parts)
 
 
-def _bands(points: Curve, frame: Frame) -> list[str]:
+def _bands(points: DrawnCurve, frame: Frame) -> list[str]:
     """Return an outline for each stretch of rounds that have an interval."""
     stretches: list[list[int]] = [[]]
     for i, low in enumerate(points.low):
@@ -273,7 +273,7 @@ def distinct(labels: Sequence[str], length: int = 16) -> list[str]:
 
 # --- ticks ----------------------------------------------------------------------------------------------------------
 def y_ticks(limits: tuple[float, float], log: bool = False, about: int = 5) -> list[tuple[float, str]]:
-    """Round values within the limits, with their texts."""
+    """Return round values within the limits, with their texts."""
     low, high = limits
     if log:
         first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
@@ -304,7 +304,7 @@ def nice_step(reach: float, about: int) -> float:
 
 
 def _n(value: float) -> str:
-    """Short: a tenth of a unit is less than a pixel."""
+    """Write a number in short: a tenth of a unit is less than a pixel."""
     return f"{value:.1f}".removesuffix(".0")
 
 

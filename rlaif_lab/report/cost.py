@@ -66,7 +66,7 @@ STAGES = (
 
 
 def stage_times(arms: Sequence[Arm]) -> list[StageTimes]:
-    """Per arm; stages that no arm has are left out. Empty where no run logged any."""
+    """Return the times per arm; stages that no arm has are left out. Empty where no run logged any."""
     runs = [run for arm in arms for run in _counted(arm)]
     logged = {metric for run in runs for row in run.rows.values() for metric in row if metric.startswith("time/")}
     names = {metric.removeprefix("time/").removesuffix("_s") for metric in logged - set(NOT_A_STAGE)}

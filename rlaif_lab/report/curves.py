@@ -20,7 +20,7 @@ AXIS_TITLES: dict[Axis, str] = {"round": "round", "k": "k, samples per prompt", 
 
 
 @dataclass(frozen=True)
-class Curve:
+class DrawnCurve:
     """Points of one arm, all of equal length: ``mean`` over the ``n`` seeds that have a value there, with its interval;
     nan where undefined, so that a curve has a hole there.
 
@@ -57,14 +57,14 @@ class Mark:
         found = () if self.ceiling is None else (f"ceiling {self.ceiling.mean:.3f}",)
         return found if self.plateau is None else (*found, f"plateau: round {self.plateau}")
 
-    def ceiling_from(self, points: Curve) -> float:
+    def ceiling_from(self, points: DrawnCurve) -> float:
         """Return where along the curve the ceiling's line begins."""
         middle = points.x[len(points.x) // 2]
         return middle if self.plateau is None else min(middle, float(self.plateau))
 
 
 @dataclass(frozen=True)
-class Panel:
+class ChartPanel:
     """One metric of every arm.
 
     metric: as in metrics.jsonl; for ``axis="k"`` without its ``_{k}``. caption: what it says, for people who read the
@@ -92,7 +92,7 @@ class FigureGroup:
     name: str
     title: str
     caption: str
-    panels: tuple[Panel, ...]
+    panels: tuple[ChartPanel, ...]
 
 
 LEAST_HEIGHT = 0.05
@@ -105,8 +105,8 @@ class Drawn:
     """A panel with what it draws. curves: label -> curves of that arm, none of them without a point; arms that have
     none are left out. reference: where the thin line lies."""
 
-    panel: Panel
-    curves: Mapping[str, Sequence[Curve]]
+    panel: ChartPanel
+    curves: Mapping[str, Sequence[DrawnCurve]]
     reference: float | None
 
     def limits(self, also: Sequence[float] = ()) -> tuple[float, float]:
@@ -153,7 +153,7 @@ def draw(
     return found
 
 
-def _drawn(panel: Panel, arms: Sequence[Arm], pooled: Mapping[str, Traces]) -> Drawn:
+def _drawn(panel: ChartPanel, arms: Sequence[Arm], pooled: Mapping[str, Traces]) -> Drawn:
     held = {arm.label: [c for c in curves(panel, arm, pooled.get(arm.label)) if not c.empty] for arm in arms}
     reference = panel.reference
     if isinstance(reference, str):
@@ -164,7 +164,7 @@ def _drawn(panel: Panel, arms: Sequence[Arm], pooled: Mapping[str, Traces]) -> D
 
 
 # --- points -------------------------------------------------------------------------------------------------------
-def curves(panel: Panel, arm: Arm, traces: Traces | None = None) -> list[Curve]:
+def curves(panel: ChartPanel, arm: Arm, traces: Traces | None = None) -> list[DrawnCurve]:
     """Return what the panel draws of an arm, over all its runs, the incomplete ones too."""
     if panel.pooled is not None and traces and panel.pooled in traces:
         return [_of_trace(traces[panel.pooled], len(arm.complete))]
@@ -175,20 +175,22 @@ def curves(panel: Panel, arm: Arm, traces: Traces | None = None) -> list[Curve]:
     return [by_k(arm, panel.metric, first=True), by_k(arm, panel.metric, first=False)]
 
 
-def _of_trace(trace: Trace, seeds: int) -> Curve:
+def _of_trace(trace: Trace, seeds: int) -> DrawnCurve:
     """Return the curve from round 1 on, one process over all seeds."""
     rounds = list(range(1, len(trace.evidence) + 1))
     none = [math.nan] * len(rounds)
-    return Curve([float(i) for i in rounds], rounds, list(trace.evidence), low=none, high=none, n=[seeds] * len(rounds))
+    return DrawnCurve(
+        [float(i) for i in rounds], rounds, list(trace.evidence), low=none, high=none, n=[seeds] * len(rounds)
+    )
 
 
-def curve(arm: Arm, metric: str) -> Curve:
+def curve(arm: Arm, metric: str) -> DrawnCurve:
     """Return the curve by round."""
     rounds = _rounds(arm)
     return _curve([(index, float(index), [run.value(metric, index) for run in arm.runs]) for index in rounds])
 
 
-def by_sqrt_kl(arm: Arm, metric: str) -> Curve:
+def by_sqrt_kl(arm: Arm, metric: str) -> DrawnCurve:
     """Return the curve by the square root of the mean KL to round 0 that the policy had reached, as over-optimisation
     is plotted (Gao et
     al. 2210.10760); rounds stay in order, so that a policy which comes back towards its base draws a loop."""
@@ -200,7 +202,7 @@ def by_sqrt_kl(arm: Arm, metric: str) -> Curve:
     return _curve(points)
 
 
-def by_k(arm: Arm, metric: str, first: bool) -> Curve:
+def by_k(arm: Arm, metric: str, first: bool) -> DrawnCurve:
     """Return ``metric``_{k} over the k there are, in round 0 or in the last round of every run. Without any, those of
     the evaluation's few samples: ``quality/pass_at_{k}``."""
     powers = [2**i for i in range(11)]
@@ -214,11 +216,11 @@ def by_k(arm: Arm, metric: str, first: bool) -> Curve:
     return _curve([point for point in points if _finite(point[2])], faint=first)
 
 
-def _curve(points: Sequence[tuple[int, float, Sequence[float]]], faint: bool = False) -> Curve:
+def _curve(points: Sequence[tuple[int, float, Sequence[float]]], faint: bool = False) -> DrawnCurve:
     """Return a curve from (round, x, one value per run)."""
     held = [_finite(values) for _, _, values in points]
     intervals = [t_interval(values) for values in held]
-    return Curve(
+    return DrawnCurve(
         [x for _, x, _ in points],
         [index for index, _, _ in points],
         [i.mean for i in intervals],

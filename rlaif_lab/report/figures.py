@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.cost import StageTimes
-from rlaif_lab.report.curves import AXIS_TITLES, LOG_FLOOR, Curve, Drawn, DrawnGroup, Mark, Panel
+from rlaif_lab.report.curves import AXIS_TITLES, LOG_FLOOR, ChartPanel, Drawn, DrawnCurve, DrawnGroup, Mark
 from rlaif_lab.report.units import unit_of
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _draw(
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _scale(ax: Axes, panel: Panel, x: Sequence[float], limits: tuple[float, float]) -> None:
+def _scale(ax: Axes, panel: ChartPanel, x: Sequence[float], limits: tuple[float, float]) -> None:
     from matplotlib.ticker import MaxNLocator, NullFormatter
 
     margin = 0.03 * (max(x) - min(x)) or 0.03
@@ -178,7 +178,7 @@ def _scale(ax: Axes, panel: Panel, x: Sequence[float], limits: tuple[float, floa
     ax.set_ylim(*limits)
 
 
-def _draw_curve(ax: Axes, points: Curve, look: Style, label: str, thick: bool, band: bool) -> None:
+def _draw_curve(ax: Axes, points: DrawnCurve, look: Style, label: str, thick: bool, band: bool) -> None:
     every = max(1, len(points.x) // 12)
     y = [max(value, LOG_FLOOR) for value in points.mean] if ax.get_yscale() == "log" else points.mean
     line = _line(points.x, y, look, label, every)
@@ -191,7 +191,7 @@ def _draw_curve(ax: Axes, points: Curve, look: Style, label: str, thick: bool, b
         ax.fill_between(points.x, points.low, points.high, color=look.colour, alpha=0.13, linewidth=0)
 
 
-def _draw_mark(ax: Axes, mark: Mark, points: Curve, look: Style) -> None:
+def _draw_mark(ax: Axes, mark: Mark, points: DrawnCurve, look: Style) -> None:
     end = points.x[-1]
     if mark.ceiling is not None:
         begin, (level, low, high) = mark.ceiling_from(points), mark.ceiling
@@ -222,7 +222,7 @@ def _line(x: Sequence[float], y: Sequence[float], look: Style, label: str, every
 
 # --- bars -----------------------------------------------------------------------------------------------------------
 def time_figure(times: Sequence[StageTimes]) -> Figure:
-    """Wall time per run, stacked by stage, a bar per arm."""
+    """Draw wall time per run, stacked by stage, a bar per arm."""
     from matplotlib.figure import Figure
 
     stages = list(times[0].seconds)

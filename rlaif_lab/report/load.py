@@ -13,7 +13,7 @@ from typing import Any
 
 from rlaif_lab.config import FAMILIES
 from rlaif_lab.store.files import read_json_file
-from rlaif_lab.store.outcome import ending
+from rlaif_lab.store.outcome import read_outcome
 from rlaif_lab.store.rows import read_metrics
 
 INSIDE_A_RUN = re.compile(r"round_\d+|checkpoints|policy|wandb|\.hydra")
@@ -101,7 +101,7 @@ def load(directory: Path) -> Runs:
             if rows:
                 runs.append(_run(folder, name, rows))
             else:
-                reason = ending(folder) or "failed, or still in its first round"
+                reason = read_outcome(folder) or "failed, or still in its first round"
                 failed.append(Problem(name, f"{reason}: no round was logged"))
         except ValueError as error:
             failed.append(Problem(name, f"damaged: {error}"))

@@ -65,7 +65,7 @@ def contents(view: View) -> str:
 
 
 def arm_styles(looks: Mapping[str, Style], labels: Sequence[str]) -> str:
-    """Colour and dashes of every arm's class, and the rule by which its switch hides it."""
+    """Return colour and dashes of every arm's class, and the rule by which its switch hides it."""
     rules = []
     for i, label in enumerate(labels):
         look = looks[label]

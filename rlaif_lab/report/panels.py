@@ -7,16 +7,16 @@ from typing import Any
 
 from rlaif_lab.metrics.catalogue import row_of
 from rlaif_lab.plateau.detector import State
-from rlaif_lab.report.curves import FigureGroup, Panel
+from rlaif_lab.report.curves import ChartPanel, FigureGroup
 
 FAR = 1e9
 """Stands for infinity in a panel's bounds."""
 
 
-def charted(metric: str, **settings: Any) -> Panel:
+def charted(metric: str, **settings: Any) -> ChartPanel:
     """Return a metric's panel with the title, caption, baseline and range of its row; ``settings`` override them."""
     row = row_of(metric)
-    panel = Panel(
+    panel = ChartPanel(
         metric=metric,
         title=row.title,
         caption=row.meaning,
@@ -119,7 +119,7 @@ COVERAGE = FigureGroup(
     "Reinforcement can raise the first sample's quality (k = 1) while it narrows what many samples reach (large k). "
     "Thin: round 0.",
     (
-        Panel(
+        ChartPanel(
             "coverage/pass_at",
             "Coverage: pass@k",
             "Chance that the best of k samples is right. Thin: round 0; thick: the last round.",

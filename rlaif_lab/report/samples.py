@@ -296,7 +296,7 @@ def within(cells: Sequence[Cell], bounds: Bounds) -> list[list[Json]]:
 
 
 def to_json(content: Any) -> str:
-    """JSON that may stand in a ``<script>`` element: nothing in it can end the element, or the line of a script."""
+    """Return JSON that may stand in a ``<script>`` element: nothing in it can end the element or a line."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -336,12 +336,12 @@ class Gold:
         self.notes: list[str] = []
 
     def note(self, text: str) -> None:
-        """Once each, and not without end."""
+        """Note a problem, once each and not without end."""
         if text not in self.notes and len(self.notes) < MOST_NOTES:
             self.notes.append(text)
 
     def task(self, run: Run) -> Task | None:
-        """None for a task that cannot be built here."""
+        """Return the task, or None for one that cannot be built here."""
         content = run.config.get("task")
         name = json.dumps(content, sort_keys=True)
         if name not in self.built:
@@ -357,7 +357,7 @@ class Gold:
             return None
 
     def quality(self, task: Task | None, prompt: Prompt, response: str) -> float | None:
-        """None without gold, and for a prompt that the task cannot read."""
+        """Return the quality, or None without gold, and for a prompt that the task cannot read."""
         if task is None or not task.has_gold:
             return None
         try:

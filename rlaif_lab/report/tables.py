@@ -94,13 +94,13 @@ def last(run: Run) -> int:
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """Over the values that are defined."""
+    """Estimate over the values that are defined."""
     defined = [value for value in values if math.isfinite(value)]
     return Estimate(t_interval(defined), len(defined))
 
 
 def _values(arm: Arm, metric: str, which: Callable[[Run], int]) -> dict[int, float]:
-    """Seed -> value, of complete runs."""
+    """Return seed -> value, of complete runs."""
     return {run.seed: run.value(metric, which(run)) for run in arm.complete}
 
 
@@ -200,7 +200,7 @@ def write_table(path: Path, rows: Sequence[ArmSummary], verdicts: Sequence[ArmVe
 
 
 def quantities(row: ArmSummary, verdict: ArmVerdict, baseline: str) -> Mapping[str, Estimate | None]:
-    """Column of table.csv -> estimate."""
+    """Return column of table.csv -> estimate."""
     fitted, pgr = verdict.saturation, verdict.pgr
     n = fitted.seeds if fitted.identified else 0
     return {

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rlaif_lab.plateau import detector
 from rlaif_lab.plateau.attribution import Attribution, Factors, attribution
@@ -32,7 +31,8 @@ from rlaif_lab.plateau.families import Families, Seen, compare
 from rlaif_lab.plateau.hacked import Hacked, hacked
 from rlaif_lab.plateau.saturation import Curve, Saturation, saturation
 from rlaif_lab.plateau.trend import Trend, TrendMeasure, measured, outlook, trend, untested
-from rlaif_lab.plateau.verdict import NO_DETECTOR, Logged, Verdict, averaged, pooled, verdict
+from rlaif_lab.plateau.verdict import NO_DETECTOR, Logged, TraceVerdict, averaged, pooled, verdict
+from rlaif_lab.records import Floats
 from rlaif_lab.report.arms import Arm, Study, baseline_for
 from rlaif_lab.report.load import Run
 from rlaif_lab.report.null_drift import NullDrift, null_drift
@@ -40,7 +40,6 @@ from rlaif_lab.report.remains import seed_left
 from rlaif_lab.report.samples import Gold
 from rlaif_lab.statistics.intervals import Interval, paired_difference
 
-Floats = npt.NDArray[np.float64]
 QUALITY, GREEDY, KL = "quality/sampled", "quality/greedy", "kl/per_sequence"
 WIN_RATE = "judge/win_rate_vs_round_0"
 MEASURED: dict[TrendMeasure, str] = {"heldout_judge": "held-out judge's win rate", "people": "people's win rate"}
@@ -70,7 +69,7 @@ class ArmVerdict:
     seeds: int
     trend: Trend
     votes: Mapping[str, int]
-    verdict: Verdict
+    verdict: TraceVerdict
     saturation: Saturation
     families: Families | None
     attribution: Attribution | None
@@ -90,7 +89,7 @@ class ArmVerdict:
 
     @property
     def headline(self) -> str:
-        """Such as ``plateaued at round 12, ceiling 0.615 (0.600 to 0.630)``."""
+        """Return the verdict in a few words, such as ``plateaued at round 12, ceiling 0.615 (0.600 to 0.630)``."""
         text = f"{self.state} ({self.trend.reason})"
         if self.state == "plateaued":
             text = f"plateaued at round {self.round}"
@@ -106,7 +105,7 @@ class ArmVerdict:
 
     @property
     def short(self) -> str:
-        """For a column: ``plateaued at 12``."""
+        """Return the verdict for a column: ``plateaued at 12``."""
         text = self.state if self.round is None else f"{self.state} at {self.round}"
         return text if self.hacked is None else f"{text}, hacked"
 
@@ -140,7 +139,7 @@ class ArmVerdict:
 
     @property
     def why(self) -> str:
-        """Why it does not improve, or how far that is known: a sentence."""
+        """Return why it does not improve, or how far that is known: a sentence."""
         if self.remains:
             return self.remains.sentence
         if self.attribution:
@@ -239,7 +238,7 @@ def _left(arm: Arm, gold: Gold) -> dict[int, SeedLeft]:
 
 # --- from runs to arrays ----------------------------------------------------------------------------------------------
 def quality_curve(run: Run) -> Curve | None:
-    """True sampled quality in the rounds that have it; None where none has."""
+    """Return the true sampled quality in the rounds that have it; None where none has."""
     values = {index: run.value(QUALITY, index) for index in sorted(run.rows)}
     known = {index: value for index, value in values.items() if math.isfinite(value)}
     return Curve(np.array(list(known), dtype=float), np.array(list(known.values()))) if known else None
@@ -268,7 +267,7 @@ def _moved(run: Run, metric: str) -> float:
 
 
 def final(arm: Arm, metric: str) -> dict[int, float]:
-    """Seed -> value after all training, of whole runs, where it is defined."""
+    """Return seed -> value after all training, of whole runs, where it is defined."""
     values = {run.seed: run.value(metric, run.last_round) for run in arm.complete}
     return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
@@ -307,7 +306,7 @@ def detector_settings(run: Run) -> Detector | None:
     return Detector(**{key: value for key, value in given.items() if key in known})
 
 
-def arm_detection(arm: Arm, settings: Detector | None) -> Verdict:
+def arm_detection(arm: Arm, settings: Detector | None) -> TraceVerdict:
     """Return what the e-detector says of all whole runs together: from their prompts' changes where every run has
     them, else from what they logged."""
     runs = arm.complete
@@ -337,7 +336,8 @@ def logged(run: Run) -> dict[detector.State, Logged]:
 
 
 def changes(run: Run) -> dict[int, Floats] | None:
-    """Round -> each prompt's change in quality, from round_*/changes.json; None unless every round from 1 on has it."""
+    """Return round -> each prompt's change in quality, from round_*/changes.json; None unless every round from 1 on has
+    it."""
     found: dict[int, Floats] = {}
     for index in range(1, run.last_round + 1):
         if run.path is None:

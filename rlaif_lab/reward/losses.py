@@ -15,7 +15,7 @@ def bradley_terry(
     label_smoothing: float = 0.0,
     centring: float = 0.0,
 ) -> Tensor:
-    """Negative log-likelihood (nats) of a preference under P(chosen wins) = sigmoid(r_c - r_r), per pair.
+    """Return the negative log-likelihood (nats) of a preference under P(chosen wins) = sigmoid(r_c - r_r), per pair.
 
     Shapes: (P,), (P,) -> (P,); ``prob_chosen_wins`` (P,) in [0, 1], None: 1; ``margin`` a number or (P,), >= 0.
 

@@ -92,7 +92,7 @@ class RewardModel:
         return [] if isinstance(self.model, str) else [self.model]
 
     def attach(self, context: JudgeContext) -> None:
-        """Called once, before the first ``fit``."""
+        """Load weights: called once, before the first ``fit``."""
         self.context = context
         self.base = context.policy("initial") if isinstance(self.model, str) else context.load(self.model)
 

@@ -71,8 +71,8 @@ class RewardNetwork(LanguageModel):
         return asked[:shared], [ids[shared:] for ids in read]
 
     def _read_part(self, ids: list[int]) -> list[int]:
-        """Up to the token at which the reward is read. (Where padding and end of sequence are one token, transformers
-        takes the end for padding, and so must this.)"""
+        """Return the part up to the token at which the reward is read. (Where padding and end of sequence are one
+        token, transformers takes the end for padding, and so must this.)"""
         pad = self.network.config.get_text_config().pad_token_id
         end = len(ids)
         while end and ids[end - 1] == pad:

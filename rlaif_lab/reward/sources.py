@@ -29,7 +29,8 @@ class RewardFolder(ModelSource):
         check_reward_folder(Path(self.path))
 
     def check(self, task: Task) -> None:
-        """Any reward model may serve any task; texts that its tokenizer cannot write are refused when it is asked."""
+        """Check nothing: any reward model may serve any task; texts that its tokenizer cannot write are refused when it
+        is asked."""
 
     def identity(self, task: Task) -> str:
         return self.content()
@@ -53,7 +54,7 @@ class RewardFolder(ModelSource):
 
 
 def check_reward_folder(path: Path) -> None:
-    """ValueError when ``path`` does not hold a saved reward model with its tokenizer."""
+    """Raise ValueError when ``path`` does not hold a saved reward model with its tokenizer."""
     where = f"reward model folder {str(path)!r}"
     if not path.is_dir():
         raise ValueError(f"{where} does not exist")

@@ -166,7 +166,7 @@ def next_logits(network: PreTrainedModel, rows: Sequence[Sequence[int]], keep: i
 
 
 def _try_decoders(network: PreTrainedModel, widest: int) -> type[CachedDecoder | GroupedDecoder | RecomputingDecoder]:
-    """Two prompts of different lengths, two rows each, of which one leaves half-way."""
+    """Try two prompts of different lengths, two rows each, of which one leaves half-way."""
     longest = longest_trial(network, widest)
     steps = min(6, longest // 2)
     tolerance = passes(network, widest).tolerance

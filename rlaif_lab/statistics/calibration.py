@@ -33,7 +33,7 @@ def brier(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike) -> float:
 
 
 def ece(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, bins: int = 10) -> float:
-    """Expected calibration error: mean over bins, by count, of |stated - happened|. 0 is perfect.
+    """Return the expected calibration error: mean over bins, by count, of |stated - happened|. 0 is perfect.
 
     Bins of equal mass (Nguyen and O'Connor 1508.05154; Roelofs et al. 2012.08668), see ``reliability_bins``. With few
     items it is above 0 for a perfectly calibrated judge too: compare with ``ece_if_calibrated``.

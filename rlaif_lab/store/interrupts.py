@@ -35,7 +35,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it the first ending signal raises ``Interrupted``, the same one again ends the process at once.
+    """Raise ``Interrupted`` at the first ending signal; the same one again ends the process at once.
 
     SIGHUP stays ignored where it was ignored before (``nohup``). Does nothing outside a process's main thread, where
     signals cannot be handled.

@@ -35,7 +35,8 @@ def without_locks(path: Path, error: OSError) -> None:
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """True to one process at a time, False at once to the others. Makes the file, and leaves it there."""
+    """Try to take the lock: True to one process at a time, False at once to the others. Makes the file, and leaves it
+    there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:

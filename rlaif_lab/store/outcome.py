@@ -114,8 +114,8 @@ def is_whole(folder: Path) -> bool:
     return bool(rows) and rows[-1]["round"] == planned
 
 
-def ending(folder: Path) -> str:
-    """Why a run that is not whole is not; empty where its folder does not tell."""
+def read_outcome(folder: Path) -> str:
+    """Return why a run that is not whole is not; empty where its folder does not tell."""
     if failed := read_failure(folder):
         return f"{'waiting' if failed.waits else 'failed'}: {failed.sentence}"
     if being_worked_on(folder):
@@ -124,8 +124,8 @@ def ending(folder: Path) -> str:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """No other process works in this run's folder meanwhile. ValueError when one does already."""
+def exclusive_access(folder: Path) -> Iterator[None]:
+    """Make sure that no other process works in this run's folder meanwhile. ValueError when one does already."""
     with ExitStack() as stack:
         with writing(folder / LOCK):
             mine = stack.enter_context(try_lock(folder / LOCK))
@@ -140,12 +140,13 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def being_worked_on(folder: Path) -> bool:
-    """Told by a lock, so for processes of this machine, or of one that shares its file system's locks."""
+    """Return whether a process works on the run. It is told by a lock, so for processes of this machine, or of one that
+    shares its file system's locks."""
     return locked(folder / LOCK)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Empty where there is no such file, or nobody can read it."""
+    """Return the file's content; empty where there is no such file, or nobody can read it."""
     try:
         content = json.loads(read_regular(path))
     except (ValueError, RecursionError):

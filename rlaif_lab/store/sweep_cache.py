@@ -23,15 +23,15 @@ SHARED = ".shared"
 
 
 @dataclass(frozen=True)
-class SharedFiles:
+class SweepCache:
     """identity: all that decides the content of every file, but for what ``once`` is told of each."""
 
     folder: Path
     identity: str
 
     @contextmanager
-    def once(self, file: Path, what: str) -> Iterator[None]:
-        """Around the computing of ``file``, which is there on entry if another process has computed the same. While one
+    def compute_once(self, file: Path, what: str) -> Iterator[None]:
+        """Guard the computing of ``file``, which is there on entry if another process has computed the same. While one
         computes, the others wait; if it dies, the next one takes over."""
         digest = hashlib.sha256(repr((self.identity, what)).encode()).hexdigest()[:32]
         held = self.folder / f"{file.stem}-{digest}{file.suffix}"

@@ -166,7 +166,7 @@ class Answers(PromptsFile):
             ) from None
 
     def _options_of(self, row: Row) -> dict[str, str]:
-        """Letter -> option; empty where the task has no column of them."""
+        """Return letter -> option; empty where the task has no column of them."""
         if self.choices_column is None:
             return {}
         column = str(self.choices_column)

@@ -55,7 +55,7 @@ class Columns:
         return cls(**columns)
 
     def ours(self) -> dict[str, str]:
-        """Our names -> the file's, as far as there is one."""
+        """Map our names -> the file's, as far as there is one."""
         named = {"prompt": self.prompt, "system": self.system, "input": self.input}
         return {ours: theirs for ours, theirs in named.items() if theirs is not None}
 

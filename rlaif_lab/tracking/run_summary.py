@@ -86,8 +86,8 @@ def result_values(
 
 
 def pass_at_k(rows: Sequence[Row]) -> ResultTable:
-    """Coverage before the first and after the last round. Where the curves meet at some k, training has made likelier
-    what the policy could do already, and no more."""
+    """Tabulate coverage before the first and after the last round. Where the curves meet at some k, training has made
+    likelier what the policy could do already, and no more."""
     found: list[list[float]] = []
     for row in rows if len(rows) < 2 else (rows[0], rows[-1]):
         names = {int(name[1]): name[0] for name in map(PASS_AT_K.fullmatch, row) if name}

@@ -149,7 +149,7 @@ def as_runs(runs: Sequence[WandbRun]) -> Runs:
 
 
 def rows_of(history: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
-    """Round -> metrics, of the items that have a round. What was undefined was not logged."""
+    """Return round -> metrics, of the items that have a round. What was undefined was not logged."""
     return {
         int(item["round"]): {
             name: float(value) for name, value in item.items() if name != "round" and isinstance(value, (int, float))

@@ -139,8 +139,8 @@ class WandbTracker(Tracker):
                 # W&B makes a chart of every metric that is not hidden: people should see the headlines first, and a
                 # count of failures only once there was one.
                 hidden = is_detail(name) and not is_failure(name, value)
-                # Exact names: globs match in random order.
-                self.run.define_metric(name, step_metric="round", summary=summary, hidden=hidden)
+                # Exact names: globs match in random order. Overwritten, since W&B keeps what was hidden before hidden.
+                self.run.define_metric(name, step_metric="round", summary=summary, hidden=hidden, overwrite=True)
                 self.defined.add(name)
                 (self.hidden.add if hidden else self.hidden.discard)(name)
         if samples:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.metrics.base import Row
 from rlaif_lab.metrics.catalogue import rows, sections
-from rlaif_lab.report.curves import FigureGroup, Panel
+from rlaif_lab.report.curves import ChartPanel, FigureGroup
 from rlaif_lab.report.panels import FIGURES, GROUPS, OVERVIEW
 from rlaif_lab.tracking.run_summary import RESULTS
 
@@ -122,7 +122,7 @@ def _line_plot(row: Row) -> LinePlot:
     )
 
 
-def over_rounds(group: FigureGroup) -> list[Panel]:
+def over_rounds(group: FigureGroup) -> list[ChartPanel]:
     """Return the group's panels but for those over something else (k of pass@k, KL), which W&B shows as figures."""
     return [panel for panel in group.panels if panel.axis == "round"]
 

@@ -100,7 +100,7 @@ def prepare(
 def make_batches(
     examples: Sequence[Example], order: Sequence[int], batch_size: int, policy: LanguageModel
 ) -> list[Batch]:
-    """Padded batches in this order. Log-probabilities are those recorded while sampling, 0 where none were; the
+    """Return padded batches in this order. Log-probabilities are those recorded while sampling, 0 where none were; the
     reference's are the same until ``with_reference``."""
     prompt_ids = policy.encode_prompts([e.prompt for e in examples])
     batches = []

@@ -12,7 +12,7 @@ from audit.scripted import Says, bank, is_good, judge, knows
 from rlaif_lab.audit import measures
 from rlaif_lab.audit.in_loop import frozen_bank_metrics, on_policy_metrics
 from rlaif_lab.audit.judged import Judged, judge_pairs, on_bank, on_policy, subset
-from rlaif_lab.audit.measures import Measure, Section
+from rlaif_lab.audit.measures import AuditMeasure, Section
 from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.records import Comparison
 
@@ -21,7 +21,7 @@ def judged(says: Says, pairs: list[LabelledPair]) -> Judged:
     return on_bank(pairs, judge_pairs(judge(says), pairs))
 
 
-def get(section: Section, key: str) -> Measure:
+def get(section: Section, key: str) -> AuditMeasure:
     return next(m for m in section.measures if m.key == key)
 
 

@@ -19,7 +19,7 @@ from rlaif_lab.cli.sweep import (
     LEFT_OUT,
     Planned,
     Sweep,
-    conclude,
+    finish,
     in_own_process,
     job_names,
     killed,
@@ -32,13 +32,13 @@ from rlaif_lab.config import config_dir, job_folder
 from rlaif_lab.store.files import TryLaterError
 from rlaif_lab.store.outcome import (
     Failure,
-    alone,
     being_worked_on,
-    ending,
+    exclusive_access,
     failure,
     finished_rounds,
     is_whole,
     read_failure,
+    read_outcome,
     write_failure,
     write_finished,
 )
@@ -61,20 +61,20 @@ def test_a_run_is_alone_in_its_folder_and_begins_with_a_clean_one(tmp_path: Path
     write_finished(tmp_path, 2)
     write_failure(tmp_path, Failure("X", "it broke", "2026-01-01T00:00:00+00:00"))
     assert not being_worked_on(tmp_path)
-    assert ending(tmp_path) == "failed: it broke"
-    with alone(tmp_path):
+    assert read_outcome(tmp_path) == "failed: it broke"
+    with exclusive_access(tmp_path):
         assert (finished_rounds(tmp_path), read_failure(tmp_path)) == (None, None)
         assert being_worked_on(tmp_path)
-        assert ending(tmp_path) == "a process is still working on it"
-        with pytest.raises(ValueError, match="another process is working on the run"), alone(tmp_path):
+        assert read_outcome(tmp_path) == "a process is still working on it"
+        with pytest.raises(ValueError, match="another process is working on the run"), exclusive_access(tmp_path):
             pytest.fail("there were two")
     assert not being_worked_on(tmp_path)
-    assert ending(tmp_path) == "interrupted or killed"
+    assert read_outcome(tmp_path) == "interrupted or killed"
 
 
 def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
     def hold(ready: object) -> None:
-        with alone(tmp_path):
+        with exclusive_access(tmp_path):
             ready.set()  # type: ignore[attr-defined]
             signal.pause()
 
@@ -174,9 +174,9 @@ def test_a_sweep_ends_with_a_line_that_names_what_is_missing(
     folder = tmp_path / "my sweep"
     job(folder / "0", "seed=0", rounds=3)
     monkeypatch.setattr(Sweep, "current", (folder, "2026-02-01T00:00:00.000+00:00"))
-    assert conclude(broken_off=False) == 0
+    assert finish(broken_off=False) == 0
     assert capsys.readouterr().out == "all 1 jobs finished; see them with: rlaif-report 'my sweep'\n"
-    assert conclude(broken_off=True) == 1
+    assert finish(broken_off=True) == 1
     assert "the sweep broke off, with 1 jobs finished; run what is missing with" in capsys.readouterr().err
 
     later = "2026-02-02T00:00:00.000+00:00"
@@ -186,7 +186,7 @@ def test_a_sweep_ends_with_a_line_that_names_what_is_missing(
     # This sweep could not have its folder, which holds another run; what failed in an earlier sweep is whole by now.
     job(folder / "4", "seed=4", rounds=3, failed=Failure("ValueError", "taken", later))
     job(folder / "5", "seed=5", rounds=3, failed=Failure("ValueError", "old", "2026-01-02T00:00:00.000+00:00"))
-    assert conclude(broken_off=False) == 1
+    assert finish(broken_off=False) == 1
     assert capsys.readouterr().err == (
         "rlaif-lab: 4 of 6 jobs did not finish (seed=1, seed=2: no disk; seed=3: it was killed before it could say "
         "why; seed=4: taken); run what is missing with: rlaif-resume 'my sweep'\n"
@@ -204,14 +204,14 @@ def test_a_sweep_whose_jobs_only_wait_has_not_failed(
     except TryLaterError as error:
         problem = replace(failure(error), time=later)
     job(tmp_path / "s" / "1", "seed=1", failed=problem)
-    assert ending(tmp_path / "s" / "1") == "waiting: 3 labels are missing"
+    assert read_outcome(tmp_path / "s" / "1") == "waiting: 3 labels are missing"
     monkeypatch.setattr(Sweep, "current", (tmp_path / "s", "2026-02-01T00:00:00.000+00:00"))
-    assert conclude(broken_off=False) == 75
+    assert finish(broken_off=False) == 75
     assert capsys.readouterr().err == (
         "rlaif-lab: 1 of 2 jobs wait (seed=1: 3 labels are missing); go on with: rlaif-resume s\n"
     )
     job(tmp_path / "s" / "2", "seed=2", failed=Failure("ValueError", "no disk", later))
-    assert conclude(broken_off=False) == 1, "one that failed is more than one that waits"
+    assert finish(broken_off=False) == 1, "one that failed is more than one that waits"
 
 
 def test_jobs_that_never_began_are_counted(
@@ -232,12 +232,12 @@ def test_jobs_that_never_began_are_counted(
     job(tmp_path / "sweep" / "0", *plan.overrides[0], rounds=3)
     monkeypatch.setattr(Sweep, "current", (tmp_path / "sweep", ""))
     monkeypatch.setattr(Sweep, "plan", plan)
-    assert conclude(broken_off=True) == 1
+    assert finish(broken_off=True) == 1
     assert "3 of 4 jobs did not finish (judge=a seed=1, judge=b seed=0, judge=b seed=1: never began)" in (
         capsys.readouterr().err
     )
     monkeypatch.setattr(Sweep, "plan", Planned(5))  # a search: how many, but not which
-    assert conclude(broken_off=True) == 1
+    assert finish(broken_off=True) == 1
     assert "4 of 5 jobs did not finish (4 more: never began)" in capsys.readouterr().err
 
 
@@ -249,14 +249,14 @@ def test_a_finished_job_whose_numbers_are_damaged_is_missing(
         (tmp_path / str(seed) / "finished.json").write_text('{"rounds": 3}')
     (tmp_path / "1" / "metrics.jsonl").write_bytes(bytes(100) + b"\n")
     monkeypatch.setattr(Sweep, "current", (tmp_path, ""))
-    assert conclude(broken_off=False) == 1
+    assert finish(broken_off=False) == 1
     assert "1 of 2 jobs did not finish (seed=1: " in (said := capsys.readouterr().err)
     assert "metrics.jsonl, line 1" in said
 
 
 def test_no_sweep_no_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(Sweep, "current", None)
-    assert conclude(broken_off=True) == 0
+    assert finish(broken_off=True) == 0
     assert capsys.readouterr() == ("", "")
 
 

@@ -18,7 +18,7 @@ from servers.wandb_server import KEY, WandbServer, wandb_server
 
 from rlaif_lab.metrics.catalogue import rows
 from rlaif_lab.report.panels import GROUPS
-from rlaif_lab.results import Sweep, read_run, read_sweep, read_wandb, results
+from rlaif_lab.results import SweepResults, read_run, read_sweep, read_wandb, results
 from rlaif_lab.tracking.run_summary import RESULTS
 from rlaif_lab.tracking.wandb_files import REPORT, WandbRun, offline_runs, records
 from rlaif_lab.tracking.wandb_files import read_run as read_wandb_run
@@ -109,10 +109,10 @@ def test_offline_runs_say_what_the_run_folders_say(sweep: Path, runs: list[Wandb
         assert record["why"]
 
 
-def same(one: Sweep, other: Sweep) -> bool:
+def same(one: SweepResults, other: SweepResults) -> bool:
     """But for causes, which are read from the stored rounds: W&B has none."""
 
-    def told(study: Sweep, name: str) -> list[dict[str, Any]]:
+    def told(study: SweepResults, name: str) -> list[dict[str, Any]]:
         return [{k: v for k, v in record.items() if k not in ("why", "cause")} for record in getattr(study, name)()]
 
     return all(told(one, name) == told(other, name) for name in ("arms", "verdicts", "differences", "why", "problems"))
@@ -129,10 +129,10 @@ def test_the_study_is_the_same_from_wandb(sweep: Path) -> None:
 def test_over_the_api_the_same(sweep: Path, runs: list[WandbRun]) -> None:
     """W&B's own client against a stand-in that holds the runs. It keeps its connection for the life of a process."""
     code = (
-        "import sys\nfrom rlaif_lab.results import Sweep, as_runs, wandb_runs\n"
+        "import sys\nfrom rlaif_lab.results import SweepResults, as_runs, wandb_runs\n"
         "runs = wandb_runs(sys.argv[1])\n"
         "print([[r.id, r.history, r.summary, r.config] for r in runs])\n"
-        "print(Sweep(as_runs(runs), 'online').arms())\n"
+        "print(SweepResults(as_runs(runs), 'online').arms())\n"
         "try: wandb_runs('somebody/a_project/another')\n"
         "except ValueError as error: print(error)\n"
     )

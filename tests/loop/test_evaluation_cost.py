@@ -23,7 +23,7 @@ from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Position
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.exact import Exact
-from rlaif_lab.store.sweep_cache import SharedFiles
+from rlaif_lab.store.sweep_cache import SweepCache
 from rlaif_lab.tasks.arithmetic import Addition
 
 
@@ -88,7 +88,7 @@ def test_what_the_base_answers_is_computed_once_for_all_arms(
         return generate(self, model, prompts, *given)
 
     monkeypatch.setattr(Exact, "generate", spied)
-    cache = SharedFiles(tmp_path / "shared", "one policy")
+    cache = SweepCache(tmp_path / "shared", "one policy")
     rows = []
     for arm in ("a", "b"):
         one = make_round(

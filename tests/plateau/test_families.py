@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlaif_lab.plateau.families import Families, Floats, Seen, compare
+from rlaif_lab.plateau.families import Families, Seen, compare
+from rlaif_lab.records import Floats
 from rlaif_lab.seeding import rng_for
 
 ROUNDS = np.arange(13.0)

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from rlaif_lab.plateau.saturation import LEAST, MOST_LEFT, WIDEST, Curve, Floats, Saturation, of_the_mean, saturation
+from rlaif_lab.plateau.saturation import LEAST, MOST_LEFT, WIDEST, Curve, Saturation, of_the_mean, saturation
 from rlaif_lab.plateau.shapes import families
+from rlaif_lab.records import Floats
 from rlaif_lab.seeding import rng_for
 
 DELTA = 0.01

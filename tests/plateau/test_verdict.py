@@ -7,18 +7,19 @@ import math
 import numpy as np
 import pytest
 
-from rlaif_lab.plateau.detector import STATES, Detector, Floats, State, trace
+from rlaif_lab.plateau.detector import STATES, Detector, State, trace
 from rlaif_lab.plateau.verdict import (
     NO_DETECTOR,
     Logged,
     Trace,
     Traces,
-    Verdict,
+    TraceVerdict,
     averaged,
     factors,
     pooled,
     verdict,
 )
+from rlaif_lab.records import Floats
 from rlaif_lab.seeding import rng_for
 
 
@@ -30,7 +31,7 @@ def traces(**alarms: list[int]) -> dict[State, Trace]:
     }
 
 
-def said(last_round: int, **alarms: list[int]) -> Verdict:
+def said(last_round: int, **alarms: list[int]) -> TraceVerdict:
     return verdict(traces(**alarms), last_round)
 
 

@@ -12,7 +12,7 @@ import pytest
 from rlaif_lab.plateau.verdict import Trace
 from rlaif_lab.report.arms import Arm, study
 from rlaif_lab.report.chart import Line, line_chart, nice_step, x_ticks, y_ticks
-from rlaif_lab.report.curves import Curve, Drawn, Panel, by_k, by_sqrt_kl, curve, draw, write_drawn
+from rlaif_lab.report.curves import ChartPanel, Drawn, DrawnCurve, by_k, by_sqrt_kl, curve, draw, write_drawn
 from rlaif_lab.report.load import load
 from rlaif_lab.report.panels import EVIDENCE, GROUPS, OVERVIEW
 
@@ -106,19 +106,19 @@ def test_csv_holds_what_is_drawn(arm: Arm, tmp_path: Path) -> None:
     assert rows[2]["low"] == "", "one seed has no interval"
 
 
-def limits(mean: list[float], low: list[float], high: list[float], panel: Panel) -> tuple[float, float]:
-    points = Curve([float(i) for i in range(len(mean))], list(range(len(mean))), mean, low, high, [2] * len(mean))
+def limits(mean: list[float], low: list[float], high: list[float], panel: ChartPanel) -> tuple[float, float]:
+    points = DrawnCurve([float(i) for i in range(len(mean))], list(range(len(mean))), mean, low, high, [2] * len(mean))
     return Drawn(panel, {"self": [points]}, panel.reference).limits()  # type: ignore[arg-type]
 
 
 def test_a_wide_interval_does_not_flatten_the_curve() -> None:
-    panel = Panel("quality/sampled", "", "")
+    panel = ChartPanel("quality/sampled", "", "")
     low, high = limits([0.4, 0.6], [-0.5, -0.3], [1.3, 1.5], panel)
     assert (low, high) == pytest.approx((0.28 - 0.022, 0.72 + 0.022))  # .6 of the curve's own reach beyond it
 
 
 def test_a_curve_that_hardly_moves_looks_like_it() -> None:
-    low, high = limits([1e-17, -2e-17], [math.nan] * 2, [math.nan] * 2, Panel("audit/b", "", "", bounds=(-9, 9)))
+    low, high = limits([1e-17, -2e-17], [math.nan] * 2, [math.nan] * 2, ChartPanel("audit/b", "", "", bounds=(-9, 9)))
     assert high - low > 0.05
 
 
@@ -135,7 +135,7 @@ def test_ticks_are_round() -> None:
 
 def test_chart_breaks_at_a_hole_and_escapes_names() -> None:
     nan = math.nan
-    points = Curve([0.0, 1.0, 2.0], [0, 1, 2], [0.1, nan, 0.3], [nan] * 3, [nan] * 3, [1, 0, 1])
+    points = DrawnCurve([0.0, 1.0, 2.0], [0, 1, 2], [0.1, nan, 0.3], [nan] * 3, [nan] * 3, [1, 0, 1])
     drawn = line_chart([Line("a0", "<b> & co", "o", points)], (0.0, 0.5), title='"quoted"', strong=["a0"])
     assert "<b>" not in drawn
     assert "&lt;b&gt; &amp; co" in drawn

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rlaif_lab.records import Prompt
 from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.chart import Line, distinct, line_chart
-from rlaif_lab.report.curves import Curve, Mark
+from rlaif_lab.report.curves import DrawnCurve, Mark
 from rlaif_lab.report.figures import COLOURS, styles
 from rlaif_lab.report.panels import GROUPS
 from rlaif_lab.report.tables import inert
@@ -37,9 +37,9 @@ def test_twenty_arms_have_twenty_colours_whoever_they_are_compared_with() -> Non
     assert styles(list(reversed(arms))) == looks
 
 
-def curve(end: float) -> Curve:
+def curve(end: float) -> DrawnCurve:
     y = [end * x / 10 for x in range(11)]
-    return Curve([float(x) for x in range(11)], list(range(11)), y, y, y, [3] * 11)
+    return DrawnCurve([float(x) for x in range(11)], list(range(11)), y, y, y, [3] * 11)
 
 
 @pytest.mark.parametrize("arms", [2, 3, 6])

@@ -20,7 +20,7 @@ from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.exact import Exact
 from rlaif_lab.store.run_folder import RoundStore
-from rlaif_lab.store.sweep_cache import SharedFiles
+from rlaif_lab.store.sweep_cache import SweepCache
 from rlaif_lab.store.tables import COVERAGE, EVALUATED, GENERATIONS
 from rlaif_lab.tasks.arithmetic import Addition
 
@@ -44,7 +44,7 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def made(
-    organism: LanguageModel, task: Addition, folder: Path, judge: Judge, shared: SharedFiles | None, **changes: Any
+    organism: LanguageModel, task: Addition, folder: Path, judge: Judge, shared: SweepCache | None, **changes: Any
 ) -> Round:
     return make_round(organism, task, folder, judge, cache=shared, **changes)
 
@@ -62,7 +62,7 @@ def test_a_second_arm_takes_what_the_first_sampled_and_comes_to_the_same(
     organism: LanguageModel, task: Addition, tmp_path: Path, sampled: list[tuple[Any, ...]]
 ) -> None:
     alone, apart = opened(organism, task, tmp_path / "alone", OracleJudge(), None, learner=DPO())
-    shared = SharedFiles(tmp_path / ".shared", "what decides")
+    shared = SweepCache(tmp_path / ".shared", "what decides")
     _, first = opened(organism, task, tmp_path / "first", RandomJudge(), shared)
     sampled.clear()
     metrics, second = opened(organism, task, tmp_path / "second", OracleJudge(), shared, learner=DPO())
@@ -95,18 +95,18 @@ def test_only_what_is_the_same_is_shared(
     changes: dict[str, Any],
     again: dict[str, int],
 ) -> None:
-    shared = SharedFiles(tmp_path / ".shared", "what decides")
+    shared = SweepCache(tmp_path / ".shared", "what decides")
     opened(organism, task, tmp_path / "first", RandomJudge(), shared)
     sampled.clear()
     if "shared" in changes:
-        changes = {"shared": SharedFiles(shared.folder, changes["shared"])}
+        changes = {"shared": SweepCache(shared.folder, changes["shared"])}
     opened(organism, task, tmp_path / "second", RandomJudge(), **({"shared": shared} | changes))
     for what, count in again.items():
         assert sum(1 for _, stage, _ in sampled if stage == what) == count
 
 
 def test_a_later_round_is_each_arms_own(organism: LanguageModel, task: Addition, tmp_path: Path) -> None:
-    shared = SharedFiles(tmp_path / ".shared", "what decides")
+    shared = SweepCache(tmp_path / ".shared", "what decides")
     rounds = made(organism, task, tmp_path / "run", RandomJudge(), shared)
     RoundData(rounds, 0)
     held = set(shared.folder.iterdir())
@@ -118,7 +118,7 @@ def test_a_later_round_is_each_arms_own(organism: LanguageModel, task: Addition,
 def test_a_corrupt_file_is_computed_again_once_it_is_deleted(
     organism: LanguageModel, task: Addition, tmp_path: Path
 ) -> None:
-    shared = SharedFiles(tmp_path / ".shared", "what decides")
+    shared = SweepCache(tmp_path / ".shared", "what decides")
     first, folder = opened(organism, task, tmp_path / "run", RandomJudge(), shared)
     file = folder / "generations.parquet"
     file.write_bytes(file.read_bytes()[:100])  # and so the shared one, which is the same file
@@ -129,8 +129,8 @@ def test_a_corrupt_file_is_computed_again_once_it_is_deleted(
     assert again == pytest.approx(first, rel=0, abs=0, nan_ok=True)
 
 
-def _compute(shared: SharedFiles, file: Path, log: Path, dies: bool) -> None:
-    with shared.once(file, "the same"):
+def _compute(shared: SweepCache, file: Path, log: Path, dies: bool) -> None:
+    with shared.compute_once(file, "the same"):
         if not file.exists():
             with log.open("a") as lines:
                 lines.write("computed\n")
@@ -144,7 +144,7 @@ def _compute(shared: SharedFiles, file: Path, log: Path, dies: bool) -> None:
 
 @pytest.mark.parametrize("dies", [False, True])
 def test_of_several_processes_one_computes_and_another_takes_over_if_it_dies(tmp_path: Path, dies: bool) -> None:
-    shared, log = SharedFiles(tmp_path / ".shared", ""), tmp_path / "log"
+    shared, log = SweepCache(tmp_path / ".shared", ""), tmp_path / "log"
     context = multiprocessing.get_context("fork")
     jobs = [
         context.Process(target=_compute, args=(shared, tmp_path / str(i) / "file.parquet", log, dies and i == 0))

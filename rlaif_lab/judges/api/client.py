@@ -77,7 +77,7 @@ class Endpoint:
 
     @property
     def base_url(self) -> str:
-        """All of them, for people and for the identity of answers, whatever their order."""
+        """Return all servers in one text, for people and for the identity of answers, whatever their order."""
         return ", ".join(sorted(self.base_urls))
 
     @property
@@ -394,8 +394,8 @@ async def open_clients(endpoint: Endpoint, limits: Limits) -> AsyncIterator[list
 
 
 def open_client(url: str, endpoint: Endpoint, limits: Limits) -> AsyncOpenAI:
-    """Without the library's own retries, which would not be counted, with a connection per request in flight, and
-    without following redirects."""
+    """Open a client without the library's own retries, which would not be counted, with a connection per request in
+    flight, and without following redirects."""
     import httpx2
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 

@@ -197,7 +197,7 @@ class ApiJudge(Judge):
 
     @cached_property
     def _prefix(self) -> str:
-        """Of all keys of this judge: what decides its answers, apart from the question."""
+        """Return what all keys of this judge begin with: what decides its answers, apart from the question."""
         parts = [
             self.endpoint.base_url,
             self.endpoint.model,

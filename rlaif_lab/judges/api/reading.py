@@ -173,7 +173,7 @@ def _words(content: Any) -> str:
 
 
 def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
-    """None unless every token comes with its log-probability."""
+    """Return the tokens, or None unless every token comes with its log-probability."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(content, list) or not content:
         return None
@@ -296,8 +296,8 @@ def _token_at(tokens: Sequence[Token], start: int, skipped: str) -> int | None:
 
 
 def label_masses(top: Sequence[tuple[str, float]], labels: Sequence[str]) -> dict[str, float]:
-    """Probability of each label: of all tokens that are it (``A``, ``" A"``, ``"A."``) or that begin it and no other
-    label. A label that is not among the tokens given gets 0."""
+    """Return the probability of each label: of all tokens that are it (``A``, ``" A"``, ``"A."``) or that begin it and
+    no other label. A label that is not among the tokens given gets 0."""
     masses = dict.fromkeys(labels, 0.0)
     for text, logp in top:
         token = plain(text.lstrip(_LINK).rstrip(_CLOSING))

@@ -128,7 +128,7 @@ class LocalJudge(Judge):
         chat = hashlib.sha256(repr((model.tokenizer.chat_template, dict(model.chat_options))).encode()).hexdigest()
         return [type(self).__name__, self.weights_hash(), chat[:16]]
 
-    def whose(self) -> str:
+    def describe_weights(self) -> str:
         return f"the policy's own {self.weights} weights" if isinstance(self.weights, str) else str(self.weights)
 
     # --- asking -------------------------------------------------------------------------------------------------
@@ -175,7 +175,8 @@ class LocalJudge(Judge):
     def begun(
         self, model: LanguageModel, encoded: Sequence[list[int]], said: Sequence[str] | None = None
     ) -> list[list[int]]:
-        """Token ids up to where the verdict's cue goes: behind what the model has ``said``, and out of any thought."""
+        """Return the token ids up to where the verdict's cue goes: behind what the model has ``said``, and out of any
+        thought."""
         form = self.form(model)
         if said is None:
             ends = form.closing_ids(model.tokenizer)
@@ -210,7 +211,7 @@ class LocalJudge(Judge):
 
 
 def conversation_key(prompt: Prompt) -> str:
-    """Equal for prompts that a judge is shown alike."""
+    """Return a key that is equal for prompts that a judge is shown alike."""
     return repr((prompt.text, prompt.turns))
 
 

@@ -145,7 +145,8 @@ def principle_statistics(
 
 
 def _by_principle(judgement: Judgement) -> dict[str, float | None]:
-    """Probability that the first wins under each principle, both orders averaged; None where one of them failed."""
+    """Return the probability that the first wins under each principle, both orders averaged; None where one of them
+    failed."""
     details = judgement.details or {}
     shown_first = details.get("shown_first", details)
     shown_second = details.get("shown_second", details)

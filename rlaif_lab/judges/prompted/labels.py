@@ -97,11 +97,12 @@ class LabelProbabilities:
 
     @property
     def mass(self) -> Tensor:
-        """Probability that the model says any of the labels: (N,)."""
+        """Return the probability that the model says any of the labels: (N,)."""
         return self.values.sum(-1).clamp(max=1.0)
 
     def normalised(self) -> Tensor:
-        """Over the labels alone: (N, labels). Uniform where they have no probability at all; nan stays nan."""
+        """Return the probabilities over the labels alone: (N, labels). Uniform where they have no probability at all;
+        nan stays nan."""
         total = self.values.sum(-1, keepdim=True)
         uniform = torch.full_like(self.values, 1.0 / self.values.shape[-1])
         return torch.where(total != 0, self.values / total.clamp(min=torch.finfo(torch.float64).tiny), uniform)

@@ -98,7 +98,7 @@ class PromptedJudge(LocalJudge):
     def describe(self) -> str:
         how = f"{self.votes} votes" if self.reads == "votes" else "verdict-token probabilities"
         after = " after reasoning" if self.reasoning else ""
-        return f"{self.name}: {self.whose()}, asked by template {self.template.name!r}, read by {how}{after}"
+        return f"{self.name}: {self.describe_weights()}, asked by template {self.template.name!r}, read by {how}{after}"
 
     def identity(self) -> str:
         settings: list[Any] = [self.reads, self.reasoning, self.clamp, self.minimum_mass]

@@ -89,7 +89,7 @@ class PointwiseJudge(LocalJudge):
 
     def describe(self) -> str:
         how = f"mean of {self.votes} sampled grades" if self.reads == "sampled" else "expected grade"
-        return f"{self.name}: {self.whose()}, asked by template {self.template.name!r}, read as {how}"
+        return f"{self.name}: {self.describe_weights()}, asked by template {self.template.name!r}, read as {how}"
 
     def identity(self) -> str:
         settings: list[Any] = [self.reads, self.scale, self.tie_margin, self.minimum_mass]

@@ -48,8 +48,8 @@ def read_next(
     batch_size: int = 12,
     share: bool = True,
 ) -> NextTokens:
-    """N sequences, and where each stands in the tree: equal ``paths[i][:d]`` says that they begin alike. (How far they
-    do is looked up, so that a wrong path costs time and nothing else.) Paths are of equal length.
+    """Read what follows N sequences, given where each stands in the tree: equal ``paths[i][:d]`` says that they begin
+    alike. (How far they do is looked up, so that a wrong path costs time and nothing else.) Paths are of equal length.
 
     keep: read the next token after this many tokens at the end of each sequence, not only after the last.
     batch_size: sequences computed at once; on a CPU more than these few is slower, since its caches overflow.
@@ -195,7 +195,7 @@ def _plain(model: LanguageModel, sequences: Sequence[TokenIds], keep: int) -> tu
 
 
 def _left_padded(rows: Sequence[TokenIds], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and their mask (1: real), both (N, longest)."""
+    """Return token ids and their mask (1: real), both (N, longest)."""
     width = max(map(len, rows))
     ids = [[pad_id] * (width - len(row)) + list(row) for row in rows]
     real = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
@@ -209,7 +209,7 @@ def _shares(model: LanguageModel, width: int) -> bool:
 
 
 def _try_sharing(model: LanguageModel, widest: int) -> bool:
-    """Four sequences of different lengths: two branches of two leaves, padding between all of them."""
+    """Try four sequences of different lengths: two branches of two leaves, padding between all of them."""
     network, longest = model.network, longest_trial(model.network, widest)
     rows = trial_rows(network, 7, longest)
     third = max(1, longest // 3)

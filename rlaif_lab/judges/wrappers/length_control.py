@@ -105,8 +105,8 @@ class LengthControl(Wrapper):
 
 
 def length_effect(comparisons: Sequence[Comparison], prob_first_wins: Sequence[float]) -> LengthEffect:
-    """Least squares of logit(p) on an intercept (position) and tanh(dlen / sd). No effect where all lengths differ
-    equally."""
+    """Fit logit(p) by least squares on an intercept (position) and tanh(dlen / sd). No effect where all lengths
+    differ equally."""
     differences = np.array([len(c.first) - len(c.second) for c in comparisons], dtype=float)
     scale = float(differences.std())
     if scale == 0.0:

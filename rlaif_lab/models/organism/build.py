@@ -124,7 +124,7 @@ class Corpus:
 
 
 def pretrain(task: ProceduralTask, recipe: Recipe, description: str) -> tuple[LlamaForCausalLM, Any]:
-    """Network and tokenizer after ``recipe.steps`` steps of next-token prediction, with a progress bar."""
+    """Return network and tokenizer after ``recipe.steps`` steps of next-token prediction, with a progress bar."""
     tokenizer = build_tokenizer(task)
     network = build_network(recipe, len(tokenizer))
     corpus = Corpus(task, recipe, tokenizer)
@@ -148,7 +148,7 @@ def pretrain(task: ProceduralTask, recipe: Recipe, description: str) -> tuple[Ll
 
 
 def _cosine(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then half a cosine down to a tenth of the peak."""
+    """Return the rate's factor: linear warm-up, then half a cosine down to a tenth of the peak."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)

@@ -55,7 +55,7 @@ class Recipe:
                 raise ValueError(f"recipe.{name} must be positive; got {getattr(self, name)}")
 
     def fingerprint(self, task: ProceduralTask) -> str:
-        """Content hash: equal exactly when the same weights would come out (on the same libraries)."""
+        """Return the content hash: equal exactly when the same weights would come out (on the same libraries)."""
         content = {"format": FORMAT, "recipe": asdict(self), "task": task.name, "code": _source_hash(type(task))}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -70,7 +70,7 @@ def runs_table(view: View) -> str:
 
 
 def _versions(runs: Sequence[Run]) -> list[list[str]]:
-    """Git commit and package versions; where runs differ, every value with the number of runs that had it."""
+    """Return Git commit and package versions; where runs differ, every value with the number of runs that had it."""
     held: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for run in runs:
         versions = run.config.get("versions")

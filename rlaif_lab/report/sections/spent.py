@@ -61,7 +61,7 @@ def _any(given: Estimate) -> bool:
 
 
 def bars(view: View) -> str:
-    """Wall time by stage."""
+    """Draw wall time by stage."""
     longest = max(arm.total for arm in view.times) or 1.0
     stages = list(view.times[0].seconds)
     looks = {

@@ -12,7 +12,7 @@ from rlaif_lab.plateau.comparisons import Difference
 from rlaif_lab.report.arms import Arm, Study
 from rlaif_lab.report.chart import Line, line_chart, swatch
 from rlaif_lab.report.cost import Cost, StageTimes
-from rlaif_lab.report.curves import Drawn, DrawnGroup, Mark, Panel
+from rlaif_lab.report.curves import ChartPanel, Drawn, DrawnGroup, Mark
 from rlaif_lab.report.figures import Style, group_figure
 from rlaif_lab.report.samples import Samples, spread
 from rlaif_lab.report.tables import NOT_AVAILABLE, ArmSummary, Estimate, limits_text
@@ -98,7 +98,7 @@ def figure_of(view: View, name: str) -> Figure:
 
 # --- charts ---------------------------------------------------------------------------------------------------------
 def group_section(view: View, name: str) -> str:
-    """Heading, charts, and links to the same figure as files."""
+    """Return heading, charts, and links to the same figure as files."""
     if name not in view.groups:
         return ""
     drawn = view.groups[name]
@@ -141,7 +141,7 @@ def chart(view: View, drawn: Drawn, overview: bool = False, marked: bool = False
     )
 
 
-def description(panel: Panel, lines: Sequence[Line]) -> str:
+def description(panel: ChartPanel, lines: Sequence[Line]) -> str:
     """Return the chart in words, for those who do not see it."""
     said: list[str] = []
     for line in lines:

@@ -112,7 +112,7 @@ def _bars(kept: Sequence[Promise]) -> str:
 
 
 def phases(view: View) -> str:
-    """Early against late, in numbers, for those who want to check the sentence."""
+    """Return early against late, in numbers, for those who want to check the sentence."""
     rows = []
     for said in view.verdicts:
         found = said.attribution
