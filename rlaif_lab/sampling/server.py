@@ -62,8 +62,6 @@ class ServerEngine:
         wait_s: float = 900.0,
         timeout_s: float = 3600.0,
     ) -> None:
-        if (base_url is None) == (python is None):
-            raise ValueError("engine needs either base_url (of a server) or python (of an environment to start one in)")
         if base_url is not None and not base_url.startswith(("http://", "https://")):
             raise ValueError(f"engine.base_url must begin with http:// or https://; got {base_url!r}")
         if python is not None and shutil.which(python) is None:
@@ -73,6 +71,8 @@ class ServerEngine:
         for name, value in (("wait_s", wait_s), ("timeout_s", timeout_s)):
             if value <= 0:
                 raise ValueError(f"engine.{name} must be positive; got {value}")
+        if (base_url is None) == (python is None):
+            raise ValueError("engine needs either base_url (of a server) or python (of an environment to start one in)")
         self.url, self.python, self.backend, self.place = base_url, python, backend, folder
         self.dtype, self.options, self.wait_s, self.timeout_s = dtype, dict(options or {}), wait_s, timeout_s
         self.temporary = folder is None
