@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_lab.config.ranges import Seed
+from rlaif_lab.config.ranges import Count, LearningRate, NotNegative, Number, Seed, Size
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.lora import LoraConfig, with_adapter
 from rlaif_lab.models.sources import ModelSource
@@ -52,12 +52,12 @@ class FineTuned(ModelSource):
     columns: Mapping[str, str] | None = None
     skill: Mapping[str, float] | None = None
     right: bool = False
-    demonstrations: int = 4096
-    passes: int = 1
-    batch_size: int = 128
-    learning_rate: float = 5e-4
-    warmup_steps: int = 10
-    clip_norm: float = 1.0
+    demonstrations: Count = 4096
+    passes: Count = 1
+    batch_size: Size = 128
+    learning_rate: LearningRate = 5e-4
+    warmup_steps: Number = 10
+    clip_norm: NotNegative = 1.0
     lora: Mapping[str, Any] | None = None
     seed: Seed = 0
     name: str = "fine-tuned"
