@@ -27,7 +27,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
         overrides: as on the command line, e.g. ``["judge=stronger", "rounds=3"]``.
 
     Raises:
-        ValueError: one sentence, for what can be told to be wrong without loading weights.
+        ValueError: in one sentence, for anything that is wrong and can be found without loading weights.
     """
     check_arguments(overrides)
     GlobalHydra.instance().clear()

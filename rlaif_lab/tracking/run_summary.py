@@ -1,4 +1,4 @@
-"""What one run came to: its verdict, and the few numbers and tables that one looks at once it is over.
+"""The summary of one run: its verdict, and the few numbers and tables that one looks at once it is over.
 
 The tracker shows them (W&B: in the run's summary). They are nothing new: all of it follows from metrics.jsonl and the
 round folders by the report's own functions. The report says more, since it has several seeds and hence intervals.
