@@ -65,7 +65,7 @@ class LanguageModel:
     def encode_prompts(self, prompts: Sequence[str | Prompt]) -> list[list[int]]:
         """Return the token ids of prompts as this model is asked them, up to where its response begins.
 
-        A chat model's are written by its template, with a text as single user turn; control tokens written out in a turn
+        A chat model's are written by its template, a text as single user turn; control tokens written out in a turn
         are text, so that nobody can end or open a turn from within one. Any other model's are the text behind the
         tokenizer's own first token. No end token stands between a prompt and its response, whatever a tokenizer adds.
         Raises ValueError when the tokenizer has no token for a character of a prompt, when a template refuses the turns
