@@ -153,7 +153,13 @@ class Browser:
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        given = {"expression": expression, "returnByValue": True, "awaitPromise": True}
+        try:
+            answer = self.call("Runtime.evaluate", **given)
+        except AssertionError as error:
+            if "navigated or closed" not in str(error):
+                raise
+            answer = self.call("Runtime.evaluate", **given)  # of the page that came in the meantime
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 

@@ -60,18 +60,21 @@ def round_left(folder: Path, task: Task, gold: Gold) -> list[Left]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    def rows(name: str, columns: Sequence[str], ids: Sequence[str] | None) -> list[dict[str, object]]:
-        table = pq.read_table(pa.BufferReader(read_checked(folder / f"{name}.parquet")), columns=list(columns))
-        kept = table if ids is None else table.filter(pc.is_in(table["prompt_id"], pa.array(ids)))
-        listed: list[dict[str, object]] = kept.to_pylist()
+    def read(name: str, columns: Sequence[str]) -> pa.Table:
+        return pq.read_table(pa.BufferReader(read_checked(folder / f"{name}.parquet")), columns=list(columns))
+
+    def rows(table: pa.Table) -> list[dict[str, object]]:
+        listed: list[dict[str, object]] = table.filter(pc.is_in(table["prompt_id"], pa.array(ids))).to_pylist()
         return listed
 
+    written = read("generations", ("prompt_id", "prompt", "sample", "response"))
+    names = [str(name) for name in pc.unique(written["prompt_id"]).to_pylist()]
+    ids = sorted(names, key=lambda name: seed_for("what is left", name))[:MOST_PROMPTS]
     generated: dict[str, list[dict[str, object]]] = defaultdict(list)
-    for row in rows("generations", ("prompt_id", "prompt", "sample", "response"), None):
+    for row in rows(written):
         generated[str(row["prompt_id"])].append(row)
-    ids = sorted(generated, key=lambda name: seed_for("what is left", name))[:MOST_PROMPTS]
     verdicts: dict[str, list[tuple[int, int, float | None]]] = defaultdict(list)
-    for row in rows("judgements", ("prompt_id", "sample_first", "sample_second", "prob_first_wins"), ids):
+    for row in rows(read("judgements", ("prompt_id", "sample_first", "sample_second", "prob_first_wins"))):
         one, other, probability = (row[name] for name in ("sample_first", "sample_second", "prob_first_wins"))
         assert isinstance(one, int)
         assert isinstance(other, int)

@@ -60,7 +60,12 @@ def ignore() -> None:
     """Let this process end by itself only from now on: it has been interrupted, or is done."""
     for name in ENDING:
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+            # Not SIG_IGN: of a signal that is on its way already, Python would then print that it is ignored.
+            signal.signal(getattr(signal, name), _nothing)
+
+
+def _nothing(number: int, _: FrameType | None) -> None:
+    """Do nothing."""
 
 
 def _raise(number: int, _: FrameType | None) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from end_to_end.lab import SMALL, environment, lab, rows, weights
 
+from rlaif_lab.store.checksums import CHECKSUMS
+
 MISTAKES = {
     ("judge=strongr",): "judge=strongr: no such choice (did you mean 'stronger'?)",
     ("sede=3",): "unknown key 'sede' (did you mean 'seed'?)",
@@ -62,7 +64,7 @@ def test_mistakes_are_told_in_one_sentence(cache: Path, tmp_path: Path) -> None:
         assert last.startswith("rlaif-lab: "), (overrides, errors)
         assert MISTAKES[overrides] in last, (overrides, last)
         assert "Traceback" not in errors
-    assert not (tmp_path / "no organisms").exists(), "no organism was built for a config that cannot run"
+    assert not (tmp_path / "no organisms" / "organisms").exists(), "no organism was built for a config that cannot run"
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +145,7 @@ def test_a_full_or_read_only_disk_loses_nothing(finished: Path, cache: Path, tmp
 def test_a_judge_folder_that_is_no_model_for_this_task(finished: Path, cache: Path, tmp_path: Path) -> None:
     no_model = tmp_path / "bert"
     shutil.copytree(finished / "policy", no_model)
+    (no_model / CHECKSUMS).unlink()  # or it would be refused as damaged
     config = json.loads((no_model / "config.json").read_text())
     (no_model / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
     judge = ("judge=hf", f"judge.weights.path={no_model}")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.store.checksums import CHECKSUMS
 from rlaif_lab.tasks.arithmetic import Addition
 from rlaif_lab.tasks.prompts_file import PromptsFile
 
@@ -37,6 +38,7 @@ def gguf_file(chat_folder: Path) -> Path:
 @pytest.fixture
 def folder(organism: LanguageModel, tmp_path: Path) -> Path:
     organism.save(tmp_path / "model")
+    (tmp_path / "model" / CHECKSUMS).unlink()  # somebody's own folder, which they may edit
     return tmp_path / "model"
 
 

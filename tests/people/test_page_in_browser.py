@@ -158,7 +158,7 @@ def test_undo_skip_flag_pause_and_reasons(tmp_path: Path) -> None:
         until(lambda: queue.labels() == [])
         until(lambda: shown_item(page) == first)
         page.click("#pause")
-        assert page.evaluate("document.querySelector('#item').hidden")
+        until(lambda: page.evaluate("document.querySelector('#item').hidden"))
         page.press("1")
         time.sleep(0.3)
         assert queue.labels() == [], "keys are off while it pauses"
