@@ -13,11 +13,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from rlaif_lab.cli.command import without_null
-from rlaif_lab.config import check, config_dir
+from rlaif_lab.config import check, config_dir, packages_of
 from rlaif_lab.config.secrets import check_arguments
 from rlaif_lab.config.trusted import trust
 from rlaif_lab.results import RunFolder, SweepResults, read_run, read_sweep
-from rlaif_lab.store.strangers import packages_of
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.config.ranges import Count, Number, Seed, Share
 from rlaif_lab.config.secrets import check_config
-from rlaif_lab.config.trusted import PYTHON, check_allowed
+from rlaif_lab.config.trusted import OWN, PYTHON, check_allowed
 from rlaif_lab.config.types import check_value, located, not_finite, parameters_of, shown
 from rlaif_lab.config.types import did_you_mean as did_you_mean  # of old use here
 
@@ -337,6 +337,12 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for i, child in enumerate(value):
             yield from _texts(child, f"{path}[{i}]")
+
+
+def packages_of(content: Any) -> list[str]:
+    """Return the packages whose classes a config names, each once, without the lab's own."""
+    named = (text.partition(".")[0] for place, text in _texts(content, "") if place.endswith("._target_"))
+    return [package for package in dict.fromkeys(named) if package != OWN]
 
 
 def plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:

@@ -10,6 +10,7 @@ The next pass starts from the prompt with the rewritten answer in place of the f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -81,6 +82,7 @@ def critique_and_revise(
         ValueError: for a model without a chat template.
     """
     constitution = Constitution.load(config.constitution)
+    reply = functools.partial(_replies, engine, model, sampling=config.sampling(rows))
     answers = [replace(g.responses[0], logps=()) for g in generations]
     steps: list[list[tuple[str, str, str]]] = [[] for _ in generations]
     for number in range(config.passes):
@@ -90,26 +92,12 @@ def critique_and_revise(
             for g, answer, principle in zip(generations, answers, principles, strict=True)
         ]
         identity = (seed, round_index, number)
-        critiques = _replies(
-            engine,
-            model,
-            asked,
-            sampling=config.sampling(rows),
-            tokens=config.critique_tokens,
-            identity=("critique", *identity),
-        )
+        critiques = reply(asked, tokens=config.critique_tokens, identity=("critique", *identity))
         asked = [
             _asked(prompt, critique, f"{principle.revise} {config.revision_form}")
             for prompt, critique, principle in zip(asked, critiques, principles, strict=True)
         ]
-        rewritten = _replies(
-            engine,
-            model,
-            asked,
-            sampling=config.sampling(rows),
-            tokens=config.revision_tokens,
-            identity=("revision", *identity),
-        )
+        rewritten = reply(asked, tokens=config.revision_tokens, identity=("revision", *identity))
         for step, principle, critique, new in zip(steps, principles, critiques, rewritten, strict=True):
             step.append((principle.id, critique.text, new.text))
         answers = [

@@ -14,23 +14,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from rlaif_lab.config import current_path
-from rlaif_lab.config.trusted import OWN, PYTHON, TRUST, UntrustedError, is_trusted, trusted
+from rlaif_lab.config.trusted import PYTHON, TRUST, UntrustedError, is_trusted, trusted
 
 T = TypeVar("T")
 HYDRAS = ("_args_", "_partial_", "_recursive_", "_convert_", "_mode_")
 """Keys by which Hydra's own ``instantiate`` would do more than call a class."""
-
-
-def packages_of(content: Any) -> list[str]:
-    """Return the packages whose classes a config names, each once, without the lab's own."""
-    found: list[str] = []
-    if isinstance(content, Mapping):
-        target = content.get("_target_")
-        found += [target.partition(".")[0]] if isinstance(target, str) else []
-        found += [package for child in content.values() for package in packages_of(child)]
-    elif isinstance(content, list):
-        found += [package for child in content for package in packages_of(child)]
-    return [package for package in dict.fromkeys(found) if package != OWN]
 
 
 def make(content: Any, kind: type[T], path: str) -> T:
