@@ -46,14 +46,19 @@ class PlateauDetector(pl.Callback):
         nothing was measured."""
         if changes is None or len(changes) == 0:
             return None
+        # One changed prompt has a mean but no spread: nan, which the trend takes for "not known", not for "no noise".
         spread = float(changes.std(ddof=1)) if len(changes) > 1 else math.nan
         self.gains[index] = float(changes.mean()), spread / math.sqrt(len(changes))
+        # Evidence is a running product: each round multiplies what the one before left, and older changes are not
+        # needed again.
         newest = step(self.detector, self.held[-1] if self.held else nothing_yet(), [changes], index)
         self.held = [*self.held[-1:], newest]
         return newest
 
     def trend(self, index: int) -> Trend:
         """Return what the trend says of the rounds up to this one."""
+        # Changes lead into rounds 1, 2, ...; one that was not measured is nan and not left out, so that position stays
+        # round.
         known = [self.gains.get(i, (math.nan, math.nan)) for i in range(1, index + 1)]
         found, stderr = (np.array([[pair[side] for pair in known]]) for side in (0, 1))
         return trend(found, self.detector, stderr=stderr)
@@ -63,11 +68,13 @@ class PlateauDetector(pl.Callback):
         if not self.detector.stop_on_plateau:
             return None
         found = self.trend(index)
+        # The state may rest on an older alarm: a run ends in the round that raises one, not in a later one.
         stopped = found.state == "plateaued" and index in found.processes["plateaued"].alarms
         return found.since if stopped else None
 
     def metrics_of(self, round_index: int) -> Metrics:
         """Return ``detector/*`` and ``trend/*`` of this round; nothing where no change was measured."""
+        # Round i is logged after its training, when the evidence of round i + 1 has been weighed already.
         found = [evidence for evidence in self.held if evidence.round_index == round_index]
         return metrics(self.detector, found[0]) | trend_metrics(self.trend(round_index)) if found else {}
 
@@ -102,14 +109,20 @@ class RoundEnd(pl.Callback):
         data, round_ = self.loader.data, self.loader.round
         training = time.perf_counter() - self.training_started
         self.bar.close()
+        # Before anything is measured or written: a round that left weights of nan gets neither a row nor a checkpoint,
+        # so that a resumed run goes on from the last good one.
         pl_module.check_round(data.index)
+        # Kept in a file, where `before` of the next round finds it: every policy is evaluated once.
         after, changes = round_.after(data.index)
+        # Ahead of the row, since this is what may make the round the last one, which has a row after it.
         self.weigh(trainer, data.index + 1, changes)
         trained = pl_module.take_statistics()
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
         def written() -> Metrics:
             metrics = round_.row(data.before, data.segments)
+            # The gain that a judge can pass on is what best-of-two picks; what training did not realise of it is the
+            # loss.
             gained = after["quality/sampled"] - metrics["quality/sampled"]
             return {
                 "round": data.index,
@@ -124,9 +137,13 @@ class RoundEnd(pl.Callback):
             }
 
         row = ranks.on_first(written)
+        # Ahead of the checkpoint, which holds the learner's state; on every rank, from one row, so that all have the
+        # same state.
         round_.parts.learner.observe(row)
         shown = data.segments[0].feedback
         self.keep(row, sample_rows(data.index, shown.generations, shown.prob_beats, round_.parts.task))
+        # The last policy is evaluated but not trained: a shorter row, which `append_row` replaces by a whole one if the
+        # run is extended.
         if data.index + 1 == trainer.max_epochs or trainer.should_stop:
             last = {
                 "round": data.index + 1,
@@ -135,6 +152,7 @@ class RoundEnd(pl.Callback):
                 **ranks.on_first(lambda: self.detected(data.index + 1)),
             }
             self.keep(last | {"audit/length_amplification": length_amplification(after)}, [])
+        # What Lightning sees: ModelCheckpoint keeps the checkpoints with the largest "round".
         finite = {k: v for k, v in after.items() if not math.isnan(v)}
         pl_module.log_dict({"round": float(data.index), **finite}, batch_size=1)
 
@@ -151,6 +169,7 @@ class RoundEnd(pl.Callback):
         if self.detection.weigh(index, changes) is None:
             return
         since = self.detection.ends_the_run(index)
+        # Alarms keep their alpha on fresh prompts only. This one is logged all the same.
         if since is not None and self.repeated(index) > FRESH:
             say(
                 "",
@@ -158,9 +177,11 @@ class RoundEnd(pl.Callback):
                 "asked before, so that alpha is void, and the run goes on",
             )
             return
+        # All ranks hold the same evidence, and so stop after the same round; the file is rank 0's to write.
         if since is not None:
             content = {"round": index, "reason": "plateau", "since": since}
             folder: Path = self.loader.round.services.store.directory
+            # Ahead of the checkpoint: killed in between, the run trains this round once more and still ends here.
             if ranks.first():
                 write_atomically(folder / STOPPED, json.dumps(content).encode())
             trainer.should_stop = True
@@ -174,6 +195,7 @@ class RoundEnd(pl.Callback):
     def repeated(self, index: int) -> float:
         """Return the share of this round's evaluation prompts whose text was asked before. The e-detector's bound holds
         for fresh prompts only."""
+        # Drawn again instead of kept, so that a resumed run knows what its earlier rounds asked.
         round_ = self.loader.round
         for earlier in range(self.asked_until, index):
             self.asked |= {str(p.text) for p in evaluation_prompts(earlier, round_.parts, round_.plan)}

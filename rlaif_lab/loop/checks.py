@@ -11,12 +11,14 @@ from rlaif_lab.tasks.base import Split, Task
 from rlaif_lab.training.devices import check_devices, check_ranks
 from rlaif_lab.training.settings import check_trainer
 
+# Ten times the usual rate for full fine-tuning; organisms, which are small, take more.
 LARGEST_RATE = 1e-4
 """Of AdamW on all weights of a real model."""
 
 
 def check_together(cfg: DictConfig, chosen: Chosen) -> None:
     """Check combinations of parts. Raises ValueError, one sentence."""
+    # The cheapest first, and what needs a tokenizer last: nobody should wait for a message.
     check_devices(chosen.trainer)
     check_ranks(chosen.trainer)
     check_trainer(chosen.trainer)
@@ -44,11 +46,13 @@ def check_learner(cfg: DictConfig, chosen: Chosen) -> None:
     """Check what the learner needs of the other parts."""
     learner, name = chosen.learner, chosen.learner.name
     if chosen.sampling.k < learner.minimum_k:
+        # With fewer, a learner has no pair or no baseline to compare a response with.
         raise ValueError(
             f"sampler.k must be at least {learner.minimum_k} for learner {name!r}: one response has nothing to be "
             f"compared with; got {chosen.sampling.k}"
         )
     sampling = chosen.sampling
+    # Greedy decoding, by whichever key: k equal responses make k (k - 1) / 2 ties, and a loop that never learns.
     if sampling.k > 1 and (sampling.top_k == 1 or 0 in (sampling.temperatures or (sampling.temperature,))):
         key = "sampler.top_k=1" if sampling.top_k == 1 else "sampler.temperature=0"
         raise ValueError(
@@ -57,6 +61,7 @@ def check_learner(cfg: DictConfig, chosen: Chosen) -> None:
         )
     for kind in kinds_for(learner.kinds(), chosen.pairing):
         kind.check(chosen.feedback_settings(cfg.seed), name)
+    # Restarting within a round would throw away the steps of the segments before.
     if learner.restart == "base" and cfg.sync_every is not None:
         raise ValueError(
             f"learner {name!r} starts each round from the first weights (restart=base), so it cannot sample again "
@@ -69,6 +74,7 @@ def check_learner(cfg: DictConfig, chosen: Chosen) -> None:
 def check_prompts(cfg: DictConfig, chosen: Chosen) -> None:
     """Check that every round and every evaluation has fresh prompts, and a judge those that it needs for itself."""
     task = chosen.task
+    # One evaluation more than rounds: the policy is measured before the first and after the last.
     needs: tuple[tuple[Split, int, int, int], ...] = (
         ("rounds", cfg.rounds, cfg.prompts_per_round, max(judge.spare_prompts for judge in chosen.judges.values())),
         ("evaluation", cfg.rounds + 1, cfg.evaluation.prompts, 0),
@@ -76,6 +82,7 @@ def check_prompts(cfg: DictConfig, chosen: Chosen) -> None:
     for split, rounds, each, spare in needs:
         if each < 1:
             raise ValueError(f"{split}.prompts must be at least 1; got {each}")
+        # A prompt that comes twice is no longer fresh, which is what evaluation and detector rest on.
         if rounds * each + spare > task.available(split):
             hint = (
                 ", or set task.repeat=true" if getattr(task, "repeat", None) is False and task.distinct(split) else ""
@@ -112,6 +119,7 @@ def check_detector(cfg: DictConfig, chosen: Chosen) -> None:
         )
     if again:
         print(f"note: {again}: the detector's alarms do not keep their alpha", flush=True)
+    # alpha is shared out over the horizon (a threshold of horizon / alpha): beyond it, nothing is promised.
     if cfg.rounds > detector.horizon:
         raise ValueError(
             f"detector.horizon={detector.horizon} rounds is what the detector's alpha is good for, but rounds="
@@ -139,6 +147,7 @@ def check_people(cfg: DictConfig, chosen: Chosen, delta: float) -> None:
             "detector.measure=people needs people who are asked to evaluate: judge=human_budget judge.use=evaluate "
             "(or both), with judge@judge.human=people for real ones"
         )
+    # A preference in [-1, 1] has a standard deviation of at most 1: no more labels than these, whatever people say.
     each, need = judge.share * chosen.evaluation.prompts, labels_for(delta)
     print(
         f"note: people say of about {each:.0f} answers a round whether training has changed them for the better; to "

@@ -38,9 +38,13 @@ class RoundData:
         self.ready += segment.steps
 
     def __len__(self) -> int:
+        # With several segments the number of steps is known only once the last is sampled: the empty step ends the
+        # epoch, not the length. That there is one keeps Lightning from fetching a step ahead, which would sample too
+        # early.
         return max(1, len(self.ready)) if len(self.prompts) == 1 else 1 << 20
 
     def __getitem__(self, i: int) -> Step:
+        # The optimiser has made the steps before i, so the next segment is sampled from the policy as it is by now.
         while i >= len(self.ready) and len(self.segments) < len(self.prompts):
             self.advance()
         return self.ready[i] if i < len(self.ready) else Step(self.index)
@@ -60,9 +64,12 @@ class RoundLoader(pl.LightningDataModule):
         # `current_epoch` is stale in the first call after a resume; this counter is not.
         index = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         if index >= self.trainer.max_epochs:  # a finished run, resumed: Lightning asks for data all the same
+            # One empty step, which the module skips.
             return DataLoader([Step(index)], batch_size=None)  # type: ignore[arg-type]
+        # Asked again within a round, it hands out the same data: no stage runs twice.
         if self.data is None or self.data.index != index:
             self.started = time.perf_counter()
+            # Lightning moves the module's weights to the device; the base policy is in no module.
             self.round.parts.base.network.to(self.round.parts.policy.device)
             self.data = RoundData(self.round, index)
         # A generator of its own: the loader otherwise draws a seed from the global one.

@@ -82,9 +82,12 @@ def estimate(cfg: DictConfig, chosen: Chosen, speed: Speed | None = None) -> Est
     judges = {role: judging_size(judge, chosen, policy) for role, judge in chosen.judges.items()}
     lengths = lengths_of(cfg, chosen)
     on_gpu = chosen.trainer.accelerator == "gpu"
+    # A processor is measured, a GPU assumed: an estimate opens none, and may be of another machine.
     speed = speed or (H100 if on_gpu else speed_here(policy.itemsize))
     pairs = "pairs" in chosen.learner.kinds()
+    # Of a learner that is given pairs only the chosen and the rejected response are read, of others all k.
     n = 2 if pairs else lengths.k
+    # A judge that is the policy itself, under whatever name, takes no memory of its own.
     memory = weights_and_optimiser(policy) | {
         f"{role}'s own weights": size.parameters * size.itemsize
         for role, (size, own) in judges.items()
@@ -120,6 +123,7 @@ def judging_size(judge: Judge, chosen: Chosen, policy: Size) -> tuple[Size | Non
     source: ModelSource | str = judge.weights
     if isinstance(source, str):
         return policy, False
+    # By content, not by name: `make_round` loads one copy of equal weights.
     own = source.identity(chosen.task) != chosen.policy.identity(chosen.task)
     return size_of(source, chosen.task), own
 
@@ -135,8 +139,10 @@ def lengths_of(cfg: DictConfig, chosen: Chosen) -> Lengths:
     of = source.of if isinstance(source, FineTuned) else source
     told = {}
     if isinstance(of, HFModel):
+        # A source that is fine-tuned first reads prompts as the model does that it starts from.
         told = {"chat": of.chats(tokenizer), "system": of.system, "chat_options": dict(of.chat_options)}
     reader = LanguageModel(None, tokenizer, source.name, **told)  # type: ignore[arg-type]
+    # The longest of a few stands for the round: encoding all prompts would take longer than the estimate should.
     some = task.prompts("rounds", 0, min(16, task.available("rounds")), cfg.seed)
     longest = max(map(len, reader.encode_prompts(some)))
     measured = cfg.evaluation.measured or cfg.evaluation.prompts
@@ -153,6 +159,7 @@ def lengths_of(cfg: DictConfig, chosen: Chosen) -> Lengths:
 
 def rows_at_once(batch_size: int, lengths: Lengths) -> int:
     """Return how many responses are sampled together at most."""
+    # As the sampler does it: all k responses of a prompt in one batch.
     training = max(1, batch_size // lengths.k) * lengths.k
     return max(1, min(training, lengths.prompts * lengths.k))
 
@@ -191,6 +198,7 @@ def activation_bytes(size: Size, batch_size: int, n: int, lengths: Lengths) -> f
     and all of one layer."""
     tokens = min(batch_size, lengths.prompts) * (lengths.prompt + n * lengths.response)
     layer = 8 * size.width + 4 * size.inner + 2 * size.keys
+    # With checkpointing each layer keeps its input, and one layer at a time is recomputed whole.
     kept = size.layers * size.width + layer if size.checkpointing else size.layers * layer
     return tokens * kept * size.itemsize
 
@@ -200,6 +208,7 @@ def sampling_seconds(size: Size, lengths: Lengths, speed: Speed, *, prompts: int
     """Return seconds for k responses to each prompt: the prompts once, then token by token for all rows."""
     rows = prompts * k
     reading = forward_flops(size.parameters, prompts * lengths.prompt) / speed.flops
+    # Decoding a token is bound by arithmetic or, of few rows, by reading all weights once: the larger counts.
     step = max(forward_flops(size.parameters, rows) / speed.flops, size.parameters * size.itemsize / speed.bytes)
     return reading + lengths.response * step
 
@@ -209,8 +218,10 @@ def round_seconds(size: Size, lengths: Lengths, speed: Speed, *, n: int, passes:
     each training), what is measured beside (the most likely answers, the base's, KL and the likelihood of right
     answers) and training."""
     sampled = sampling_seconds(size, lengths, speed, prompts=lengths.prompts, k=lengths.k)
+    # Twice: the policy that training made, and the one before it on the same prompts (AHEAD).
     evaluated = 2 * sampling_seconds(size, lengths, speed, prompts=lengths.evaluated, k=lengths.samples)
     one_each = 2 * sampling_seconds(size, lengths, speed, prompts=lengths.measured, k=1)
+    # Three passes: of the policy and of the base for the KL, and the right answers' likelihood.
     read = 3 * lengths.measured * (lengths.prompt + lengths.response)
     tokens = passes * lengths.prompts * (lengths.prompt + n * lengths.response)
     return {
@@ -224,11 +235,13 @@ def round_seconds(size: Size, lengths: Lengths, speed: Speed, *, n: int, passes:
 def judging_seconds(judge: Judge, size: Size, lengths: Lengths, speed: Speed, *, trains: bool) -> float:
     """Return seconds of a judge that reads likelihoods (every prompt once with all its responses), or that is shown all
     pairs in both orders; and of its opinion on the policy of now and of round 0."""
+    # A held-out judge sees no training pairs, only the evaluation.
     responses = lengths.k if trains else 0
     if isinstance(judge, ModelJudge):
         tokens = (lengths.prompts if trains else 0) * (lengths.prompt + responses * lengths.response)
         tokens += lengths.measured * (lengths.prompt + 2 * lengths.response)
     else:
+        # Each pair is shown in both orders.
         asked = 2 * (lengths.prompts * math.comb(responses, 2) + lengths.measured)
         tokens = asked * (lengths.prompt + 2 * lengths.response + TEMPLATE)
     return forward_flops(size.parameters, tokens) / speed.flops
@@ -238,17 +251,20 @@ def speed_here(itemsize: int) -> Speed:
     """Return what this processor does on one thread, from half a second of multiplying matrices and copying memory."""
     import torch
 
+    # As the weights would be held: bfloat16 is far slower on most processors.
     dtype = torch.float32 if itemsize == 4 else torch.bfloat16
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         rows, width = 256, 1024
         a, b = torch.ones(rows, width, dtype=dtype), torch.ones(width, width, dtype=dtype)
+        # The quickest of several: other processes can only slow it down.
         product = min(_seconds(lambda: a @ b) for _ in range(5))
         block = torch.ones(2**24)  # float32: adding bfloat16 up is slower than reading it
         copied = min(_seconds(block.sum) for _ in range(3))
     finally:
         torch.set_num_threads(threads)
+    # Two operations for each product that is added up; a model's passes are taken to reach half of that speed.
     flops = 2 * rows * width * width / product / 2
     read = block.numel() * block.element_size() / copied
     what = f"this processor on one thread, {flops / 1e9:.0f} GFLOP/s (half of what it multiplies matrices at)"

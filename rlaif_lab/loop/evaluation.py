@@ -78,8 +78,11 @@ def sample_evaluation(
     The same draws serve both policies on a prompt, so that where they agree their samples do, and the difference has
     little noise.
     """
+    # The policy after this round's training is measured on the next round's prompts, so the one before is too.
     of_round = index + 1 if stage is AHEAD else index
+    # At temperature 1 and untruncated, whatever training samples with: what is estimated is the policy's own quality.
     config = SamplingConfig(k=plan.evaluation.samples, batch_size=plan.sampling.batch_size)
+    # By the prompts' round, not the policy's: draws are shared between the policies that answer the same prompts.
     identity = (plan.seed, "evaluation", of_round)
 
     def compute(some: Sequence[Prompt]) -> list[Generation]:
@@ -111,6 +114,7 @@ def evaluate(index: int, parts: Parts, plan: Plan, services: Services) -> Metric
     """Return all metrics of the current policy, which is that of round ``index``; once computed, from their
     file."""
 
+    # The policy of a round is evaluated when the round before it ends, and asked for again when it begins.
     held = ranks.on_first(lambda: services.store.read_json(index, "evaluation"))
     if held is not None:
         return held
@@ -140,6 +144,7 @@ def sample_answers(index: int, prompts: Sequence[Prompt], parts: Parts, *, plan:
     limit, asked = parts.task.max_response_tokens, prompts[: plan.evaluation.measured]
     most_likely = SamplingConfig(k=1, batch_size=plan.sampling.batch_size, temperature=0.0)
 
+    # Greedy answers draw no random numbers; the identity is there for engines that want one.
     def greedy(some: Sequence[Prompt]) -> list[Generation]:
         return parts.engine.generate(parts.policy, some, most_likely, limit, (plan.seed, "greedy", index))
 
@@ -155,10 +160,12 @@ def measure(index: int, sampled: Sequence[Generation], answers: Answers, parts: 
     that the judges compare with are the base policy's, on the same prompts. The held-out judge has no part in
     training."""
     task, greedy, baseline = parts.task, answers.greedy, answers.baseline
+    # The first of the prompts, in their order, so that a smaller `measured` is a part of a larger one.
     some = sampled[: len(greedy)]
     prompts = [g.prompt for g in some]
     with bar(index, "evaluating", 1) as shown:
         metrics = quality_metrics(task, sampled, greedy)
+        # One answer of each side: the first sample is as random as any, and a judge's time is dear.
         versus_base = [
             Comparison(now.prompt, now.responses[0].text, then.responses[0].text)
             for now, then in zip(some, baseline, strict=True)
@@ -194,6 +201,7 @@ def opinions(versus_base: Sequence[Comparison], parts: Parts) -> Metrics:
     """Return how often gold and the judges prefer the policy's answer, which comes first, to round 0's."""
     task, truth = parts.task, gold_win_rate(parts.task, versus_base)
     metrics = {"quality/win_rate_vs_round_0": truth}
+    # Equal texts are a tie that no judge needs to be asked about; `identical` puts them back into the rate.
     different = [c for c in versus_base if c.first != c.second]
     identical = len(versus_base) - len(different)
     for role, somebody in parts.judges.items():
@@ -218,6 +226,7 @@ def audit(index: int, parts: Parts, store: RoundStore) -> Metrics:
         return {}
     judgements = judge_pairs(parts.judge.auditor(), parts.bank)
     said = [j.prob_first_wins for j in judgements]
+    # Written for every round, so that each round's verdicts can be compared with those of round 0.
     store.compute_once(index, "bank", lambda: {"prob_first_wins": said})
     first = store.read_json(0, "bank")
     at_first = None if first is None else np.array(first["prob_first_wins"], dtype=float)  # None becomes nan
@@ -228,6 +237,7 @@ def audit(index: int, parts: Parts, store: RoundStore) -> Metrics:
 def change(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Plan, store: RoundStore) -> Metrics:
     """Return what the training of the round before changed, on prompts that nobody had seen. Every prompt's change is
     kept in a file, for the detector and to pool the seeds of an arm."""
+    # Round 0 has no training before it.
     before = store.read_stage(index - 1, AHEAD) if index and plan.changes is not None else []
     if not before:
         return {}
@@ -238,9 +248,11 @@ def change(index: int, sampled: Sequence[Generation], parts: Parts, *, plan: Pla
     else:
         assert parts.heldout_judge is not None
         changes = judged_changes(parts.heldout_judge.evaluator(), sampled, before)
+    # For the detector, which asks after a resume, and for reports that pool the seeds.
     store.compute_once(index, CHANGES, lambda: {"measure": plan.changes, "changes": changes.tolist()})
     if not len(changes):
         return {}
+    # The same question may be asked twice (the tasks are small): its changes are not independent.
     by_prompt = plan.changes == "gold"  # a judge leaves out what it has no verdict on
     asked = [(g.prompt.text, g.prompt.turns) for g in sampled] if by_prompt else range(len(changes))
     stderr = stderr_of_mean(changes, asked)
@@ -262,8 +274,10 @@ def judged_changes(judge: Judge, now: Sequence[Generation], before: Sequence[Gen
     """Return the same in the eyes of a judge: 1 where it prefers the newer policy's first sample in both orders' mean,
     -1 where the older one's, 0 for a tie. Prompts without a verdict are left out, so the array may be shorter."""
     pairs = changed_pairs(now, before)
+    # Equal texts have not changed for the better or worse: 0, without a verdict.
     different = [c for c in pairs if c.first != c.second]
     found = [
+        # The sign only: a judge's probabilities are not on a scale of quality.
         float(np.sign(first.prob_first_wins - second.prob_first_wins))
         for first, second in both_orders(judge, different)
         if first.prob_first_wins is not None and second.prob_first_wins is not None

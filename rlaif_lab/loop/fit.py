@@ -38,13 +38,16 @@ def fit(round_: Round, settings: TrainerConfig, hooks: Hooks, *, rounds: int) ->
     """Train what is left of ``rounds`` rounds, going on from the newest checkpoint in the run's folder."""
     quiet_lightning()
     directory, parts = round_.services.store.directory, round_.parts
+    # One look at the folder, by one rank: files may change while others would still be looking.
     newest, stopped = ranks.on_first(lambda: going_on(round_))
     loader = RoundLoader(round_)
     where = lightning_arguments(settings)
     trainer = pl.Trainer(
+        # A run that stopped early is over at that round, also if it is resumed with more rounds.
         max_epochs=min(rounds, stopped or rounds),
         accelerator=settings.accelerator,
         precision=settings.precision,  # type: ignore[arg-type]
+        # An epoch is a round, and every round samples its own data.
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         logger=False,
@@ -64,6 +67,7 @@ def fit(round_: Round, settings: TrainerConfig, hooks: Hooks, *, rounds: int) ->
         seed=round_.plan.seed,
         restart=round_.services.weights.restart,
     )
+    # Only tensors and plain values are read from a checkpoint: a stranger's runs no code.
     trainer.fit(module, loader, ckpt_path=newest, weights_only=True)
 
 
@@ -71,6 +75,7 @@ def going_on(round_: Round) -> tuple[Path | None, int | None]:
     """Return the newest checkpoint, and the round at which the run ended early, if there are any."""
     store = round_.services.store
     newest = newest_checkpoint(store.directory / "checkpoints")
+    # Rows are written before checkpoints, so a checkpoint without its row means that somebody lost a file.
     check_logged(newest, [row["round"] for row in store.rows()])
     return newest, stopped_at(store.directory)
 
@@ -83,12 +88,14 @@ def callbacks(loader: RoundLoader, hooks: Hooks, directory: Path) -> list[pl.Cal
         dirpath=directory / "checkpoints",
         filename="round_{epoch:03d}",
         auto_insert_metric_name=False,
+        # `RoundEnd` logs it: the newest checkpoints are those of the highest rounds.
         monitor="round",
         mode="max",
         save_top_k=2,
         save_on_train_epoch_end=True,
     )
     found: list[pl.Callback] = [RoundEnd(loader, hooks.log_row, detection), checkpoints, *hooks.own]
+    # A callback for its state alone, which is saved with the checkpoint.
     return [*found, detection] if detection else found
 
 

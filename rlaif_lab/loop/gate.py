@@ -27,8 +27,10 @@ class Gate:
 
     def check_failures(self, judge: Judge, judgements: Sequence[Judgement], round_index: int) -> None:
         """Raise ValueError where the judge failed on more than ``max_failed`` of what it was asked in a round."""
+        # A spent budget is planned, not a fault of the judge.
         asked = [j for j in judgements if j.status != "over_budget"]
         failed = [j for j in asked if j.prob_first_wins is None]
+        # No more than, so that max_failed=1 lets everything pass, also a judge that never answers.
         if not asked or len(failed) <= self.max_failed * len(asked):
             return
         counts = ", ".join(f"{n} {s}" for s in FAILURES if (n := sum(j.status == s for j in failed)))
@@ -55,6 +57,7 @@ def decided(task: Task, judgements: Sequence[Judgement]) -> tuple[int, int]:
     right: dict[str, bool] = {}
     for judgement in judgements:
         c, probability = judgement.comparison, judgement.prob_first_wins
+        # A tie says neither, and the first of a prompt's decided pairs may come after it.
         if c.prompt.id in right or probability is None or probability == 0.5:
             continue
         difference = task.quality(c.prompt, c.first) - task.quality(c.prompt, c.second)

@@ -41,8 +41,10 @@ def in_ranks(work: Callable[[], Any], settings: TrainerConfig) -> None:
         RankDiedError: one was killed.
         Exception: what ended one of them.
     """
+    # What is in the buffer at the fork would be printed once by each process.
     sys.stdout.flush()
     count, context = settings.devices, multiprocessing.get_context("fork")
+    # Ranks find each other, and leave their errors, in a folder of their own: no port can be taken by somebody else.
     with tempfile.TemporaryDirectory(prefix="ranks_") as folder:
         place = Path(folder)
         started: list[BaseProcess] = [
@@ -65,11 +67,13 @@ def watch(started: Sequence[BaseProcess]) -> None:
     """Wait until all have ended well, or one has not; then end the others."""
     left = list(started)
     while left:
+        # Woken by any end, at no cost meanwhile: a rank may work for days.
         wait([process.sentinel for process in left])
         ended = [process for process in left if not process.is_alive()]
         left = [process for process in left if process not in ended]
         if any(process.exitcode for process in ended):
             break
+    # The rank that began it may be still writing its error down; those that merely lost it are quicker.
     limit = time.monotonic() + GRACE / 2
     while any(process.is_alive() for process in left) and time.monotonic() < limit:
         time.sleep(0.05)
@@ -82,12 +86,14 @@ def problem(started: Sequence[BaseProcess], place: Path) -> BaseException | None
     """Return what ended the ranks, None if nothing but their work did: that of the first which did not merely lose
     another one."""
     told = {rank: place / f"{rank}.error" for rank in range(len(started))}
+    # An error that was written down is a cause: ranks that merely lost another one write none.
     for rank, process in enumerate(started):
         if process.exitcode and process.exitcode > 0 and told[rank].exists():
             error: BaseException = pickle.loads(told[rank].read_bytes())
             return error
     for rank, process in enumerate(started):
         code = process.exitcode
+        # SIGTERM came from here.
         if code and code != LOST and code != -signal.SIGTERM:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             hint = "; if you did not do it, the machine was short of memory" if code == -signal.SIGKILL else ""
@@ -99,6 +105,7 @@ def problem(started: Sequence[BaseProcess], place: Path) -> BaseException | None
 
 def _rank(work: Callable[[], Any], settings: TrainerConfig, rank: int, place: Path, parent: int) -> None:
     """Be one of the ranks."""
+    # First of all: until then, a killed parent would leave this process behind.
     die_with(parent)
     os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
@@ -112,6 +119,7 @@ def _rank(work: Callable[[], Any], settings: TrainerConfig, rank: int, place: Pa
             join(settings, rank, settings.devices, f"file://{place / 'rendezvous'}")
             work()
     except BaseException as error:
+        # A second signal must not cut off what is written down now.
         ignore()
         code = 1
         if isinstance(error, (Interrupted, KeyboardInterrupt)) or lost(error):
@@ -137,6 +145,7 @@ def pickled(error: BaseException) -> bytes:
     try:
         content = pickle.dumps(ExceptionWithTraceback(error, error.__traceback__))
         pickle.loads(content)
+    # Some exceptions can be pickled but not read again, as their constructor takes other arguments.
     except Exception:
         return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
     return content
@@ -147,5 +156,6 @@ def be_quiet() -> None:
     Terminal.bars, Terminal.log = False, None
     sys.stdout.flush()
     silence = os.open(os.devnull, os.O_WRONLY)
+    # The descriptor, not sys.stdout: libraries in C write to it too.
     os.dup2(silence, 1)
     os.close(silence)

@@ -124,6 +124,7 @@ def choose(cfg: DictConfig) -> Chosen:
         engine=build(cfg.engine, "engine"),
         pairing=build(cfg.pairing, "pairing"),
         replay=build(cfg.replay, "replay"),
+        # Checked in any case, but left out where the learner does not ask for it: its weights are not loaded then.
         reward_model=reward_model if learner.reward == "reward_model" else None,
         revision=cfg.revision and build(cfg.revision, "revision"),
         bank=cfg.bank and build(cfg.bank, "bank"),
@@ -141,6 +142,7 @@ def build_organisms(chosen: Chosen) -> None:
     """Pretrain the organisms among a run's models that have not been pretrained before."""
     from rlaif_lab.models.organism.cache import build_missing
 
+    # All that are missing at once: where another job pretrains one of them, this one takes the next.
     organisms = [
         recipe
         for source in chosen.sources().values()
@@ -171,6 +173,7 @@ def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: SweepC
     from rlaif_lab.training.batches import Batching
 
     policy, base = chosen.policy.load_trainable(chosen.task, cfg.seed)
+    # Both alike: as long as nothing is trained, their log-probabilities have to be equal.
     for model in (policy, base):
         set_precision(model.network, chosen.trainer.precision)
     parts = Parts(
@@ -183,6 +186,7 @@ def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: SweepC
         engine=chosen.engine,
         kinds=kinds_for(chosen.learner.kinds(), chosen.pairing),
         reward_model=chosen.reward_model,
+        # The base policy is the initial one, whose answers some banks consist of.
         bank=chosen.labelled_pairs(base),
         metrics=chosen.metrics,
     )
@@ -204,6 +208,7 @@ def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: SweepC
         if source.identity(chosen.task) == chosen.policy.identity(chosen.task):
             return base  # one copy of the weights for what is one model
         model = source.load(chosen.task)
+        # Judges are frozen: no optimiser sees them, and no gradient is kept.
         model.network.requires_grad_(False)
         return model
 
@@ -232,6 +237,7 @@ def assemble(
     from rlaif_lab.loop.weights import PolicySnapshots
     from rlaif_lab.models.critic import Critic
 
+    # The critic's body is a copy of the initial policy's.
     if parts.critic is None and parts.learner.needs_values:
         parts = replace(parts, critic=Critic(parts.base, plan.seed))
     reach = plan.reach(list(parts.judges.values()))
@@ -253,6 +259,7 @@ def attach(parts: Parts, plan: Plan, services: Services, load: Callable[[Any], L
         context = JudgeContext(plan.seed, policy, load, gold=gold, directory=directory / role, spare_samples=spare)
         judge.attach(replace(context, engine=parts.engine))
     if parts.reward_model is not None:
+        # A reward model has no engine and never sees gold.
         parts.reward_model.attach(JudgeContext(plan.seed, policy, load, None, directory))
 
 
@@ -260,6 +267,8 @@ def spare_samples(parts: Parts, plan: Plan, start: int, count: int, k: int) -> l
     """Sample the initial policy on prompts from the far end of those that the rounds take theirs from."""
     task = parts.task
     end = task.available("rounds") - start
+    # Counted from the far end, so that a larger `count` adds to the prompts of a smaller one, and rounds reach them
+    # last.
     prompts = task.prompts("rounds", end - count, count, plan.seed)[::-1]
     config = SamplingConfig(k=k, batch_size=plan.sampling.batch_size)
     return parts.engine.generate(parts.base, prompts, config, task.max_response_tokens, (plan.seed, "spare samples"))

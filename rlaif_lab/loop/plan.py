@@ -93,6 +93,7 @@ class Plan:
 
     @property
     def steps_per_round(self) -> int:
+        # Rounded up: the last step of a round may be smaller.
         return -(-self.prompts_per_round // self.batching.per_step()) * self.batching.passes
 
     @property
@@ -103,6 +104,7 @@ class Plan:
     @property
     def prompts_per_segment(self) -> int:
         every = self.sync_every or self.steps_per_round
+        # Each prompt takes part in `passes` steps, so that `sync_every` steps use up this many.
         return min(self.prompts_per_round, max(1, every * self.batching.per_step() // self.batching.passes))
 
     @property
@@ -120,11 +122,14 @@ class Plan:
 
     def sampling_round(self, index: int) -> int:
         """Return the round whose policy samples this one: that of its own start, or an earlier round's."""
+        # Round 0 has nobody before it: the lag grows to its length over the first rounds.
         return max(0, index - index % self.sync_rounds - self.lag)
 
     def reach(self, judges: Sequence[Judge]) -> int:
         """Return how many rounds back the policy's weights will be asked for."""
         previous = any(judge.needs_previous_policy() for judge in judges)
+        # The judge looks one round back; sampling looks back by the lag, and at most to the start of its block of
+        # rounds.
         return max(int(previous), self.lag + self.sync_rounds - 1)
 
 
@@ -164,6 +169,7 @@ def mixing(parts: Parts, plan: Plan, services: Services) -> Mixing:
     )
     return Mixing(
         replay=plan.replay,
+        # Pairs have been held to the budget when they were chosen; any other feedback is held to it here.
         budget=None if "pairs" in names else plan.pairing.budget,
         kinds=parts.kinds,
         source=source,

@@ -35,12 +35,14 @@ class Round:
     def before(self, index: int) -> Metrics:
         """Open round ``index``: keep its weights, evaluate them, and sample what its training will be compared with."""
         parts, plan, services = self.parts, self.plan, self.services
+        # First of all, since a later round, or a judge, may ask for these weights.
         services.weights.keep(index)
         parts.engine.update(parts.policy, version(Position(index)))
         metrics = evaluation.evaluate(index, parts, plan, services)
         if index == 0 and plan.evaluation.final_samples:
             covered, seconds = evaluation.coverage(0, parts, plan, services)
             metrics = metrics | covered | {"time/coverage_s": seconds}
+        # Before any step of the optimiser: it is one half of what the detector compares.
         if plan.changes is not None:
             ahead = evaluation.sample_evaluation(index, AHEAD, parts, plan=plan, services=services)
             metrics = metrics | {"time/evaluation_ahead_s": ahead.seconds}
@@ -56,8 +58,10 @@ class Round:
 
         # generations -> judgements: every pair of different responses, in both orders
         judged = stages.judge(at, sampled.records, parts, services)
+        # A judge that mostly fails would pass for one at chance: say what is wrong with it first.
         if self.trains_on_judgements:
             services.gate.check_failures(parts.judge, judged.records, at.index)
+        # Once, on the first round's samples: later ones are of a policy that this judge has trained.
         if at == Position(0) and self.trains_on_judgements:
             services.gate.check(parts.judge, parts.task, judged.records)
 
@@ -80,8 +84,10 @@ class Round:
             learner=parts.learner,
             batching=plan.batching,
             seed=plan.seed,
+            # The weights being trained are those that sampled: their log-probabilities are known.
             fresh=plan.sampling_round(at.index) == at.index,
         )
+        # An engine with memory of its own gives it back before the optimiser needs it.
         parts.engine.close()
         batching = time.perf_counter() - begun
 
@@ -100,6 +106,7 @@ class Round:
     def after(self, index: int) -> tuple[Metrics, Floats | None]:
         """Close round ``index``, whose training is over. Return the evaluation of the policy that it made, and for each
         prompt what the training changed; None where that is not measured."""
+        # Judges that look at the previous policy, and whoever samples from here on, must see that the round is over.
         self.services.weights.index = index + 1
         self.parts.engine.update(self.parts.policy, version(Position(index + 1)))
         metrics = evaluation.evaluate(index + 1, self.parts, self.plan, self.services)

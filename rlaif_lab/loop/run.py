@@ -41,9 +41,11 @@ class Run:
         cfg = as_begun(cfg, directory)
         self.cfg, self.directory, self.shared_folder = cfg, directory, shared
         self.label = f"{cfg.arm}, seed {cfg.seed}"
+        # Everything that can be refused is refused here, before weights load.
         self.chosen = choose(cfg)
         check_together(cfg, self.chosen)
         self.store = RoundStore(directory)
+        # Only once the config has passed: a folder is tied to a config for good.
         ranks.on_first(self.claim)
 
     def claim(self) -> None:
@@ -58,6 +60,7 @@ class Run:
         if ranks.on_first(self.finished):
             print(f"{self.directory}: finished before, {self.result()}", flush=True)
             return self.objective()
+        # The lock is held as long as anything is written, the failure included.
         with exclusive_access(self.directory) if ranks.first() else nullcontext():
             try:
                 return self.fit()
@@ -109,11 +112,14 @@ class Run:
 
         first = ranks.first()
         Terminal.run, Terminal.log = self.label, self.directory / LOG if first else None
+        # Part of a run's identity: sums in float32 depend on how many threads share them.
         torch.set_num_threads(self.cfg.threads)
         gc.freeze()  # the libraries' half a million objects need not be gone through again in every round
         chosen, tracker = self.chosen, self.chosen.tracker
+        # On one rank, before the others load: an organism is pretrained once.
         ranks.on_first(lambda: build_organisms(chosen))
         round_ = self.round()
+        # Once weights are loaded: what cannot start leaves no config.json behind, and no run at a tracker.
         ranks.on_first(lambda: self.begin(round_))
         result = None
         try:
@@ -127,6 +133,8 @@ class Run:
             chosen.engine.close()
             if first:
                 tracker.end(result)  # None: it failed
+        # The policy and `finished.json` come last: a run that is killed before is not whole, and `rlaif-resume` does
+        # what is left.
         if result is not None:
             self.close(round_, result)
 
@@ -136,6 +144,7 @@ class Run:
         config = resolved(self.cfg) | {"versions": versions(), "git_commit": git_commit()}
         config |= {"weights": organism_weights(self.chosen)}
         write_atomically(self.directory / "config.json", json.dumps(config, indent=1).encode())
+        # For a tracker that has missed rows, or never had any: it is told all that metrics.jsonl holds.
         history = [(row, round_.stored_samples(row["round"])) for row in self.store.rows()]
         self.chosen.tracker.begin(self.directory, config, self.cfg.experiment_name, self.cfg.arm, history)
 
@@ -145,11 +154,13 @@ class Run:
             round_.parts.policy.save(self.directory / "policy")
         if self.cfg.export:
             export_run(self.directory)
+        # Last of all files: whoever finds it finds everything else.
         write_finished(self.directory, self.store.rows()[-1]["round"], result.values)
         close(self.label, result.values, self.directory)
 
     def check_trained(self) -> None:
         """Raise ValueError where no round had an example for a learner that trains: such a run is not finished."""
+        # Rows of a policy that was only evaluated have no such metric.
         rounds = [row for row in self.store.rows() if "pairs/examples" in row]
         if rounds and self.chosen.learner.needs and not any(row["pairs/examples"] for row in rounds):
             raise ValueError(

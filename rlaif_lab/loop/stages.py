@@ -54,6 +54,7 @@ class Stages:
                 other jobs of a sweep can have the same.
             untrained: it was the policy as it was before any training, whatever the round.
         """
+        # The same in all arms of a seed: samples of the policy that nothing has been trained on yet.
         anybody = untrained or at == Position(0)
         with bar(at.index, name, len(items)) as shown, self._shared(at, stage, items, sampled if anybody else None):
             return self.store.stage(
@@ -71,6 +72,7 @@ class Stages:
     ) -> AbstractContextManager[None]:
         if self.cache is None or sampled is None or not ranks.first():
             return nullcontext()
+        # Chunks count too: how prompts are batched decides the last bits of their log-probabilities.
         what = repr((sampled, self.chunk, [(p.id, p.text, p.turns) for p in items]))
         return self.cache.compute_once(self.store.stage_file(at.index, stage), what)
 
@@ -85,11 +87,13 @@ def generate(
 ) -> StageResult[Generation]:
     """Sample k responses to each prompt, from the policy of this round or of an earlier one."""
     author = services.weights.author(plan.sampling_round(at.index))
+    # A schedule of temperatures goes by rounds, the draws too: the segments of a round differ by their prompts.
     config = plan.sampling.of_round(at.index)
     identity = (plan.seed, "rounds", at.index)
 
     def compute(some: Sequence[Prompt]) -> list[Generation]:
         written = parts.engine.generate(author, some, config, parts.task.max_response_tokens, identity)
+        # Learners need them as of the weights that sampled, so before these are trained.
         return written if parts.engine.recorded else with_logps(author, written, config.batch_size)
 
     return services.stages.run(at, GENERATIONS, prompts, compute=compute, name="sampling", sampled=config)

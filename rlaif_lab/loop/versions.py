@@ -31,6 +31,7 @@ def versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """Return the commit of the clone this code runs from, with a mark if it was changed; None when installed."""
     here = Path(__file__).resolve().parent
+    # `--exclude` keeps tags out of the answer: a commit, not a version.
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
@@ -50,6 +51,7 @@ def untrained_policy_identity(cfg: DictConfig, source: ModelSource, task: Task, 
     """Return all that decides what the untrained policy writes, to the last bit, but for prompts and sampler."""
     import torch
 
+    # With threads: sums in float32 depend on their number.
     content, keys = resolved(cfg), ("policy", "task", "seed", "threads", "engine")
     device = (trainer.accelerator, trainer.precision)
     several = trainer.devices > 1  # then CUDA may not be opened here, before ranks are forked

@@ -35,6 +35,7 @@ class PolicySnapshots:
     index: int = 0
 
     def __post_init__(self) -> None:
+        # The base has no adapter to copy back from.
         self.first = {name: p.detach().clone() for name, p in trainable(self.policy).items()} if self.adapted else None
 
     @property
@@ -51,6 +52,7 @@ class PolicySnapshots:
         self.index = index
         if not self.reach or not ranks.first():
             return
+        # A resumed round keeps what is there: the weights are the same, and may be in use.
         if not self.snapshot(index).exists():
             buffer = io.BytesIO()
             torch.save(trainable(self.policy), buffer)
@@ -71,6 +73,7 @@ class PolicySnapshots:
         """Return the policy with the weights that a judge asks for, as of now."""
         if weights == "live":
             return self.policy
+        # The round before the current policy: once `after` has begun, index is already the next round.
         return self.base if weights == "initial" else self.as_of(self.index - 1)
 
     @torch.no_grad()
@@ -87,7 +90,10 @@ def trainable(model: LanguageModel) -> dict[str, Tensor]:
 
 @functools.lru_cache(maxsize=1)
 def _load_snapshot(path: Path, policy: LanguageModel) -> LanguageModel:
+    # A copy that shares what is frozen: only the trained weights are held twice.
     network = frozen_copy(policy.network).eval()
+    # From checked bytes: a damaged snapshot is told, not sampled from.
     weights = torch.load(io.BytesIO(read_checked(path)), map_location=policy.device, weights_only=True)
+    # Frozen weights are not in the snapshot.
     network.load_state_dict(weights, strict=False)
     return replace(policy, network=network, name=path.parent.name)

@@ -49,8 +49,11 @@ def ece_if_calibrated(probabilities: npt.ArrayLike, bins: int = 10, draws: int =
     stated, _ = _checked(probabilities, probabilities)
     if not len(stated):
         return float("nan")
+    # One draw of outcomes for each row, by an identity of its own: the same probabilities give the same number.
     uniforms = rng_for("ece if calibrated", len(stated), draws).random((draws, len(stated)))
+    # Bins depend on what is stated, not on what happens, and so are those of every draw.
     which = _bin_of(stated, bins)
+    # Sums of outcome - probability, (draws, bins); |sum| / N is count x |stated - happened| / N, the bin's share.
     gaps = np.zeros((draws, int(which.max()) + 1))
     np.add.at(gaps.T, which, ((uniforms < stated) - stated).T)
     return float(np.abs(gaps).sum(axis=1).mean() / len(stated))
@@ -76,6 +79,7 @@ def _bin_of(stated: Floats, bins: int) -> npt.NDArray[np.int64]:
     """Bin number of each item, by the middle of the ranks that its probability takes up."""
     if bins < 1:
         raise ValueError(f"bins must be at least 1; got {bins}")
+    # Bins by value, not by item: ties share one, so that the order of the items decides nothing.
     _, position, counts = np.unique(stated, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - counts / 2
     return np.floor(middle / len(stated) * bins).astype(np.int64)[position]
@@ -87,6 +91,7 @@ def _checked(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike) -> tuple[Flo
         raise ValueError(
             f"probabilities and outcomes must be two lists of one length; got {stated.shape}, {happened.shape}"
         )
+    # Written so that nan, which compares false with everything, is refused as well.
     for name, values in (("probabilities", stated), ("outcomes", happened)):
         if not ((values >= 0.0) & (values <= 1.0)).all():
             raise ValueError(f"{name} must lie in [0, 1]; got {values[~((values >= 0.0) & (values <= 1.0))][0]}")

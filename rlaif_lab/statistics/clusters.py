@@ -23,11 +23,15 @@ def stderr_of_mean(values: npt.NDArray[np.float64], groups: Sequence[Hashable]) 
     """
     assert len(values) == len(groups)
     n, count = len(values), len(set(groups))
+    # A single group varies with nothing that could be seen.
     if count < 2:
         return math.nan
+    # The plain formula, to the last bit as it is without groups.
     if count == n:
         return float(values.std(ddof=1) / np.sqrt(n))
+    # Sandwich estimator (Liang and Zeger 1986): residuals add up within a group before they are squared.
     sums: dict[Hashable, float] = defaultdict(float)
     for value, group in zip((values - values.mean()).tolist(), groups, strict=True):
         sums[group] += value
+    # count / (count - 1): the usual correction for few groups, so that groups of one give the plain formula.
     return math.sqrt(count / (count - 1) * math.fsum(total**2 for total in sums.values())) / n

@@ -31,6 +31,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     n = len(values)
     if n == 0:
         return Interval(math.nan, math.nan, math.nan)
+    # fsum, so that the order of the seeds does not decide the last bit.
     mean = math.fsum(values) / n
     if n == 1:
         return Interval(mean, math.nan, math.nan)

@@ -56,13 +56,17 @@ def rectified_mean(
         return Rectified(
             math.nan, math.nan, math.nan, high=math.nan, labels=n, weight=math.nan, effective_labels=math.nan
         )
+    # Over all N + n items: the judge's variance is known from everything that it has judged.
     spread = float(np.var(np.concatenate([f, others]), ddof=1))
     if not rest or spread == 0.0:
         weight = 0.0  # nothing to be had from the judge
     elif weight is None:
         covariance = float(np.cov(y, f)[0, 1])
+        # Within [0, 1]: below 0 the judge misleads, and people alone do better; above 1 it would be trusted more than
+        # they are.
         weight = min(1.0, max(0.0, covariance / ((1.0 + n / rest) * spread)))
     estimate = float(np.mean(y - weight * f)) + (weight * float(np.mean(others)) if rest else 0.0)
+    # The two terms are independent: the judge's mean over the unlabelled items, and people's correction of it.
     variance = float(np.var(y - weight * f, ddof=1)) / n + (weight**2 * spread / rest if rest else 0.0)
     return _rectified(
         estimate, variance, n, weight=weight, label_variance=float(np.var(y, ddof=1)), confidence=confidence
@@ -91,6 +95,7 @@ def with_known_ties(of: Rectified, different: int, identical: int, confidence: f
         return of
     share = different / total
     estimate = 0.5 + share * (of.estimate - 0.5)
+    # Two independent sources: the estimate itself, and how many of the comparisons happen to be of equal texts.
     variance = share**2 * of.stderr**2 + (of.estimate - 0.5) ** 2 * share * (1.0 - share) / total
     half = _half(math.sqrt(variance), of.labels, confidence)
     return replace(of, estimate=estimate, stderr=math.sqrt(variance), low=estimate - half, high=estimate + half)
@@ -101,6 +106,7 @@ def _rectified(
 ) -> Rectified:
     stderr = math.sqrt(variance)
     half = _half(stderr, n, confidence)
+    # How many labels alone have this variance: var(Y) / variance.
     effective = label_variance / variance if variance > 0 else math.nan
     return Rectified(
         estimate, stderr, estimate - half, high=estimate + half, labels=n, weight=weight, effective_labels=effective

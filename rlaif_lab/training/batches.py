@@ -46,6 +46,7 @@ class Batching:
 
     def order(self, count: int, *identity: int | str) -> list[int]:
         """Return which example when: a permutation for each pass, decided by identity."""
+        # A permutation for each pass: a pass sees every example once.
         return [int(i) for n in range(self.passes) for i in rng_for(*identity, n).permutation(count)]
 
     def steps(self, batches: Sequence[Batch], round_index: int) -> list[Step]:
@@ -80,6 +81,7 @@ def prepare(
         fresh: the current policy sampled this round, not an earlier one.
     """
     size, policy = batching.batch_size, models.policy
+    # Addressed by identity: a resumed segment has the same batches, in the same order.
     order = batching.order(len(examples), seed, "training order", at.index, at.segment)
     batches = make_batches(examples, order, size, policy)
     rows = [[examples[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
@@ -87,11 +89,14 @@ def prepare(
     coarse = fresh and computed_dtype(policy.network) != torch.float32
     known = [torch.tensor([e.sampled and not (coarse and e.round_index == at.index) for e in row]) for row in rows]
     batches = with_sampled(batches, known, policy)
+    # The initial policy never sampled a later round: all of it is computed.
     if learner.needs_reference and learner.reference == "initial":
         batches = with_reference(batches, [True] * len(batches), models.base)
+    # The reference is the policy at the start of the round: what was sampled by older weights needs computing.
     elif learner.needs_reference:
         stale = [not fresh or any(e.round_index != at.index for e in row) for row in rows]
         batches = with_reference(batches, stale, policy)
+    # Before the first step, so that advantages of a round all rest on one critic.
     if models.critic is not None:
         batches = with_values(batches, models.critic)
     return batching.steps(batches, at.index)
@@ -105,12 +110,14 @@ def make_batches(
     prompt_ids = policy.encode_prompts([e.prompt for e in examples])
     batches = []
     for start in range(0, len(order), batch_size):
+        # A prompt is read once for all of its n responses.
         rows = [(examples[i], prompt_ids[i]) for i in order[start : start + batch_size]]
         packed = pack([ids for _, ids in rows], [[r.token_ids for r in e.responses] for e, _ in rows], policy.pad_id)
         length = packed.response_ids.shape[2]
         sampled = torch.tensor([[_padded(r.logps, length) for r in e.responses] for e, _ in rows])
         signal = torch.tensor([e.signal for e, _ in rows])
         finished = torch.tensor([[r.finished for r in e.responses] for e, _ in rows])
+        # The reference is taken to be what sampled, at no cost, until `with_reference` says otherwise.
         batches.append(Batch(packed, sampled, sampled, signal, finished))
     return batches
 
@@ -133,6 +140,7 @@ def with_sampled(batches: Sequence[Batch], recorded: Sequence[Tensor], policy: L
 
     recorded: per batch, (B,) bool: whether its ``sampled_logps`` are the sampling weights' own.
     """
+    # Only batches with a gap: the others cost no forward pass.
     todo = [i for i, known in enumerate(recorded) if not bool(known.all())]
     filled = list(batches)
     for i, logps in zip(todo, logps_under(policy, [batches[i] for i in todo]), strict=True):

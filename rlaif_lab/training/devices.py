@@ -67,6 +67,7 @@ def join(settings: TrainerConfig, rank: int, world: int, rendezvous: str) -> Non
     """Join the process group. rendezvous: where the ranks find each other, as torch's ``init_method``."""
     import torch.distributed as group
 
+    # gloo for what is on processors, objects that ranks tell each other included; nccl for tensors on GPUs.
     backend = "gloo" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cpu:gloo,cuda:nccl"
     group.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=world, timeout=PATIENCE)
 
@@ -78,6 +79,8 @@ def join_from_outside(settings: TrainerConfig) -> None:
         return
     environment = cluster_environment()
     address = f"tcp://{environment.main_address}:{environment.main_port}"
+    # The agent of torchrun holds the store already, and "env://" knows where; otherwise rank 0 opens one at the
+    # address.
     join(settings, *outside, "env://" if "TORCHELASTIC_RUN_ID" in os.environ else address)
 
 
@@ -94,6 +97,7 @@ def cluster_environment() -> ClusterEnvironment:
 
 def lightning_arguments(settings: TrainerConfig) -> dict[str, Any]:
     """Return what Lightning's Trainer is told of devices."""
+    # A single rank needs neither a group nor a strategy of its own.
     if ranks.world() == 1:
         return {"devices": 1, "plugins": []}
     from pytorch_lightning.strategies import DDPStrategy
@@ -120,14 +124,17 @@ def over_rows(compute: Callable[[Packed], Tensor], packed: Packed) -> Tensor:
     mine = ranks.share(count)
     empty = mine.start == mine.stop
     rows = slice(0, 1) if empty else mine  # an empty share is computed for its shape, and not used
+    # Without a graph for an empty share: its gradient must not flow.
     with torch.set_grad_enabled(torch.is_grad_enabled() and not empty):
         own = compute(replace(packed, **{name: tensor[rows] for name, tensor in vars(packed).items()}))
+    # Rows of other ranks are zeros, so that the sum over ranks is all rows, each from one rank.
     whole = torch.zeros((count, *own.shape[1:]), dtype=own.dtype, device=own.device)
     if not empty:
         whole[mine] = own.detach()
     group.all_reduce(whole)
     if empty:  # a leaf: nothing flows back from it, and the loss can be gone back through all the same
         return whole.requires_grad_(torch.is_grad_enabled())
+    # Rows of others carry numbers only; the gradient flows through this rank's own.
     return torch.cat([whole[: mine.start], own, whole[mine.stop :]])
 
 
@@ -150,7 +157,9 @@ def add_up_gradients(parameters: Iterable[Tensor]) -> None:
         if not parameter.requires_grad:
             continue
         if parameter.grad is None:
+            # Every rank sends the same tensors, also one whose rows did not reach a parameter (an unused adapter, say).
             parameter.grad = torch.zeros_like(parameter)
+        # Sent some megabytes at a time: one call for each parameter is slow, one for all doubles the gradients' memory.
         if bucket and (bucket[0].dtype != parameter.grad.dtype or sum(g.numel() for g in bucket) > BUCKET):
             send()
         bucket.append(parameter.grad)
@@ -164,8 +173,10 @@ def check_alike(parameters: Iterable[Tensor]) -> None:
         return
     import torch.distributed as group
 
+    # Sums in float64, one for each parameter: weights that differ in any bit nearly always differ in these, too.
     mine = [float(p.detach().double().sum()) for p in parameters if p.requires_grad]
     sums: list[Any] = [None] * ranks.world()
     group.all_gather_object(sums, mine)
+    # repr, so that nan equals nan: weights that are all nan are told by who checks for that.
     if any(repr(other) != repr(sums[0]) for other in sums):
         raise RuntimeError("the ranks' weights are no longer equal, so what they train on is not one policy")

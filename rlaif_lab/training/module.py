@@ -53,10 +53,12 @@ class RoundModule(pl.LightningModule):
 
     # --- a step -----------------------------------------------------------------------------------------------
     def training_step(self, step: Step, index: int) -> None:
+        # Ranks that compute different rows must not share a mask; a single rank keeps the seeds that it always had.
         other = [ranks.rank()] if ranks.rank() else []  # every rank has rows of its own
         torch.manual_seed(seed_for(self.seed, "training step", step.round_index, index, *other))  # for dropout
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
+        # Weighed by what each batch counts (its tokens, or examples), so that a step of several equals one of all rows.
         weighed = [(batch, weight) for batch in step.batches if (weight := self.learner.weight(batch))]
         if not weighed:  # every response of the step is masked out: there is nothing to learn from
             return
@@ -64,24 +66,30 @@ class RoundModule(pl.LightningModule):
         finite = True
         with out_of_memory("trainer.batch_size"):
             for batch, weight in weighed:
+                # (B, n, R), in nats; the loss is that of the whole batch on every rank.
                 logps = over_rows(lambda rows: response_logps(self.network, rows), batch.packed)
                 values = None if self.critic is None else over_rows(self.critic, batch.packed)
                 loss, statistics = self.learner.loss(logps, batch, values)
+                # As soon as one batch is not finite, the step is lost: the others need not be gone through.
                 finite = finite and bool(torch.isfinite(loss))
                 if not finite:
                     break
                 self.manual_backward(loss * (weight / total))
                 self.note(weight, {"loss": loss.detach(), **statistics, **preference_logps(logps.detach(), batch)})
+        # Also where the step is left out: ranks must all come here, or the others would wait.
         add_up_gradients(self.parameters())
         limit = self.settings.clip_norm or math.inf
+        # After the sum over ranks, and part by part: the critic's gradient must not scale the policy's.
         norms = [torch.nn.utils.clip_grad_norm_(part["params"], limit) for part in optimizer.param_groups]
         if finite and all(bool(torch.isfinite(norm)) for norm in norms):  # the critic's is clipped by itself
             self.note(1.0, {"gradient_norm": norms[0].detach()})
             schedule = self.lr_schedulers()
             assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+            # Again before the step: what the schedule has set is without the round's factor.
             self.decay(optimizer, schedule, step.round_index)
             optimizer.step()
             self.made += 1
+            # Only steps that are made count as warm-up.
             schedule.step()
             self.decay(optimizer, schedule, step.round_index)  # what is logged is the rate in force
         else:
@@ -111,11 +119,14 @@ class RoundModule(pl.LightningModule):
         A round without an example goes on: where all answers are right, or the budget is spent, nothing is left to
         learn from, and the row says so (``pairs/examples``). A run of nothing but such rounds is not finished.
         """
+        # Skipped in part is allowed (`max_skipped_steps`); nothing made at all would look like a round without an
+        # effect.
         if not self.made and self.skipped:
             raise ValueError(
                 f"round {round_index}: loss or gradient was not finite in all of its {self.skipped} steps, so nothing "
                 "was trained; lower trainer.learning_rate or raise the learner's anchor (beta, kl_weight)"
             )
+        # Drifting apart is a bug, and told before weights that are nan, which are the user's.
         check_alike(self.parameters())
         trained = (p for p in self.parameters() if p.requires_grad)
         if not all(bool(torch.isfinite(p).all()) for p in trained):
@@ -131,6 +142,7 @@ class RoundModule(pl.LightningModule):
     def take_statistics(self) -> Metrics:
         """Return means over the batches since the last call, and the steps left out."""
         means = {
+            # Weighed as the loss is, so that a mean over batches equals that over their rows.
             f"train/{name}": float(sum(weight * value for weight, value in noted) / sum(weight for weight, _ in noted))
             for name, noted in self.statistics.items()
         }
@@ -145,6 +157,7 @@ class RoundModule(pl.LightningModule):
             rate = o.critic_learning_rate or o.learning_rate
             groups.append({"params": [p for p in self.critic.parameters() if p.requires_grad], "lr": rate})
         optimizer = torch.optim.AdamW(groups, betas=(0.9, o.adam_beta2), weight_decay=o.weight_decay, fused=True)
+        # From 1 / (warmup_steps + 1) upwards: no step is wasted at a rate of 0.
         warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (o.warmup_steps + 1)))
         return [optimizer], [warmup]
 
@@ -159,10 +172,12 @@ class RoundModule(pl.LightningModule):
         if restart or self.settings.reset_optimizer:
             optimizer = self.optimizers()
             assert not isinstance(optimizer, list)
+            # AdamW keeps moments of weights that are gone, or of a round that is to be forgotten.
             optimizer.state.clear()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        # An adapter's checkpoint is then small, and frozen weights come from their source, which is checked.
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
         checkpoint["learner"] = self.learner.state_dict()
 
@@ -176,6 +191,7 @@ def preference_logps(logps: Tensor, batch: Batch) -> dict[str, Tensor]:
     the start of the round: likelihood displacement (2410.08847) shows only so. Means over the batch, in nats. Of single
     responses, those with a positive signal are the chosen ones."""
     now, before = sequence_logps(logps), sequence_logps(batch.sampled_logps)
+    # Learners of single responses have no pair, and a batch may hold responses of one side only.
     if now.shape[1] == 1:
         wanted = batch.signal > 0
         named = {"chosen": wanted, "rejected": ~wanted}

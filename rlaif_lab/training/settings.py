@@ -71,6 +71,7 @@ class TrainerConfig:
                 raise ValueError(f"trainer.{name} must not be negative; got {getattr(self, name)}")
         if not 0 <= self.adam_beta2 < 1:
             raise ValueError(f"trainer.adam_beta2 must lie in [0, 1); got {self.adam_beta2}")
+        # Named, since these are what a user of Lightning would try.
         if self.strategy in ("fsdp", "fsdp2", "deepspeed"):
             raise ValueError(
                 f"trainer.strategy={self.strategy} needs an engine that samples without the sharded weights, which the "
@@ -114,6 +115,7 @@ def _lightnings(arguments: Mapping[str, Any]) -> None:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
+        # One device, whatever the config: this is of what arguments mean, not of ranks.
         Trainer(**{**quiet, **arguments, **here})
     finally:
         logger.setLevel(level)
@@ -156,6 +158,7 @@ def check_arguments(args: Mapping[str, Any]) -> None:
         return
     from pytorch_lightning import Trainer
 
+    # From the signature of the installed version, not from a list that ages.
     known = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
     for name in args:
         if name in SET_BY_THE_LAB:
