@@ -48,6 +48,7 @@ def to_log(text: str, log: Path | None = None) -> None:
     """Keep lines in the log of the run that is going on, or in another; a disk that takes none costs the log only."""
     file = log or Terminal.log
     if file is not None:
+        # A disk that is full or gone costs the line, not the run; "replace", since texts may hold lone surrogates.
         with suppress(OSError), file.open("a", encoding="utf-8", errors="replace") as opened:
             at = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
             opened.write("".join(f"{at}  {line}\n" for line in printable(text).splitlines()))
@@ -66,6 +67,7 @@ def bar(items: Iterable[Any] | None = None, announce: bool = False, **settings: 
         announce: say at once that it begins, since it is known to take long.
         settings: of tqdm, such as ``total``, ``desc`` and ``unit``.
     """
+    # Two bars would overwrite each other; the log has none, so that it stays readable.
     if Terminal.bars and sys.stderr.isatty():
         from tqdm.auto import tqdm
 
@@ -90,13 +92,16 @@ class Lines:
     def _wait(self, times: int) -> None:
         """Speak up in time, from a thread of its own: a stage may be one long step."""
         elapsed = time.monotonic() - self.begun
+        # The pauses are counted from the beginning, so a line that came late does not put off the next.
         pause = SILENCE[times] - elapsed if times < len(SILENCE) else SILENCE[-1]
         self.timer = threading.Timer(max(1.0, pause), self._speak, (times,))
+        # A daemon: a stage that hangs must not keep the process alive after its main thread has ended.
         self.timer.daemon = True
         self.timer.start()
 
     def _speak(self, times: int) -> None:
         say(Terminal.run, self.sentence(time.monotonic() - self.begun))
+        # None once closed: a timer that had begun to speak does not start another.
         if self.timer is not None:
             self._wait(times + 1)
 
@@ -111,6 +116,7 @@ class Lines:
         self.done += count
 
     def close(self) -> None:
+        # Taken away first, so that a timer that speaks at this moment sees that it is over.
         timer, self.timer = self.timer, None
         if timer is not None:
             timer.cancel()

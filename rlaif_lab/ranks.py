@@ -59,8 +59,10 @@ def on_first(compute: Callable[[], T]) -> T:
     """Return what rank 0 computes, on every rank. An error there ends rank 0, and with it the others."""
     if world() == 1:
         return compute()
+    # A list, since torch broadcasts objects into a list that every rank brings.
     box: list[Any] = [None]
     if first():
+        # Rank 0 computes as if alone: a stage within a stage must not wait for ranks that wait here.
         with by_itself():
             box = [compute()]
     _group().broadcast_object_list(box, src=0)
@@ -70,6 +72,7 @@ def on_first(compute: Callable[[], T]) -> T:
 def share(count: int) -> slice:
     """Return which of ``count`` things in a row this rank takes: contiguous, so that the order is that of the ranks."""
     each, more = divmod(count, world())
+    # The first `more` ranks take one each of what is left over.
     here = rank() if world() > 1 else 0
     start = here * each + min(here, more)
     return slice(start, start + each + (here < more))
@@ -82,6 +85,7 @@ def shared_out(items: Sequence[S], compute: Callable[[Sequence[S]], list[T]]) ->
     mine = items[share(len(items))]
     parts: list[Any] = [None] * world()
     with by_itself():
+        # As if alone, since ranks may have shares of different length, or none.
         found = compute(mine) if len(mine) else []
     _group().all_gather_object(parts, found)
     return [record for part in parts for record in part]
@@ -92,6 +96,7 @@ def started_from_outside() -> tuple[int, int] | None:
 
     (A Slurm job of one task, and a shell within a job, have but one process.)
     """
+    # torchrun first: it may itself run under Slurm, whose variables then count nodes, not ranks.
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     tasks = os.environ.get("SLURM_NTASKS", "1")

@@ -17,6 +17,7 @@ UNTRUSTED = (
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, the oldest first."""
+    # By number, not by name: round_1000 comes after round_999.
     found = [path for path in folder.glob("round_*.ckpt") if path.stem.partition("_")[2].isdecimal()]
     return sorted(found, key=lambda path: int(path.stem.partition("_")[2]))
 
@@ -32,6 +33,7 @@ def check_logged(newest: Path | None, logged: Collection[int]) -> None:
     Raises DamagedError."""
     if newest is None:
         return
+    # The name says which round has ended; rounds are counted from 0, so all up to it must be there.
     ended = int(newest.stem.partition("_")[2])
     missing = next((index for index in range(ended + 1) if index not in logged), None)
     if missing is not None:
@@ -63,6 +65,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
         raise DamagedError(f"checkpoint {str(newest)!r} cannot be read ({error.strerror}); {remedy}") from None
     check(newest, digest)
     try:
+        # Read without being used: it has to hold tensors and plain values, and nothing else. Mapped, not copied.
         torch.load(newest, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())

@@ -28,6 +28,7 @@ class DamagedError(ValueError):
 
 def vouching_folder(path: Path) -> Path | None:
     """Return the nearest folder above ``path`` that has checksums; None where there is none."""
+    # The nearest folder vouches: a model within a run has a list of its own.
     return next((folder for folder in list(path.parents)[:DEEPEST] if (folder / CHECKSUMS).exists()), None)
 
 
@@ -36,6 +37,7 @@ def listed(folder: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for line in read_regular(folder / CHECKSUMS).decode(errors="replace").splitlines():
         if match := LINE.fullmatch(line):  # a line that a crash cut short is not followed by its file
+            # Several checksums to a name: what was written twice may be in either state after a crash.
             found.setdefault(match[2], set()).add(match[1])
     return found
 
@@ -51,15 +53,18 @@ def append(folder: Path, entries: Iterable[tuple[Path, str]]) -> None:
     """Append one line for each (path, checksum); in one write, so that processes do not come between each other."""
     held = listed(folder)
     named = ((path.relative_to(folder).as_posix(), digest) for path, digest in entries)
+    # What is listed already is not listed again: a resumed run would else grow the file for ever.
     lines = "".join(f"{digest}  {name}\n" for name, digest in named if digest not in held.get(name, ()))
     if not lines:
         return
     with (folder / CHECKSUMS).open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
+            # A half line must not swallow the next one.
             lines = lines if file.read(1) == b"\n" else "\n" + lines  # what a crash has cut short
         file.write(lines.encode())
         file.flush()
+        # On the disk before the file that it vouches for.
         os.fsync(file.fileno())
 
 
@@ -76,6 +81,7 @@ def read_checked(path: Path) -> bytes:
 
 def read_regular(path: Path) -> bytes:
     """Return the content of a file, and of nothing that would never end. Raises DamagedError."""
+    # A named pipe or a device would be read for ever.
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "is not a file" if path.exists() else "is missing"
         raise DamagedError(f"{str(path)!r} {kind}; restore it from a copy, or delete it to have it computed again")
@@ -93,6 +99,7 @@ def check(path: Path, *digests: str) -> None:
     name = path.relative_to(folder).as_posix()
     known = listed(folder).get(name)
     if known is None:
+        # A file without a line was put there by somebody else: every write notes its checksum first.
         raise DamagedError(
             f"{str(path)!r} is not listed in {str(folder / CHECKSUMS)!r}, so it is not known to be what was written; "
             f"delete it to have it computed again, or delete {CHECKSUMS} to take all files as they are"
@@ -112,9 +119,11 @@ def digest_of(path: Path) -> str:
 
 def seal(folder: Path) -> None:
     """Write the checksums of everything in a folder of its own, such as a saved model. Replaces earlier ones."""
+    # From nothing: a list of what was there before would vouch for files that are gone.
     (folder / CHECKSUMS).unlink(missing_ok=True)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in NOT_SEALED]
     entries = [(path, digest_of(path)) for path in files]
+    # After the digests, so that the list does not list itself.
     (folder / CHECKSUMS).touch()
     append(folder, entries)
 
@@ -135,6 +144,7 @@ def check_sealed(folder: Path, largest: int | None = None) -> None:
             continue
         if not path.is_file():
             raise DamagedError(f"{str(path)!r} is missing; {_remedy(folder)}")
+        # Large files take minutes to read; their name and presence are looked at in any case.
         if largest is not None and path.stat().st_size > largest:
             continue
         if digest_of(path) not in known:

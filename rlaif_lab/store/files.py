@@ -32,14 +32,18 @@ def cache_root() -> Path:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write all or nothing: checksum, temporary file, fsync, rename."""
+    # One temporary name for each file: what a crash leaves behind is overwritten, not collected.
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Ahead of the file: a kill in between leaves a checksum without a file, which harms nobody.
         note(path, content)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
+            # On the disk before the rename: else a crash could leave an empty file under the final name.
             os.fsync(file.fileno())
+        # Atomic within a file system, and the temporary file is beside the final one.
         temporary.rename(path)
 
 
@@ -62,9 +66,11 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # Anything else is no matter of disks: a socket, say.
         if error.errno not in DISK_ERRORS:
             raise
         raise disk_error(path, error.strerror or str(error)) from error
+    # Libraries that are not written in Python raise errors of their own, with the number in the text.
     except Exception as error:
         number = OS_ERROR.search(str(error))
         if number is None:
@@ -97,6 +103,7 @@ def new_folder_beside(folder: Path) -> Path:
 
 def umask() -> int:
     """Return the process's umask, which can only be read by setting it."""
+    # A strict mask, for the moment that other threads could make files in.
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -115,6 +122,7 @@ def rename_folder(partial: Path, folder: Path) -> bool:
     try:
         partial.rename(folder)
     except OSError as error:
+        # Full already: another process has made the same.
         if folder.is_dir() and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             return False
         raise

@@ -53,6 +53,7 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
+            # None: the handler was not set from Python and cannot be put back.
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 

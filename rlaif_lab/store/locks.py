@@ -38,9 +38,11 @@ def try_lock(path: Path) -> Iterator[bool]:
     """Try to take the lock: True to one process at a time, False at once to the others. Makes the file, and leaves it
     there."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Opened to append, so that nothing is emptied under whoever holds the lock.
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Held by another process.
         except BlockingIOError:
             yield False
             return
@@ -53,10 +55,12 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 def locked(path: Path) -> bool:
     """Return whether a process holds this lock now; False where the file system cannot tell."""
+    # Looking must not make the file: its presence says that a run has begun.
     if not path.is_file():
         return False
     with path.open() as file:
         try:
+            # A shared lock: two who look at the same time do not see each other.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -72,6 +76,7 @@ def wait_for(done: Callable[[], bool]) -> Iterator[None]:
     pause = FIRST_WAIT
     while not done():
         yield
+        # Whoever waited may find it done: no pause then.
         if done():
             return
         time.sleep(pause)

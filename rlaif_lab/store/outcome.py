@@ -46,12 +46,14 @@ def failure(error: BaseException) -> Failure:
     text = " ".join(str(error).split())
     name = type(error).__name__
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        # KeyboardInterrupt is what Python makes of a SIGINT that came before signals were turned into exceptions.
         name = getattr(error, "signal_name", "SIGINT")
         return Failure(name, f"interrupted by {name}", now())
     if isinstance(error, OSError) and error.errno in DISK_ERRORS and error.filename:
         return Failure(name, f"cannot read or write {str(error.filename)!r}: {error.strerror}", now())
     if isinstance(error, SystemExit):
         return Failure(name, f"its process ended with exit code {error.code or 0} before the run was finished", now())
+    # ValueErrors are for users, and their sentence says all; anything else is a fault of the lab, whose place counts.
     known = isinstance(error, ValueError)
     trace = "" if known else traceback.format_exc()
     waits = "yes" if isinstance(error, TryLaterError) else ""
@@ -66,6 +68,7 @@ def write_failure(folder: Path, failure: Failure) -> None:
     """Write it down as well as the disk allows: it may be what failed."""
     if (folder / LOG).exists():
         to_log(f"{'waiting' if failure.waits else 'failed'}: {failure.sentence}\n{failure.traceback}", folder / LOG)
+    # What is written here must not hide the error that is being told.
     with suppress(OSError, ValueError):
         write_atomically(folder / FAILED, json.dumps(asdict(failure), indent=1).encode())
 
@@ -82,6 +85,7 @@ def write_finished(folder: Path, rounds: int, result: Mapping[str, Any] | None =
     metrics = summary_of(folder / "metrics.jsonl")
     content = {"rounds": rounds, "time": now(), "metrics": metrics, **({"result": dict(result)} if result else {})}
     write_atomically(folder / FINISHED, json.dumps(content, indent=1).encode())
+    # Only once the other file is there: there is no moment at which the folder says neither.
     (folder / FAILED).unlink(missing_ok=True)
 
 
@@ -110,6 +114,7 @@ def is_whole(folder: Path) -> bool:
         rows = read_metrics(folder / "metrics.jsonl")
     except ValueError:
         return False
+    # A run of an earlier version has no finished.json: it is whole if its last row is of the last round.
     planned = _read(folder / STOPPED).get("round", _read(folder / "config.json").get("rounds"))
     return bool(rows) and rows[-1]["round"] == planned
 
@@ -131,8 +136,10 @@ def exclusive_access(folder: Path) -> Iterator[None]:
             mine = stack.enter_context(try_lock(folder / LOCK))
         if not mine:
             raise ValueError(f"another process is working on the run in {str(folder)!r}: wait for it, or end it")
+        # Under the lock: what was said before is void as soon as somebody goes on.
         for ending in (FINISHED, FAILED):  # of what was before
             with writing(folder / ending):
+                # `unlink` would say "is a directory" or "not permitted", as systems differ.
                 if (folder / ending).is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 (folder / ending).unlink(missing_ok=True)

@@ -41,6 +41,7 @@ def _check_finished(path: Path, content: bytes) -> None:
         lines, digest = int(written["lines"]), str(written["sha256"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return  # it has not finished, or did with an earlier version
+    # Of all bytes, half lines included: what was appended since counts as damage.
     if hashlib.sha256(content).hexdigest() != digest:
         raise DamagedError(
             f"{str(path)!r} is corrupt: {FINISHED} says that it had {lines} lines and another checksum, and now it has "
@@ -66,10 +67,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             index = row["round"]
             if not isinstance(index, int) or isinstance(index, bool):
                 raise ValueError(f"'round' must be an integer; got {index!r}")
+            # The later of two rows of a round: `append_row` replaces a last round's by a whole one.
             rows[index] = row
         except (ValueError, KeyError, TypeError, RecursionError) as error:  # not UTF-8, no JSON, no object, no round
             raise ValueError(f"{path}, line {number}: not a round's metrics in JSON ({error})") from None
+    # First, since it can say how many lines there were.
     _check_finished(path, everything)
     if content:
+        # Whole lines only: their checksum was noted, that of a half-written line was not.
         check(path, hashlib.sha256(content).hexdigest())
     return [rows[index] for index in sorted(rows)]

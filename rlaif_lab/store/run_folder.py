@@ -70,11 +70,13 @@ class RoundStore:
             with writing(self.directory / CHECKSUMS):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self.vouch()
+            # Last: a folder with run.json has a list of checksums, or is of an earlier version.
             write_atomically(path, json.dumps(fingerprint, indent=2, sort_keys=True).encode())
             return
         content = read_json_file(path, "it is the run's identity: restore it from a copy, or use another directory")
         held = as_of_today({key: str(value) for key, value in content.items()})
         fingerprint = as_of_today(fingerprint)
+        # Keys of both: a setting that only one of them has is a difference, too.
         differing = sorted(key for key in fingerprint.keys() | held.keys() if fingerprint.get(key) != held.get(key))
         if differing:
             changes = "; ".join(f"{key} was {held.get(key)!r}, is {fingerprint.get(key)!r}" for key in differing)
@@ -117,8 +119,10 @@ class RoundStore:
         kept in part files until the stage is whole, so a killed stage goes on where it stopped."""
         whole = self.stage_file(round_index, stage, segment)
         directory = whole.parent
+        # One look for all ranks: they must agree on where to go on.
         held, start = ranks.on_first(lambda: self._held(whole, stage, items))
         progress(start)
+        # Whole already, so nothing is written; an empty stage is written all the same.
         if start == len(items) and ranks.on_first(whole.exists):
             return held
         records, seconds = held.records, held.seconds
@@ -129,15 +133,19 @@ class RoundStore:
             if stage.sampled:
                 records += ranks.shared_out(piece, compute)
             else:
+                # Rank 0 asks judges and people; the others get its answers.
                 records += ranks.on_first(functools.partial(compute, piece))
             seconds += time.perf_counter() - begun
             start += len(piece)
             progress(len(piece))
+            # By time, not by number of items: what a crash may cost is the same for quick and slow stages.
             if ranks.first() and start < len(items) and seconds - saved_seconds > self.part_seconds:
                 unsaved = StageResult(records[saved:], seconds - saved_seconds)
+                # Named by where it ends, with leading zeros, so that sorting puts parts in order.
                 _write_stage(directory / f".{stage.name}.part_{start:09d}.parquet", stage, unsaved)
                 saved, saved_seconds = len(records), seconds
         done = StageResult(records, seconds)
+        # The whole file first, then the parts go: killed in between, the whole one counts.
         ranks.on_first(lambda: self._keep(whole, stage, done))
         return done
 
@@ -146,6 +154,7 @@ class RoundStore:
         directory = whole.parent
         if whole.exists():
             stored = _read_stage(whole, stage)
+            # It may have been copied from another run: its checksum would then be right and its content wrong.
             _check_prompts(whole, stored.records, items)
             return stored, len(items)
         with writing(directory):
@@ -178,6 +187,8 @@ class RoundStore:
             if not path.exists():
                 value = compute()
                 write_atomically(path, json.dumps(value, indent=1).encode())
+            # Read back even when it was just computed, so that a resumed run sees the same: tuples as lists, floats as
+            # written.
             return read_json_file(path)
 
         return ranks.on_first(stored)
@@ -200,11 +211,14 @@ class RoundStore:
         """Add a round's row. A round that is already there (trained again after a crash) is left as it is, and False
         returned; only a last round, which was evaluated but not trained on, gives way to a whole one."""
         for held in self.rows():
+            # A row with fewer metrics is that of a last round, which was not trained on.
             if held["round"] == row["round"] and len(held) >= len(row):
                 return False
+        # nan was replaced: JSON has none, and readers in other languages would refuse the file.
         line = json.dumps(without_nan(row), allow_nan=False).encode() + b"\n"
         file_path = self.metrics_file
         with writing(file_path):
+            # Without what a crash cut short: the checksum is of whole lines.
             before = whole_lines(file_path.read_bytes()) if file_path.is_file() else b""
             note(file_path, before + line)  # before the line: a kill in between leaves a list that knows both states
             with file_path.open("rb+" if file_path.exists() else "wb+") as file:
@@ -213,6 +227,7 @@ class RoundStore:
                     file.seek(len(before))
                 file.write(line)
                 file.flush()
+                # On the disk before the checkpoint of the round, which is taken as a sign that the row is there.
                 os.fsync(file.fileno())
         return True
 
@@ -231,6 +246,7 @@ def _read_stage(path: Path, stage: Stage[T]) -> StageResult[T]:
         table = pq.read_table(pa.BufferReader(read_checked(path)), page_checksum_verification=True)
         return StageResult(stage.decode(table), float(table.schema.metadata[b"seconds"]))
     except DamagedError:
+        # It says already what to do.
         raise
     except Exception as error:  # Arrow's, and whatever decoding makes of a table of something else
         raise DamagedError(
@@ -241,6 +257,7 @@ def _read_stage(path: Path, stage: Stage[T]) -> StageResult[T]:
 
 def _check_prompts(path: Path, records: Sequence[Any], items: Sequence[Any]) -> None:
     """Check that a stage's file is not of another round or run, and so about other prompts. Raises DamagedError."""
+    # Items that hold no prompt leave nothing to compare.
     asked = {prompt for item in items if (prompt := _prompt_of(item)) is not None}
     if not asked:
         return

@@ -48,9 +48,11 @@ def _make(content: Any, kind: type, path: str) -> Any:
         if key in content:
             raise UntrustedError(f"{path}.{key}: a stored config may not have it")
     made = _class(target, kind, path)
+    # Only now, of a class that has passed: one that has not must not have others made for it.
     arguments = {str(k): _value(v, f"{path}.{k}") for k, v in content.items() if k != "_target_"}
     try:
         return made(**arguments)
+    # The class says itself, in one sentence, what it does not take.
     except ValueError:
         raise
     except Exception as error:  # whatever a class makes of values that it was never given before
@@ -73,6 +75,7 @@ def _value(content: Any, path: str) -> Any:
 
 
 def _class(target: str, kind: type, path: str) -> type:
+    # Old class paths are looked up by today's names, so that folders of earlier versions can be read.
     module, _, name = current_path(target).rpartition(".")
     if not is_trusted(target):
         raise UntrustedError(
@@ -80,6 +83,7 @@ def _class(target: str, kind: type, path: str) -> type:
             f"{TRUST}={target.partition('.')[0]}"
         )
     try:
+        # Statically: a module's own `__getattr__` is not asked.
         found = inspect.getattr_static(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         raise ValueError(f"{path}._target_ is {target!r}, which this version does not have") from None

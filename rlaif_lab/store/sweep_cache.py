@@ -33,16 +33,20 @@ class SweepCache:
     def compute_once(self, file: Path, what: str) -> Iterator[None]:
         """Guard the computing of ``file``, which is there on entry if another process has computed the same. While one
         computes, the others wait; if it dies, the next one takes over."""
+        # By content: a job with another sampler or another version finds nothing here.
         digest = hashlib.sha256(repr((self.identity, what)).encode()).hexdigest()[:32]
         held = self.folder / f"{file.stem}-{digest}{file.suffix}"
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        # The lock outlives nobody: the kernel releases it when its holder dies.
         with held.with_suffix(".lock").open("a") as lock:
             with suppress(OSError):  # where the file system has no locks, two may compute the same
                 fcntl.flock(lock, fcntl.LOCK_EX)
+            # Checked first: a damaged shared file must not spread to all jobs.
             if held.exists() and not file.exists() and _whole(held):
                 with writing(file):
                     file.parent.mkdir(parents=True, exist_ok=True)
+                    # Ahead of the link, as of every file of a run.
                     note(file, held.read_bytes())
                     _link(held, file)
             try:
@@ -50,6 +54,7 @@ class SweepCache:
             except Exception:
                 held.unlink(missing_ok=True)  # it may be the file itself that is corrupt
                 raise
+            # Also where this job had the file already, of an earlier start: the others need not compute it.
             if file.exists() and not held.exists():
                 with writing(held):
                     (self.folder / CHECKSUMS).touch()
@@ -69,9 +74,11 @@ def _whole(held: Path) -> bool:
 
 def _link(source: Path, target: Path) -> None:
     """Link all or nothing. A copy, where the file system has no links."""
+    # Named by process: without locks, two may be here at once.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         os.link(source, temporary)
     except OSError:
         shutil.copyfile(source, temporary)
+    # Atomic: others see a whole file or none.
     temporary.rename(target)

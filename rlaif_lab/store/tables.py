@@ -40,6 +40,7 @@ def _prompt_columns(prompts: Sequence[Prompt]) -> dict[str, pa.Array]:
     return {
         "prompt_id": pa.array([p.id for p in prompts], pa.string()),
         "prompt": pa.array([p.text for p in prompts], pa.string()),
+        # Turns are missing in most prompts: null, not an empty list.
         "turns": pa.array([_to_json(p.turns) if p.turns else None for p in prompts], pa.string()),
     }
 
@@ -51,6 +52,7 @@ def _decode_prompts(table: pa.Table) -> list[Prompt]:
     for prompt_id, text, turns in zip(*columns, strict=True):
         if prompt_id not in known:
             known[prompt_id] = Prompt(prompt_id, text, tuple((role, said) for role, said in _from_json(turns) or ()))
+    # One object for equal prompts: millions of rows would else hold a copy of the text each.
     return [known[prompt_id] for prompt_id in table["prompt_id"].to_pylist()]
 
 
@@ -58,6 +60,7 @@ def _response_columns(responses: Sequence[Response], prefix: str = "") -> dict[s
     return {
         f"{prefix}response": pa.array([r.text for r in responses], pa.string()),
         f"{prefix}token_ids": pa.array([r.token_ids for r in responses], pa.list_(pa.int32())),
+        # float32, as they are computed; token ids fit into 32 bits.
         f"{prefix}logps": pa.array([r.logps for r in responses], pa.list_(pa.float32())),
         f"{prefix}finished": pa.array([r.finished for r in responses], pa.bool_()),
     }
@@ -70,6 +73,7 @@ def _decode_responses(table: pa.Table, prefix: str = "") -> list[Response]:
 
 
 def _encode_generations(generations: Sequence[Generation]) -> pa.Table:
+    # A row is a response; a generation is put together from those of its prompt.
     prompts = [g.prompt for g in generations for _ in g.responses]
     samples = pa.array([i for g in generations for i in range(len(g.responses))], pa.int32())
     responses = [r for g in generations for r in g.responses]
@@ -77,6 +81,7 @@ def _encode_generations(generations: Sequence[Generation]) -> pa.Table:
 
 
 def _decode_generations(table: pa.Table) -> list[Generation]:
+    # Dictionaries keep the order of insertion, and so the order of the prompts.
     groups: dict[Prompt, list[Response]] = {}
     for prompt, response in zip(_decode_prompts(table), _decode_responses(table), strict=True):
         groups.setdefault(prompt, []).append(response)
