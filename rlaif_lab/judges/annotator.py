@@ -37,6 +37,7 @@ class SimulatedAnnotator(NoisyOracleJudge):
         )
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        # A label is paid once, though both orders of a comparison ask for it.
         paid: set[tuple[Prompt, frozenset[str]]] = set()
         verdicts = []
         for comparison, verdict in zip(comparisons, super().verdicts(comparisons), strict=True):

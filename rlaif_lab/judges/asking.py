@@ -26,6 +26,8 @@ def comparisons_of(generation: Generation) -> list[tuple[int, int]]:
     occurrence."""
     first_seen: dict[str, int] = {}
     for sample, response in enumerate(generation.responses):
+        # The first occurrence stands for all equal texts, so a pair's samples do not depend on which copy came first to
+        # the judge.
         first_seen.setdefault(response.text, sample)
     return list(combinations(first_seen.values(), 2))
 
@@ -44,6 +46,7 @@ def judge_generations(judge: Judge, generations: Sequence[Generation]) -> list[J
 
 def score_generations(judge: Judge, generations: Sequence[Generation]) -> list[Score]:
     """Return direct scores of all samples, k per prompt in their order; equal texts are scored once."""
+    # Equal texts once, in order of appearance: a dictionary with no values is an ordered set.
     asked = list(dict.fromkeys((g.prompt, r.text) for g in generations for r in g.responses))
     found = dict(zip(asked, judge.scores(asked) if asked else [], strict=True))
     return [found[g.prompt, r.text] for g in generations for r in g.responses]
@@ -53,6 +56,7 @@ def both_orders(judge: Judge, comparisons: Sequence[Comparison]) -> list[tuple[V
     """Return each comparison's verdict as given and with the slots swapped."""
     if not comparisons:
         return []
+    # One call for both orders, so that a judge can compute what they share (a prompt's keys, say) once.
     verdicts = judge.verdicts([*comparisons, *(c.swapped() for c in comparisons)])
     assert len(verdicts) == 2 * len(comparisons)
     return list(zip(verdicts[: len(comparisons)], verdicts[len(comparisons) :], strict=True))
@@ -63,6 +67,7 @@ def debias(
 ) -> Judgement:
     """Average the two orders. One failed order fails the judgement: it is recorded, never a silent label."""
     p_first = shown_first.prob_first_wins
+    # Both as P(the first wins): the second order's verdict is about its own slot one.
     p_second = None if shown_second.prob_first_wins is None else 1.0 - shown_second.prob_first_wins
     probability: float | None
     status: Status
@@ -71,6 +76,8 @@ def debias(
         status = "tie" if probability == 0.5 else "ok"
     else:
         probability = None
+        # FAILURES is in the order of how much each tells about a judge: of two failed orders, that one names the
+        # judgement.
         status = next(s for s in FAILURES if s in (shown_first.status, shown_second.status))
     raws = [verdict.raw for verdict in (shown_first, shown_second) if verdict.raw is not None]
     return Judgement(
@@ -91,6 +98,7 @@ def debias(
 
 def _merged(shown_first: Details | None, shown_second: Details | None) -> Details | None:
     """Return what both orders have to say: once if it is the same, else by order."""
+    # Of local judges both orders usually say the same; a record need not hold it twice.
     if shown_first == shown_second:
         return shown_first
     return {"shown_first": dict(shown_first or {}), "shown_second": dict(shown_second or {})}

@@ -41,12 +41,14 @@ class ClassErrorJudge(OracleJudge):
             return verdict
         if verdict.prob_first_wins is None:
             return verdict
+        # By prompt alone: the judge holds its misconception in every round, and in both orders.
         wrong = seed_for(self.seed, "class error", comparison.prompt.id) / 2**63 < self.share
         return replace(verdict, prob_first_wins=1.0 - verdict.prob_first_wins) if wrong else verdict
 
     def _is_of_the_class(self, comparison: Comparison) -> bool:
         """Return whether one response is right, and the other wrong and right under the misconception."""
         prompt = comparison.prompt
+        # 1.0 is right: qualities may be graded in between.
         kinds = {
             (self.gold.quality(prompt, text) == 1.0, self.gold.misconceived_quality(prompt, text) == 1.0)
             for text in (comparison.first, comparison.second)

@@ -59,8 +59,10 @@ class ModelJudge(Judge):
     def attach(self, context: JudgeContext) -> None:
         self.context = context
         if not isinstance(self.weights, str):
+            # Of another model: loaded once, by whoever attaches first, and shared.
             self.other = context.load(self.weights)
         if self.reads == "verdict":
+            # At attach, not at the first verdict: hours of sampling may lie between.
             verdict_tokens(self.model().tokenizer)  # refuses a model that cannot give verdicts
 
     def sources(self) -> list[ModelSource]:
@@ -73,6 +75,7 @@ class ModelJudge(Judge):
         """Return the judging weights as of now."""
         if isinstance(self.weights, str):
             return self.context.policy(self.weights)
+        # The policy may have moved to a GPU since this model was loaded.
         device = self.context.policy("live").device
         if self.other.device != device:
             self.other.network.to(device)
@@ -92,6 +95,7 @@ class ModelJudge(Judge):
         start = time.perf_counter()
         found, tokens = self._score_all(responses)
         latency = (time.perf_counter() - start) / len(responses)
+        # The same remainder rule as in `verdicts`: the sum over responses is what was processed.
         each, rest = divmod(tokens, len(responses))
         return [
             Score.of(found[prompt, text][0], latency_s=latency, tokens=each + (i < rest))
@@ -100,6 +104,7 @@ class ModelJudge(Judge):
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         start = time.perf_counter()
+        # Responses by themselves, not pairs: one that occurs in many comparisons is scored once.
         scores, tokens = self._score_all([(c.prompt, text) for c in comparisons for text in (c.first, c.second)])
         latency = (time.perf_counter() - start) / len(comparisons)
         each, rest = divmod(tokens, len(comparisons))  # shared out so that the sum is what was processed
@@ -114,6 +119,7 @@ class ModelJudge(Judge):
 
     def _log_odds(self, first: tuple[float, int], second: tuple[float, int]) -> float:
         """Return the log-odds that the first wins, in nats."""
+        # Per token, long and short responses are on one footing; times their mean length, the odds are in nats again.
         scale = (first[1] + second[1]) / 2 if self.reads == "mean_logp" else 1.0
         return scale * (first[0] - second[0])
 
@@ -142,11 +148,13 @@ class ModelJudge(Judge):
         texts = [text for _, group in groups for text in group]
         encoded = iter(model.encode_responses(texts))
         prompts = model.encode_prompts([prompt for prompt, _ in groups])
+        # (B prompts, n responses each, R tokens): a prompt's tokens are read once for all of its responses.
         batch = pack(prompts, [[next(encoded) for _ in group] for _, group in groups], model.pad_id).to(model.device)
         with inference(model.network), out_of_memory("judge.batch_size"):
             values, lengths = self._read(model, batch)
         for (prompt, group), row, sizes in zip(groups, values.tolist(), lengths.tolist(), strict=True):
             scores.update({(prompt, text): (row[i], sizes[i]) for i, text in enumerate(group)})
+        # The tokens that ask for a verdict, one for each response.
         asked = len(texts) if self.reads == "verdict" else 0
         return int(batch.prompt_mask.sum() + batch.response_mask.sum()) + asked
 
@@ -156,4 +164,5 @@ class ModelJudge(Judge):
         if self.reads == "verdict":
             return verdict_logit(model, batch), lengths
         logps = response_logps(model.network, batch).sum(-1)
+        # A response of no tokens has a log-probability of 0, not of nan.
         return (logps / lengths.clamp(min=1) if self.reads == "mean_logp" else logps), lengths

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 def _coin(probability: float, *identity: int | str) -> bool:
     """Return True with this probability, decided by identity alone."""
+    # 63 bits, as `seed_for` gives them: uniform on [0, 1).
     return seed_for(*identity) / 2**63 < probability
 
 
 def _pair_identity(comparison: Comparison) -> tuple[str, str, str]:
     """Return the same for both orders, so that a random verdict has no position bias."""
+    # By text, not by order or by sample: the same pair meets the same fate in every order and round.
     low, high = sorted((comparison.first, comparison.second))
     return comparison.prompt.id, low, high
 
@@ -55,6 +57,7 @@ class OracleJudge(Judge):
     def _verdict(self, comparison: Comparison) -> Verdict:
         first = self.quality(comparison.prompt, comparison.first)
         second = self.quality(comparison.prompt, comparison.second)
+        # Gold that is not finite for one response decides nothing; a failure is recorded, not a tie.
         if not math.isfinite(first - second):
             return Verdict.of(math.nan)
         return Verdict.of(0.5 if first == second else float(first > second))
@@ -81,6 +84,7 @@ class NoisyOracleJudge(OracleJudge):
         return f"{super().identity()}, seed {self.seed}, flip {self.flip}, misconception {self.misconception}"
 
     def quality(self, prompt: Prompt, response: str) -> float:
+        # Drawn per prompt, so the error is systematic: no averaging over pairs takes it out.
         if _coin(self.misconception, self.seed, "misconception", prompt.id):
             return self.gold.misconceived_quality(prompt, response)
         return self.gold.quality(prompt, response)
@@ -89,6 +93,7 @@ class NoisyOracleJudge(OracleJudge):
         verdict = super()._verdict(comparison)
         if verdict.prob_first_wins is None:
             return verdict
+        # Drawn per pair, the same in both orders: averaging the two does not take it out either.
         if _coin(self.flip, self.seed, "flip", *_pair_identity(comparison)):
             return replace(verdict, prob_first_wins=1.0 - verdict.prob_first_wins)
         return verdict
@@ -113,6 +118,7 @@ class RandomJudge(Judge):
 
     def _verdict(self, comparison: Comparison) -> Verdict:
         lower_wins = _coin(0.5, self.seed, "random judge", *_pair_identity(comparison))
+        # The coin falls for the lower text, whichever slot it is in: no position bias.
         first_is_lower = comparison.first <= comparison.second
         return Verdict(float(lower_wins == first_is_lower))
 
@@ -138,6 +144,7 @@ class ReversedJudge(Judge):
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         return [
+            # A failure stays one: nobody knows what its opposite would be.
             v if v.prob_first_wins is None else replace(v, prob_first_wins=1.0 - v.prob_first_wins)
             for v in self.of.verdicts(comparisons)
         ]

@@ -88,6 +88,7 @@ class PeopleJudge(Judge):
         if max_usd is not None and usd_per_hour == 0.0:
             raise ValueError("judge.max_usd needs judge.usd_per_hour, which is 0")
         self.wait, self.labels_per_item, self.evaluate = wait, labels_per_item, evaluate
+        # Read here, so that a missing file is told before anything is asked.
         self.criteria = None if criteria is None else criteria_text(criteria)
         self.guidelines = None if constitution is None else Constitution.load(constitution).guidelines()
         if checks is not None and not hasattr(checks, "load"):
@@ -99,6 +100,7 @@ class PeopleJudge(Judge):
         self.seconds, self.usd_per_hour = seconds, usd_per_hour
         self.max_labels, self.max_minutes, self.max_usd = max_labels, max_minutes, max_usd
         self.name = name
+        # What the AI said of a pair, for the owner's page; annotators are not shown it.
         self._ai: dict[tuple[Prompt, str, str], float | None] = {}
 
     def attach(self, context: JudgeContext) -> None:
@@ -114,9 +116,11 @@ class PeopleJudge(Judge):
             usd=self.max_usd,
             usd_per_hour=self.usd_per_hour,
             guidelines=self.guidelines,
+            # The address that an open page has written is kept: the queue may be opened by a run that is resumed.
             page=self.queue.limits().page,
         )
         self.queue.limit(limits)
+        # Checks have fixed keys: those of an earlier start are not added twice.
         self.queue.add([check_of(pair.comparison, pair.prob_first_is_better, self.criteria) for pair in self.checks])
 
     def identity(self) -> str:
@@ -136,14 +140,17 @@ class PeopleJudge(Judge):
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         from rlaif_lab.people.queue import item_of
 
+        # By pair: both orders of a comparison are one item, and one label.
         items = {item.id: item for item in (item_of(c, self.criteria) for c in comparisons)}
         asked = self._within_budget(list(items.values()))
+        # Added at once, so that the page can show how much there is to do; those that are there stay as they are.
         self.queue.add([self._ready(item) for item in asked])
         ids = [item.id for item in asked]
         self._wait_for(ids)
         labels: dict[str, list[Label]] = {item_id: [] for item_id in ids}
         for label in self.queue.labels(ids):
             labels[label.item].append(label)
+        # Used from here on: these labels can no longer be taken back.
         self.queue.close_items(ids)
         paid: set[str] = set()
         found = []
@@ -163,6 +170,7 @@ class PeopleJudge(Judge):
 
     def _within_budget(self, items: Sequence[Item]) -> list[Item]:
         """Return the items that the budget allows, those that were asked before first: what is in the queue is paid."""
+        # What is in the queue is paid or promised, and so is outside the budget's decision.
         known = self.queue.known(item.id for item in items)
         progress = self.queue.progress()
         left = float("inf")
@@ -170,6 +178,7 @@ class PeopleJudge(Judge):
             left = self.max_labels - progress.items * self.labels_per_item
         most = self.queue.limits().most_seconds
         if most < float("inf"):
+            # Time already spent, and what is still expected of items without a label.
             expected = progress.seconds + progress.missing * self.seconds
             left = min(left, (most - expected) / max(self.seconds, 1e-9))
         new = [item for item in items if item.id not in known]
@@ -178,9 +187,11 @@ class PeopleJudge(Judge):
 
     def _wait_for(self, ids: Sequence[str]) -> None:
         told = -TELL_S
+        # Until nothing is missing, or the money is gone: then nobody will label the rest.
         while (missing := self.queue.missing(ids)) and not self.queue.spent_out():
             what = "label is" if missing == 1 else "labels are"
             if not self.wait:
+                # Exit code 75: a scheduler can start the run again when labels are there.
                 raise LabelsMissingError(f"{missing} {what} missing; people give them on {self._page()}")
             if time.monotonic() - told >= TELL_S:
                 print(f"{self.name}: waiting: {missing} {what} missing; people give them on {self._page()}", flush=True)
@@ -213,9 +224,11 @@ class PeopleJudge(Judge):
         reasons = "\n".join(f"{label.annotator}: {label.reason}" for label in labels if label.reason) or None
         if not said and not any(label.choice == "flag" for label in labels):
             return Verdict(None, "over_budget", cost_usd=usd)  # the time was spent before anybody got to it
+        # One flag is enough: a person has seen something that nobody should train on.
         if any(label.choice == "flag" for label in labels):
             return Verdict(None, "refused", cost_usd=usd, raw=reasons, details=details)
         lower_wins = sum(VALUES[label.choice] for label in said) / len(said)
+        # Items hold the lower text first; a comparison may not.
         probability = lower_wins if comparison.first <= comparison.second else 1.0 - lower_wins
         status = "tie" if probability == 0.5 else "ok"
         return Verdict(probability, status, cost_usd=usd, raw=reasons, details=details)  # type: ignore[arg-type]
@@ -247,6 +260,7 @@ def _answers(address: str) -> bool:
 def _run_of(queue: LabelQueue) -> Path:
     """Return the folder of the run that a queue belongs to."""
     folder = queue.path.parent
+    # The queue may lie several folders deep (judge/human/labels.sqlite).
     while folder != folder.parent and not (folder / "run.json").exists():
         folder = folder.parent
     return folder if (folder / "run.json").exists() else queue.path

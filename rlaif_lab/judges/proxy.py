@@ -55,6 +55,7 @@ class ProxyJudge(Wrapper):
             raise ValueError(f"judge.k must be at least 2 samples per prompt, to be compared; got {k}")
         self.reward_model, self.labels, self.k = reward_model, labels, k
         self.gives_scores, self.writes = True, False
+        # `labels` prompts are enough even if each gives one pair only; the cache key is made of 8.
         self.spare_prompts = max(of.spare_prompts, labels, 8)
 
     # --- before round 0 -------------------------------------------------------------------------------------------
@@ -66,7 +67,9 @@ class ProxyJudge(Wrapper):
             )
         super().attach(context)
         self.folder = context.directory / "proxy"
+        # `metrics.json` is written last: a folder without it is of a killed run, and is learnt anew.
         if not self.metrics_file.exists():
+            # Without gold: only who labels may know it.
             self.reward_model.attach(replace(context, gold=None))
             self.learn(context.spare_samples)
         self.judge = RewardModelJudge(str(self.folder), name=self.name)
@@ -86,13 +89,17 @@ class ProxyJudge(Wrapper):
         except ValueError:
             self.reward_model.fit(self.examples(spare_samples), 0, self.folder, None)
             return
+        # The first samples stand for the policy and the sampler: equal ones mean equal weights, whatever they are
+        # called.
         begins = [(g.prompt, [r.token_ids for r in g.responses]) for g in spare_samples(0, 8, self.k)]
         content = repr([who, begins, self.labels, self.k, self.seed, self.reward_model.identity()])
         kept = cache_root() / "proxies" / hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         if not kept.exists():
             self.reward_model.fit(self.examples(spare_samples), 0, self.folder, None)
+            # From the run's folder into the cache, not the other way: the run must not depend on the cache afterwards.
             _copy(self.folder, kept)
         else:
+            # A damaged copy must not become a judge.
             check_sealed(kept)
             shutil.rmtree(self.folder, ignore_errors=True)  # what a crash may have left
             _copy(kept, self.folder)
@@ -109,6 +116,7 @@ class ProxyJudge(Wrapper):
                     taken.append(generation)
                     asked += pairs
             judgements = judge_generations(self.of, taken)
+            # The last prompt may bring more pairs than labels were asked for.
             over = max(0, asked - self.labels)
             examples += examples_from(0, taken, judgements[: len(judgements) - over])
             if asked >= self.labels:

@@ -46,6 +46,7 @@ class RewardModelJudge(Judge):
         paths = [path] if isinstance(path, str) else list(path)
         if not paths:
             raise ValueError("judge.path must name at least one reward model folder; got an empty list")
+        # Folders of an ensemble are found here, so that a wrong path is told before weights load.
         self.folders = [RewardFolder(folder, f"{name} {i}") for i, folder in enumerate(member_folders(paths))]
         self.combine, self.batch_size, self.name = combine, batch_size, name
 
@@ -65,6 +66,7 @@ class RewardModelJudge(Judge):
     def parameters(self) -> int | None:
         from rlaif_lab.models.access import parameter_count
 
+        # Members of unequal size have no one number that tokens could be multiplied by.
         sizes = {parameter_count(member.network)[0] for member in self.members}
         return sizes.pop() if len(sizes) == 1 else None
 
@@ -76,6 +78,7 @@ class RewardModelJudge(Judge):
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         start = time.perf_counter()
+        # Each response once for all comparisons that it occurs in.
         asked = dict.fromkeys((c.prompt, text) for c in comparisons for text in (c.first, c.second))
         rewards, tokens = self._rewards(list(asked))
         latency = (time.perf_counter() - start) / max(1, len(comparisons))
@@ -86,6 +89,8 @@ class RewardModelJudge(Judge):
             difference = self._combined(first) - self._combined(second)
             details = None
             if len(first) > 1 and math.isfinite(difference):
+                # The spread between members of the *difference*: that of single rewards would hold each member's own
+                # zero.
                 details = {"disagreement": pstdev(a - b for a, b in zip(first, second, strict=True))}
             verdicts.append(
                 Verdict.of_log_odds(difference, latency_s=latency, tokens=each + (i < rest), details=details)
@@ -113,6 +118,7 @@ class RewardModelJudge(Judge):
         """Return ``judge/mean_score``: the mean reward of the policy's answers less that of round 0's to the same
         prompts."""
         if not comparisons:
+            # All answers are as they were in round 0.
             return {"judge/mean_score": 0.0}
         responses = [(c.prompt, text) for c in comparisons for text in (c.first, c.second)]
         rewards, _ = self._rewards(list(dict.fromkeys(responses)))
@@ -121,6 +127,7 @@ class RewardModelJudge(Judge):
             for c in comparisons
         ]
         known = all(map(math.isfinite, gains))
+        # Identical answers gain 0, and count.
         return {"judge/mean_score": math.fsum(gains) / (len(gains) + identical) if known else math.nan}
 
     def _combined(self, members: Sequence[float]) -> float:
@@ -136,6 +143,7 @@ class RewardModelJudge(Judge):
         rewards: dict[tuple[Prompt, str], list[float]] = {response: [] for response in asked}
         tokens = 0
         for member in self.members:
+            # Where the policy computes: it may have moved since attach.
             member.network.to(self.context.policy("live").device)
             scored = member.score(list(groups.items()), self.batch_size)
             tokens += scored.tokens

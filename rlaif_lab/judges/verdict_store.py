@@ -73,7 +73,9 @@ class VerdictStore:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        # One connection for all threads, so one at a time.
         self._lock = threading.Lock()
+        # Sums so far by prefix: budgets ask for them before every request.
         self._summed: dict[str, dict[str, tuple[int, Spent]]] = {}
         with self._errors_told():
             if path is not None:
@@ -81,6 +83,7 @@ class VerdictStore:
 
                 with writing(path):
                     path.parent.mkdir(parents=True, exist_ok=True)
+            # isolation_level=None: transactions are begun here by hand, as IMMEDIATE.
             self._database = sqlite3.connect(
                 ":memory:" if path is None else path, timeout=WAIT_S, isolation_level=None, check_same_thread=False
             )
@@ -117,8 +120,11 @@ class VerdictStore:
     ) -> None:
         """Do ``put``, ``put_scores`` and ``put_failures`` in one instant, in place of these reservations."""
         insert = f"INTO {{}} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        # In one transaction: a crash must not leave an answer that is paid and a reservation for it, which would count
+        # twice.
         with self._lock, self._errors_told(), self._transaction():
             execute = self._database.executemany
+            # The first write of a key stands: two processes that asked the same keep one answer.
             execute(f"INSERT OR IGNORE {insert.format('answers')}", [_record(*item) for item in answers.items()])
             failed = [_record(key, item, failed=True) for key, item in failures.items()]
             execute(f"INSERT {insert.format('failures')}", failed)
@@ -141,6 +147,7 @@ class VerdictStore:
         with self._lock, self._errors_told(), self._transaction():
             known = self._spent(prefix)
             for bound in bounds:
+                # Added up as they come: each is allowed on top of those before it.
                 sum_ = Spent(known.requests + bound.requests, known.tokens + bound.tokens, known.usd + bound.usd)
                 if not allow(sum_):
                     numbers.append(None)
@@ -162,10 +169,12 @@ class VerdictStore:
     def _spent(self, prefix: str) -> Spent:
         """Return what has been spent. Only rows since the last sum are read: none is ever changed or taken away."""
         rows = self._summed.setdefault(prefix, {"answers": (0, Spent()), "failures": (0, Spent())})
+        # Rows are only ever added to these two tables, so those after the last rowid are all that is new.
         for table, (last, known) in rows.items():
             requests, tokens, usd, newest = self._database.execute(
                 "SELECT COALESCE(SUM(COALESCE(json_extract(details, '$.requests'), 1)), 0), COALESCE(SUM(tokens), 0), "
                 f"COALESCE(SUM(cost_usd), 0.0), COALESCE(MAX(rowid), ?) FROM {table} "
+                # substr and not LIKE: a prefix may hold wildcards.
                 "WHERE rowid > ? AND substr(key, 1, ?) = ?",
                 (last, last, len(prefix), prefix),
             ).fetchone()
@@ -187,9 +196,11 @@ class VerdictStore:
         now = time.time()
         rows = [(key, owner, now + seconds, now) for key in keys]
         sql = (
+            # Taken over only where it is one's own or has run out, which the claim of a living owner never does.
             "INSERT INTO claims (key, owner, until) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
             "owner = excluded.owner, until = excluded.until WHERE claims.owner = excluded.owner OR claims.until < ?"
         )
+        # json_each: one parameter however many keys, where SQLite limits their number.
         mine = "SELECT key FROM claims WHERE owner = ? AND key IN (SELECT value FROM json_each(?))"
         with self._lock, self._errors_told(), self._transaction():
             self._database.executemany(sql, rows)
@@ -227,6 +238,7 @@ class VerdictStore:
         """Make the tables in a new file; checks whose an old one is before anything is written to it."""
         execute = self._database.execute
         application = execute("PRAGMA application_id").fetchone()[0]
+        # An empty file, or one without tables, may be made a store; a database of something else is left alone.
         tables = execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
         if application != APPLICATION_ID and (application != 0 or tables != 0):
             raise ValueError(
@@ -237,6 +249,7 @@ class VerdictStore:
             self._choose_journal()
         held = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if set(TABLES) <= held:
+            # Nothing to write: readers do not wait for writers.
             return
         with self._transaction():  # also of a store of an earlier version
             for name, columns in TABLES.items():
@@ -255,12 +268,14 @@ class VerdictStore:
                 mode = str(self._database.execute("PRAGMA journal_mode").fetchone()[0]).upper()
                 if mode != wanted:
                     mode = str(self._database.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]).upper()
+                # A mode that this file system does not allow may fail only when something is read.
                 self._database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
                 return
             except sqlite3.OperationalError as error:
                 busy = (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
                 if not busy and wanted == "WAL":
                     wanted = "DELETE"
+                # On a network after a second: whoever has it open in the other mode will not let go.
                 elif busy and wanted == "DELETE" and time.monotonic() > deadline - WAIT_S + 1.0:
                     return  # another process holds it open as it is
                 elif not busy or time.monotonic() > deadline:
@@ -321,10 +336,12 @@ def on_network(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
     except OSError:
         return False
     best, kind = -1, ""
+    # The longest mount point that holds the folder: mounts lie within mounts.
     for line in lines:
         fields = line.split(" ")
         if len(fields) < 3:
             continue
+        # Blanks are written as octal 040 in the list of mounts.
         point = Path(fields[1].replace("\\040", " "))
         if (place == point or point in place.parents) and len(point.parts) >= best:
             best, kind = len(point.parts), fields[2]

@@ -21,6 +21,7 @@ class Wrapper(Judge):
     """A judge that changes another one's verdicts and is in all else that judge. of: the other one."""
 
     def __init__(self, of: Judge, name: str) -> None:
+        # What a wrapper does not change it passes on, so that a learner or a check sees the judge within.
         self.of, self.name = of, name
         self.sees_gold, self.gives_scores, self.writes = of.sees_gold, of.gives_scores, of.writes
         self.spare_prompts = of.spare_prompts
@@ -49,6 +50,7 @@ class Wrapper(Judge):
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         return [
+            # Failures pass through: no wrapper makes a verdict of none.
             verdict if verdict.prob_first_wins is None else self.change(comparison, verdict, verdict.prob_first_wins)
             for comparison, verdict in zip(comparisons, self.of.verdicts(comparisons), strict=True)
         ]
@@ -73,6 +75,7 @@ CLIP = 1e-6
 
 
 def logit(probability: float) -> float:
+    # Kept off 0 and 1, whose logit is infinite: no bias could move them.
     p = min(max(probability, CLIP), 1.0 - CLIP)
     return math.log(p / (1.0 - p))
 
@@ -86,4 +89,5 @@ def with_logit(verdict: Verdict, value: float) -> Verdict:
 def length_feature(comparison: Comparison, scale: float) -> float:
     """Return tanh(difference in characters / scale): positive when the first is longer; turns its sign with the
     order."""
+    # tanh, so that one very long response does not outweigh everything; odd, so that both orders agree.
     return math.tanh((len(comparison.first) - len(comparison.second)) / scale)

@@ -61,8 +61,10 @@ class CachedJudge(Wrapper):
         return self.of.identity()
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        # The identity of now: weights of a live policy change from round to round.
         judge = self.of.identity()
         keys = [_key(judge, c.prompt, c.first, c.second) for c in comparisons]
+        # Equal comparisons are one key, and asked once.
         asked = dict(zip(keys, comparisons, strict=True))
         return self._found(keys, asked, self.of.verdicts, self.store.get, self.store.put)
 
@@ -84,13 +86,17 @@ class CachedJudge(Wrapper):
         held = {key: _free(found) for key, found in get(list(items)).items()}
         with self._claiming() as claim:
             for some in _portions({key: item for key, item in items.items() if key not in held}, self.save_every):
+                # First what nobody else is asking, then waiting for the rest: two processes share the work.
                 self._ask(claim(list(some)), some, held, ask=ask, get=get, put=put)
+            # What another process has claimed comes in time, or is taken over when its claim runs out.
             while missing := {key: item for key, item in items.items() if key not in held}:
                 held |= {key: _free(found) for key, found in get(list(missing)).items()}
                 left = [key for key in missing if key not in held]
+                # Claims of a process that has died run out after CLAIM_S.
                 mine = claim(left)
                 for some in _portions({key: items[key] for key in mine}, self.save_every):
                     self._ask(list(some), some, held, ask=ask, get=get, put=put)
+                # Only when there was nothing to do: else the time has passed asking.
                 if left and not mine:
                     time.sleep(LOOK_S)
         return [held[key] for key in keys]
@@ -105,10 +111,12 @@ class CachedJudge(Wrapper):
         put: Callable[[Mapping[str, S]], None],
     ) -> None:
         """Fill in ``held`` for the keys that are claimed. Somebody may have stored them before the claim."""
+        # Between the first look and the claim somebody may have stored it.
         held |= {key: _free(found) for key, found in get(mine).items()}
         some = {key: items[key] for key in mine if key not in held}
         if some:
             said = dict(zip(some, ask(list(some.values())), strict=True))
+            # A failure (a time-out, say) is this process's to report, and others' to try again.
             put({key: found for key, found in said.items() if found.status in KEPT})
             held |= said
 
@@ -119,6 +127,7 @@ class CachedJudge(Wrapper):
         owner, claimed, over = uuid.uuid4().hex, set[str](), threading.Event()
 
         def renew() -> None:
+            # Four times within a claim's life: one that comes late does not lose it.
             while not over.wait(CLAIM_S / 4):
                 self.store.claim(sorted(claimed), owner, CLAIM_S)
 
@@ -135,16 +144,18 @@ class CachedJudge(Wrapper):
             over.set()
             renewing.join()
             if claimed:
+                # Also after an error: others need not wait until the claims run out.
                 self.store.release(owner)
 
 
 def _key(judge: str, prompt: Prompt, *texts: str) -> str:
+    # repr keeps fields apart; "surrogatepass", since texts may hold lone surrogates.
     content = repr((judge, prompt.id, prompt.text, prompt.turns, texts))
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _free(found: T) -> T:
-    """Return what was paid for once is not paid again."""
+    """Return it at no cost: what was paid for once is not paid again."""
     return replace(found, latency_s=0.0, tokens=0, cost_usd=0.0)  # type: ignore[type-var]
 
 
@@ -157,6 +168,7 @@ def _portions(missing: dict[str, T], size: int) -> list[dict[str, T]]:
         by_prompt.setdefault(prompt.id, {})[key] = item
     portions: list[dict[str, T]] = []
     for group in by_prompt.values():
+        # A prompt's group is not split: a portion may be larger than `size`.
         if not portions or len(portions[-1]) >= size:
             portions.append({})
         portions[-1] |= group

@@ -84,13 +84,16 @@ class HumanBudget(Wrapper):
             raise ValueError(f"judge.use must be one of {', '.join(get_args(Use))}; got {use!r}")
         if routing == "disagreement" and second is None:
             raise ValueError("judge.routing=disagreement needs a second judge: judge@judge.second=equal, for example")
+        # One order only: a person's label is paid once, and nobody should see the same two answers twice.
         self.human = SingleOrderJudge(human)
+        # Built in any case, so that a wrong one is told; asked only by the routing that needs it.
         self.second = second if routing == "disagreement" else None
         self.share, self.routing, self.use = float(share), routing, use
         self.sees_gold = any(judge.sees_gold for judge in self._judges().values())
         self.spare_prompts = max(judge.spare_prompts for judge in self._judges().values())
         self.gives_scores = False  # people compare
         self.asks_people_to_evaluate = self.use != "train"
+        # Until `attach` says where the run keeps its own.
         self._audit = ErrorsByClass(None)
 
     def _judges(self) -> dict[str, Judge]:
@@ -102,7 +105,9 @@ class HumanBudget(Wrapper):
         self.seed = context.seed
         self._audit = ErrorsByClass(context.directory and context.directory / "errors_by_class.json")
         for role, judge in self._judges().items():
+            # `of` keeps its place in the folder, so that verdicts of a run without people are found again.
             where = context.directory and (context.directory if role == "of" else context.directory / role)
+            # Only who declares it is given gold, whatever the wrapper as a whole needs.
             gold = context.gold if judge.sees_gold else None
             judge.attach(replace(context, gold=gold, directory=where))
 
@@ -120,6 +125,7 @@ class HumanBudget(Wrapper):
         return None if self.second is not None else self.of.parameters()
 
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        # A person compares: there is no score that an AI's could be mixed with.
         return Judge.scores(self, responses)
 
     def settings(self) -> str:
@@ -141,17 +147,22 @@ class HumanBudget(Wrapper):
         by_ai = self.of.verdicts(comparisons)
         if self.use == "evaluate":
             return [_by_ai(verdict) for verdict in by_ai]
+        # By pair, both orders averaged: a position bias must not look like doubt.
         ai = _averaged(comparisons, by_ai)
         if self.second is not None:
             others = self.second.verdicts(comparisons)
             other = _averaged(comparisons, others)
+            # The second judge decides who is asked only, but what it cost is counted.
             by_ai = [_added(verdict, extra) for verdict, extra in zip(by_ai, others, strict=True)]
         else:
             other = {}
         if self.routing == "coverage_of_errors":
+            # Ahead of the choice: what is known now is what this call goes by, also when it is made again after a kill.
             self._audit.begin(_call(ai))
+        # By pair, so that both orders of a comparison go to the same side.
         chosen = set(self._chosen(list(ai), lambda pair: self._priority(pair, ai, other)))
         asked = [i for i, c in enumerate(comparisons) if _pair(c) in chosen]
+        # For the owner's page, which shows where people and AI differ.
         self.human.of.note_ai({pair: ai[pair] for pair in chosen})
         said = self.human.verdicts([comparisons[i] for i in asked]) if asked else []
         verdicts = [_by_ai(verdict) for verdict in by_ai]
@@ -162,6 +173,7 @@ class HumanBudget(Wrapper):
                 probability = 1.0 - probability
             verdicts[i] = _by_human(verdict, by_ai[i], probability)
         if self.routing == "coverage_of_errors":
+            # Both orders of a comparison have one label: counted once, by pair.
             overruled = {_pair(comparisons[i]): (verdicts[i].details or {}).get("overruled") for i in asked}
             self._audit.end(_call(ai), [(class_of(p, ai[p]), bool(o)) for p, o in overruled.items() if o is not None])
         return verdicts
@@ -169,16 +181,19 @@ class HumanBudget(Wrapper):
     def _priority(
         self, pair: Pair, ai: Mapping[Pair, float | None], other: Mapping[Pair, float | None]
     ) -> tuple[float, int]:
-        """Lowest first."""
+        """Return where a pair stands in line for people: the lowest are asked first."""
         rank = self._rank("training", pair)
         if self.routing == "random":
             return 0.0, rank
         mine = ai[pair]
+        # Where the AI has no verdict a person is worth most.
         if mine is None:
             return -math.inf, rank
         if self.routing == "uncertainty":
             return abs(mine - 0.5), rank
         if self.routing == "coverage_of_errors":  # exponential clocks: drawn without replacement, by weight
+            # The smallest of exponentials with rate w is drawn with a chance in proportion to w (Efraimidis and
+            # Spirakis 2006).
             return -math.log((rank + 1) / 2**63) / self._audit.weight(class_of(pair, mine)), rank
         theirs = other[pair]
         return (-math.inf if theirs is None else -abs(mine - theirs)), rank
@@ -191,7 +206,9 @@ class HumanBudget(Wrapper):
         """Return the share of these that people get. The part of one that is left over is one with its probability."""
         if not pairs:
             return []
+        # Rounded by a coin of the call's own: on average the share is exact, also of small calls.
         coin = self._rank("rounding", pairs[0]) / 2**63
+        # round(..., 9): 0.29 x 100 is 28.999999999999996, and means 29.
         count = math.floor(round(self.share * len(pairs), 9) + coin)
         return sorted(pairs, key=priority)[:count]
 
@@ -209,10 +226,13 @@ class HumanBudget(Wrapper):
         if self.use == "train":
             return []
         pairs = {_pair(c): c for c in comparisons}
+        # A random share whatever the routing: only then does it stand for all prompts.
         chosen = [pairs[pair] for pair in self._chosen(list(pairs), lambda pair: self._rank("changes", pair))]
         asked = [c for c in chosen if c.first != c.second]
         labels = _decided(both_orders(self.human, asked))
+        # From P(first wins) in {0, 0.5, 1} to a preference in {-1, 0, 1}.
         known = [2.0 * float(label) - 1.0 for label in labels if not math.isnan(label)]
+        # Equal texts that were drawn are ties, and count as labels that cost nothing.
         return known + [0.0] * (len(chosen) - len(asked))
 
     def own_metrics(
@@ -234,14 +254,18 @@ class HumanBudget(Wrapper):
         chosen = [pairs[pair] for pair in self._chosen(list(pairs), lambda pair: self._rank("evaluation", pair))]
         said = both_orders(self.human, [comparisons[i] for i in chosen])
         labels = _decided(said)
+        # An AI without a verdict is taken to have none: one half, which PPI corrects like any other.
         judged = np.nan_to_num(_decided(verdicts), nan=0.5)
+        # Without a label (flagged, or beyond the budget) an item counts among the rest.
         known = [i for i, label in zip(chosen, labels, strict=True) if not math.isnan(label)]
         labels = labels[~np.isnan(labels)]
         rest = np.setdiff1d(np.arange(len(comparisons)), known)
+        # weight = 0: people alone, by the same formula and with the same ties.
         alone = with_known_ties(rectified_mean(labels, judged[known], judged[rest], weight=0.0), len(judged), identical)
         both = with_known_ties(rectified_mean(labels, judged[known], judged[rest]), len(judged), identical)
         error, kept = shared_noise(said)
         asked = [verdict for orders in said for verdict in orders]
+        # The first order's: both have the same label, and its seconds once.
         seconds = [float((first.details or {}).get("human_seconds", 0.0)) for first, _ in said]
         return {
             "human/win_rate_vs_round_0": alone.estimate,
@@ -280,6 +304,7 @@ class ErrorsByClass:
 
     def begin(self, call: str) -> None:
         """Go by what is known before this call."""
+        # Written down before anybody is asked: a call that is repeated after a kill goes by the same, not by more.
         if call not in self.calls:
             total: dict[str, list[int]] = {}
             for other in self.calls.values():
@@ -293,6 +318,7 @@ class ErrorsByClass:
     def weight(self, name: str) -> float:
         """Return the estimated error rate of a class, one half where nothing is known."""
         errors, labels = self.known.get(name, (0, 0))
+        # Laplace's rule of succession: no class is ever sure to be right, so each is still drawn.
         return (errors + 1) / (labels + 2)
 
     def end(self, call: str, found: Sequence[tuple[str, bool]]) -> None:
@@ -301,6 +327,7 @@ class ErrorsByClass:
         for name, error in found:
             errors, labels = counted.get(name, [0, 0])
             counted[name] = [errors + error, labels + 1]
+        # Called again after a kill it finds the same, and need not write.
         if self.calls[call].get("found") != counted:
             self.calls[call]["found"] = counted
             self._keep()
@@ -334,6 +361,7 @@ def shared_noise(said: Sequence[tuple[Verdict, Verdict]]) -> tuple[float, float]
     choices = [[label[1] for label in (first.details or {}).get("labels", ())] for first, _ in said]
     counted = [Said("", c.count("first"), c.count("tie"), second=c.count("second"), ai=None) for c in choices]
     error = noise(counted)
+    # Ties show no error: those who took a side are counted.
     sizes = [s.first + s.second for s in counted if s.first + s.second]
     if math.isnan(error) or not sizes:
         return math.nan, math.nan
@@ -341,6 +369,7 @@ def shared_noise(said: Sequence[tuple[Verdict, Verdict]]) -> tuple[float, float]
 
 
 def _without_noise(rate: float, kept: float) -> float:
+    # Errors draw a rate towards one half by the factor `kept`; this takes them off again.
     return 0.5 + (rate - 0.5) / kept if kept > 0.0 else math.nan
 
 
@@ -348,6 +377,7 @@ def _left_over(error: float, people: int) -> float:
     chances = (
         (math.comb(people, k) * (1.0 - error) ** k * error ** (people - k), 2 * k - people) for k in range(people + 1)
     )
+    # P(majority right) - P(majority wrong), a draw counting as neither.
     return sum(chance * ((lead > 0) - (lead < 0)) for chance, lead in chances)
 
 
@@ -363,12 +393,14 @@ def _pair(comparison: Comparison) -> Pair:
 
 
 def _averaged(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> dict[Pair, float | None]:
-    """Probability that each pair's lower text wins, over the orders that were asked; None if one of them failed."""
+    """Return the probability that each pair's lower text wins, over the orders that were asked; None if one of them
+    failed."""
     found: dict[Pair, list[float | None]] = {}
     for c, verdict in zip(comparisons, verdicts, strict=True):
         p = verdict.prob_first_wins
         found.setdefault(_pair(c), []).append(1.0 - p if p is not None and _turned(c) else p)
     return {
+        # One failed order fails the pair, as everywhere.
         pair: None if None in values else sum(v for v in values if v is not None) / len(values)
         for pair, values in found.items()
     }
@@ -392,6 +424,7 @@ def _by_ai(verdict: Verdict) -> Verdict:
 def _by_human(verdict: Verdict, by_ai: Verdict, ai: float | None) -> Verdict:
     """Return the human's verdict. ai: the AI's probability that the first wins, both orders averaged."""
     said = verdict.prob_first_wins
+    # Somebody without a preference can neither overrule nor be overruled.
     decided = said not in (None, 0.5) and ai not in (None, 0.5)
     details = {
         "by": "human",

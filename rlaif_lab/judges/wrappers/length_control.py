@@ -65,6 +65,7 @@ class LengthControl(Wrapper):
         if self.given is None and context.directory is not None:
             self.file = context.directory / f"{self.name}.json"
             if self.file.exists():
+                # Estimated once a run: a resumed one goes on with the same correction.
                 self.effect = LengthEffect(**read_json_file(self.file))
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
@@ -83,6 +84,7 @@ class LengthControl(Wrapper):
         known = [
             (c, v.prob_first_wins) for c, v in zip(comparisons, verdicts, strict=True) if v.prob_first_wins is not None
         ]
+        # A slope from a handful of verdicts would correct with noise, for the rest of the run.
         if len(known) < self.minimum:
             return None
         effect = length_effect([c for c, _ in known], [p for _, p in known])
@@ -109,10 +111,12 @@ def length_effect(comparisons: Sequence[Comparison], prob_first_wins: Sequence[f
     differ equally."""
     differences = np.array([len(c.first) - len(c.second) for c in comparisons], dtype=float)
     scale = float(differences.std())
+    # Without spread in length there is no slope to estimate.
     if scale == 0.0:
         return LengthEffect(0.0, 1.0, len(comparisons))
     x = np.tanh(differences / scale)
     y = np.array([logit(p) for p in prob_first_wins])
+    # Centred, so that the intercept (a preference for a slot) does not enter the slope.
     x -= x.mean()
     return LengthEffect(float(x @ (y - y.mean()) / (x @ x)), scale, len(comparisons))
 
@@ -120,4 +124,5 @@ def length_effect(comparisons: Sequence[Comparison], prob_first_wins: Sequence[f
 def _corrected(effect: LengthEffect, comparison: Comparison, verdict: Verdict) -> Verdict:
     assert verdict.prob_first_wins is not None
     length = effect.coefficient * length_feature(comparison, effect.scale)
+    # Without an effect on this pair the verdict stays as it is, to the last bit.
     return with_logit(verdict, logit(verdict.prob_first_wins) - length) if length else verdict

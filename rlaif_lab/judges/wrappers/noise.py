@@ -28,6 +28,7 @@ class NoisyJudge(Wrapper):
         self.flip = float(flip)
 
     def change(self, comparison: Comparison, verdict: Verdict, prob_first_wins: float) -> Verdict:
+        # By the pair's sorted texts: both orders are flipped, or neither.
         pair = sorted((comparison.first, comparison.second))
         if seed_for(self.seed, "noise", comparison.prompt.id, *pair) / 2**63 >= self.flip:
             return verdict
@@ -72,6 +73,7 @@ class BiasedJudge(Wrapper):
         if self.self_preference:
             from rlaif_lab.judges.logprob import ModelJudge
 
+            # Of the initial policy: a live one's likelihoods would change the bias from round to round.
             self.policy = ModelJudge("initial", reads="mean_logp")
             self.policy.attach(context)
 
@@ -81,6 +83,7 @@ class BiasedJudge(Wrapper):
         for c, verdict in zip(comparisons, self.of.verdicts(comparisons), strict=True):
             added = self.position + self.length * length_feature(c, self.length_scale)
             if self.policy is not None:
+                # nan where the likelihood is not known: a verdict cannot be biased by it, and fails.
                 first, second = (likely.get((c.prompt, text), math.nan) for text in (c.first, c.second))
                 added += self.self_preference * (first - second)
             p = verdict.prob_first_wins
@@ -91,6 +94,7 @@ class BiasedJudge(Wrapper):
         """Return the mean log-probability per token of every response, under the initial policy."""
         if self.policy is None or not comparisons:
             return {}
+        # Each response once.
         asked = list(dict.fromkeys((c.prompt, text) for c in comparisons for text in (c.first, c.second)))
         scores = [score.value for score in self.policy.scores(asked)]
         return {response: value for response, value in zip(asked, scores, strict=True) if value is not None}

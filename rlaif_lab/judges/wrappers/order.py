@@ -26,6 +26,7 @@ class SingleOrderJudge(Wrapper):
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         turned = [self._asked_turned(comparison) for comparison in comparisons]
         asked = [c.swapped() if turn else c for c, turn in zip(comparisons, turned, strict=True)]
+        # Both orders of a comparison become the same question.
         distinct = list(dict.fromkeys(asked))
         said = dict(zip(distinct, self.of.verdicts(distinct), strict=True))
         paid: set[Comparison] = set()  # what both orders share is counted once
@@ -35,13 +36,16 @@ class SingleOrderJudge(Wrapper):
             if question in paid:
                 verdict = replace(verdict, latency_s=0.0, tokens=0, cost_usd=0.0)
             paid.add(question)
+            # Back into the order in which the caller asked.
             if turn and verdict.prob_first_wins is not None:
                 verdict = replace(verdict, prob_first_wins=1.0 - verdict.prob_first_wins)
+            # Position bias cannot be seen in what was asked once, and metrics leave such verdicts out.
             verdicts.append(replace(verdict, details={**(verdict.details or {}), ONE_ORDER: True}))
         return verdicts
 
     def _asked_turned(self, comparison: Comparison) -> bool:
         low, high = sorted((comparison.first, comparison.second))
+        # By the pair's identity: neither of the two texts is favoured by always coming first.
         lower_first = seed_for(self.seed, "single order", comparison.prompt.id, low, high) % 2 == 0
         return (comparison.first == low) != lower_first
 
@@ -68,6 +72,7 @@ class ShorterOnTie(Wrapper):
         self.margin, self.preference = float(margin), float(preference)
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        # In one call, each order once, though callers usually ask both themselves.
         asked = list(dict.fromkeys([*comparisons, *(c.swapped() for c in comparisons)]))
         said = dict(zip(asked, self.of.verdicts(asked), strict=True))
         return [self._decided(c, said[c], said[c.swapped()]) for c in comparisons]

@@ -55,10 +55,12 @@ class Panel(Judge):
         if not 1 <= self.quorum <= len(self.members):
             raise ValueError(f"judge.quorum must lie between 1 and the {len(self.members)} members; got {quorum}")
         self.sees_gold = any(judge.sees_gold for judge in self.members.values())
+        # Members are trained on the same prompts if they need any: the most that one of them asks for.
         self.spare_prompts = max(judge.spare_prompts for judge in self.members.values())
 
     def attach(self, context: JudgeContext) -> None:
         for judge in self.members.values():
+            # Gold reaches only members that declare it: the others must not find it in their context.
             judge.attach(context if judge.sees_gold else replace(context, gold=None))
 
     def check_tokenizers(self, tokenizer_of: Callable[[PolicyWeights | ModelSource], Any]) -> None:
@@ -82,12 +84,14 @@ class Panel(Judge):
         return repr([type(self).__name__, self.combine, self.quorum, members])
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        # All of them, whatever the first say: a member that is left out could not be recorded.
         said = [judge.verdicts(comparisons) for judge in self.members.values()]
         return [self._combined(dict(zip(self.members, column, strict=True))) for column in zip(*said, strict=True)]
 
     def _combined(self, verdicts: Mapping[str, Verdict]) -> Verdict:
         found = {m: v.prob_first_wins for m, v in verdicts.items() if v.prob_first_wins is not None}
         failed = {m: v.status for m, v in verdicts.items() if v.prob_first_wins is None}
+        # 0 where nobody has a verdict, rather than a standard deviation of nothing.
         details: dict[str, Any] = {"members": found, "disagreement": float(np.std(list(found.values()) or [0.0]))}
         if failed:
             details["failed"] = failed
@@ -102,11 +106,14 @@ class Panel(Judge):
         }
         if probability is not None:
             return Verdict.of(probability, **rest)
+        # The failure that says most about a judge, as for two orders of one.
         return Verdict(None, next(failure for failure in FAILURES if failure in failed.values()), **rest)
 
     def _probability(self, found: Mapping[str, float]) -> float:
         if self.combine == "majority":
+            # A member's tie is no vote.
             votes = sum(self.importance[m] * float(np.sign(p - 0.5)) for m, p in found.items())
             return 0.5 + 0.5 * float(np.sign(votes))
         total = sum(self.importance[m] for m in found)
+        # Of those with a verdict, weights adding to 1; rounding may lead beyond 1 by a bit.
         return min(1.0, sum(self.importance[m] * p for m, p in found.items()) / total)
