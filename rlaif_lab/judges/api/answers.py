@@ -28,9 +28,11 @@ def record_of(kind: type[Record], reply: Reply, question: Question, form: Form, 
         "votes": list(answer.votes),
         "requests": reply.spent.requests,
     }
+    # Of one request: the minimum share counts over all votes, in `Tally.result`.
     if answer.mass is not None:
         details["mass"] = answer.mass
     if not reply.usage_given:
+        # An upper bound counts against budgets; a reader must know that it is none of the server's.
         details["usage"] = "an upper bound"
     value, status = _outcome(kind, answer.votes, len(answer.votes), 0.0)
     return kind(
@@ -57,6 +59,7 @@ class Tally(Generic[Record]):
 
     def missing(self, records: Sequence[Record]) -> int:
         """Return the votes still to be asked for: none where one request said it all."""
+        # A probability, or a text where only one answer was asked for, is the whole answer.
         if any(_details(record)["read"] != "votes" for record in records):
             return 0
         return max(0, self.wanted - len(_votes(records)))
@@ -67,6 +70,7 @@ class Tally(Generic[Record]):
         if len(records) == 1 and (self.wanted == 1 or _details(records[0])["read"] != "votes"):
             return records[0]
         votes = _votes(records)
+        # Votes that were never asked (a spent budget, say) count as missing.
         value, status = _outcome(self.kind, votes, max(self.wanted, len(votes)), self.minimum)
         details = {
             **_details(records[0]),
@@ -95,11 +99,14 @@ class Keeper:
         self.lock = asyncio.Lock()
 
     async def keep(self, key: str, record: Verdict | Score, lasting: bool, reserved: Sequence[int] = ()) -> None:
-        """reserved: the reservations in whose place the record comes."""
+        """Store a record. reserved: the reservations in whose place it comes."""
+        # Taken over at once, so that an interruption finds it in `flush`.
         (self.answers if lasting else self.failures)[key] = record
         self.settled += reserved
         async with self.lock:
+            # Somebody else's write may have taken it along.
             if self.answers or self.failures:
+                # In a thread: fsync would hold up all requests in flight.
                 await asyncio.to_thread(self._put, *self._take())
 
     def flush(self) -> None:
@@ -122,6 +129,7 @@ def _outcome(
 ) -> tuple[float | None, Status]:
     stated = [vote for vote in votes if not isinstance(vote, str)]
     if not stated or len(stated) < minimum * wanted:
+        # Votes without a value are statuses of failures; the one that tells most is the answer's.
         return None, next(status for status in FAILURES if status in votes)
     value = sum(stated) / len(stated)
     return value, "tie" if kind is Verdict and value == 0.5 else "ok"

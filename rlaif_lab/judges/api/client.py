@@ -78,6 +78,7 @@ class Endpoint:
     @property
     def base_url(self) -> str:
         """Return all servers in one text, for people and for the identity of answers, whatever their order."""
+        # Sorted, so that the same servers in another order give the same answers' keys.
         return ", ".join(sorted(self.base_urls))
 
     @property
@@ -90,16 +91,19 @@ class Endpoint:
     def redacted(self, text: str) -> str:
         """Return a server's words as they may be kept: some repeat the key they were given."""
         key = self.key()
+        # Servers that refuse a key may repeat it.
         return text.replace(key, "[the key]") if key else text
 
 
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
+        # `port` raises ValueError for what is no port.
         host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
     except ValueError:
         host = None
     if not host:
+        # It may be a key or a password.
         shown = url if "@" not in url else "one with an @"
         raise ValueError(f"judge.base_url must be a URL like http://127.0.0.1:8000/v1; got {shown!r}")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
@@ -193,18 +197,24 @@ class Asker:
         Raises UnusableError when the endpoint is none for this judge.
         """
         body = self._body(key, question, form, features, choices)
+        # Bytes: no tokenizer makes more tokens than bytes, so that this bounds the prompt's tokens from above.
         letters = sum(len(message["content"].encode()) for message in body["messages"])
         written = self.endpoint.max_tokens * body.get("n", 1)
+        # By what is asked, without the vote's number: a server that keeps prompts in a cache sees a question's votes
+        # all.
         home = seed_for("api server", key.rpartition("/")[0]) % len(self.clients)
         most = self.limits.cost(letters + 64 * (1 + len(body["messages"])), written)  # no token is less than a byte
+        # About four letters a token; only for the pace, which is corrected afterwards.
         expected = letters / 4 + written
         latency, spent = 0.0, Spent()
         reserved: list[int] = []
         reply = Reply(None, "over_budget", "", lasting=False)
         attempt = turned = 0
         while attempt <= self.limits.retries:
+            # First the budget of this process, then that of all (the ledger): the cheaper check comes first.
             if not await self.budget.reserve(most):
                 return reply
+            # Until something else is known, the request may have cost its most: an interruption books that.
             cost, ticket = most, None
             try:
                 if self.ledger is not None:
@@ -215,20 +225,24 @@ class Asker:
                     reserved.append(ticket)
                 jitter = self._draw(key, "turn", attempt)
                 await self.pace.turn(expected, jitter)
+                # Time in the queue is not the server's.
                 start = time.perf_counter()
                 try:
                     completion = await self._post(self.clients[(home + turned) % len(self.clients)], body)
                     cost = most if completion.usage is None else self.limits.cost(*completion.usage)
                     outcome: Completion | RejectedError | FailedError = completion
                 except RejectedError as error:
+                    # One request, without tokens: servers do not charge what they refuse.
                     cost, outcome = Spent(1), error
                 except UnusableError:
                     cost = Spent(1)
                     raise
                 except FailedError as error:
+                    # A time-out may have been paid: the server may have written all of it.
                     cost, outcome = most if error.maybe_paid else Spent(1), error
                 latency += time.perf_counter() - start
             finally:
+                # In every case, interruptions included: a reservation must not stay at its bound.
                 if self.ledger is not None and ticket is not None and cost != most:
                     await self.ledger.correct(ticket, cost)
                 await self.budget.settle(most, cost)
@@ -236,6 +250,7 @@ class Asker:
             spent = Spent(spent.requests + 1, spent.tokens + cost.tokens, spent.usd + cost.usd)
             tickets = tuple(reserved)
             if not isinstance(outcome, FailedError):
+                # Any answer, a refusal too, shows that the server is there.
                 self.failed_in_a_row, self.absent_since = 0, None
             if isinstance(outcome, Completion):
                 return Reply(
@@ -262,17 +277,20 @@ class Asker:
                 usage_given=False,
                 reserved=tickets,
             )
+            # The probe asks again without that feature; the same request would meet the same.
             if probing and features.without(outcome.text) is not None:
                 return reply
             turned += 1
             if outcome.unreachable and turned % len(self.clients):
                 continue  # another server may be there: that is no further attempt
+            # Nor is waiting for a server that is away: it costs no attempt.
             if outcome.unreachable and await self._is_awaited(self._draw(key, "absent", turned)):
                 continue
             if attempt < self.limits.retries:
                 await self._wait(outcome, attempt, self._draw(key, "backoff", attempt))
             attempt += 1
         self.failed_in_a_row += 1
+        # A server that fails many questions in a row is gone: going on would spend the rest of the round on failures.
         if not probing and self.failed_in_a_row >= self.limits.failures_in_row:
             raise self.gone(f"it failed to answer {self.failed_in_a_row} questions in a row", reply.text)
         return reply
@@ -309,6 +327,7 @@ class Asker:
         if features.many and choices > 1:
             body["n"] = choices
         if features.seed:
+            # 31 bits: some servers take no more.
             body["seed"] = seed_for("api sample", self.seed, key) % 2**31
         return body
 
@@ -332,6 +351,7 @@ class Asker:
 
         slow = f"no answer within {self.limits.timeout_s:g} s"
         try:
+            # The library's own limit is for parts of a request; this one is for all of it.
             async with asyncio.timeout(self.limits.timeout_s):
                 response = await client.chat.completions.with_raw_response.create(
                     **body, extra_headers=authorization(self.endpoint)
@@ -341,6 +361,7 @@ class Asker:
             raise FailedError("timed_out", slow, maybe_paid=True) from None
         except APIConnectionError as error:
             cause = error.__cause__
+            # Not connected means not paid; a connection that broke may have carried the whole answer.
             reached = not type(cause).__name__.startswith("Connect")
             text = f"connection failed: {self._told(cause)}"
             raise FailedError("invalid", text, maybe_paid=reached, unreachable=not reached) from None
@@ -361,6 +382,7 @@ class Asker:
         text = self._told(f"HTTP {status}: {error.response.text}")
         told = text.lower()
         if status in RETRIED or status >= 500:
+            # 429 means "later" by itself, but not this one.
             if "insufficient_quota" in told:
                 return UnusableError(f"judge: {self.endpoint.host} will answer no more: {text}")
             return FailedError("invalid", text, maybe_paid=False, wait=retry_after(headers, time.time()))
@@ -377,7 +399,7 @@ class Asker:
 
 
 def redirected(endpoint: Endpoint, error: APIStatusError) -> UnusableError:
-    """Return a server that sends its questions elsewhere: nobody has said that they may go there."""
+    """Return the error for a server that sends its questions elsewhere: nobody has said that they may go there."""
     target = endpoint.redacted(error.response.headers.get("location", "an address that it does not name"))[:200]
     return UnusableError(
         f"judge.base_url: {error.request.url.host} answers with a redirect (HTTP {error.response.status_code}) to "
@@ -388,7 +410,7 @@ def redirected(endpoint: Endpoint, error: APIStatusError) -> UnusableError:
 
 @asynccontextmanager
 async def open_clients(endpoint: Endpoint, limits: Limits) -> AsyncIterator[list[AsyncOpenAI]]:
-    """One client per server, closed afterwards."""
+    """Yield one client per server; they are closed afterwards."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(open_client(url, endpoint, limits)) for url in endpoint.base_urls]
 
@@ -444,10 +466,12 @@ def run_apart(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     thread.start()
     try:
         return outcome.result()
+    # KeyboardInterrupt reaches the main thread only: the coroutine is told, so that it stores what it has.
     except BaseException:
         if not outcome.done() and running:
             loop, task = running[0]
             loop.call_soon_threadsafe(task.cancel)
         raise
+    # Also when interrupted: until then, requests may be in flight whose cost is not known.
     finally:
         thread.join()

@@ -30,6 +30,7 @@ class Features:
     def without(self, complaint: str) -> Features | None:
         """Return the features left after an error message that names one of them; None when it names none."""
         told = complaint.lower()
+        # The parameter's newer name, which OpenAI's reasoning models insist on.
         if self.token_limit == "max_tokens" and re.search("max_tokens|max_completion_tokens", told):
             return replace(self, token_limit="max_completion_tokens")
         if self.system and re.search(r"system.{0,20}(?:role|turn|message|prompt)|role.{0,20}system", told):
@@ -40,6 +41,7 @@ class Features:
             return replace(self, json=False)
         if self.seed and re.search(r"\bseed\b", told):
             return replace(self, seed=False)
+        # A single letter: it has to stand in quotes, or as the subject of a complaint.
         if self.many and re.search(r"""['"`.]n['"`]|\bn (?:must|has|is|should|can|>)|\bn=|multiple choices""", told):
             return replace(self, many=False)
         return None

@@ -29,6 +29,7 @@ from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+# Small, with one right answer: it is asked to see what the endpoint can do, not what it thinks.
 PROBE = Comparison(Prompt("probe", "How much is two and two?"), "Four.", "Five.")
 
 
@@ -87,6 +88,7 @@ class ApiJudge(Judge):
         failures_in_row: int = 8,
         name: str = "api",
     ) -> None:
+        # Before a run starts: the library is needed only here.
         if importlib.util.find_spec("openai") is None:
             raise ValueError(
                 "judge=api needs the package openai, which is missing from this environment: pip install openai"
@@ -128,6 +130,7 @@ class ApiJudge(Judge):
         self.gives_scores = self.score_template is not None
         self.reasoning, self.clamp = reasoning, None if clamp is None else (float(clamp[0]), float(clamp[1]))
         self.minimum_mass, self.name = minimum_mass, name
+        # Found out in `attach`, or read from the store, where an earlier run has left it.
         self.features: Features | None = None
         self.told_spent = False
 
@@ -137,6 +140,7 @@ class ApiJudge(Judge):
         self.seed = context.seed
         self.pace = Pace(self.limits)
         self.store = VerdictStore(None if context.directory is None else context.directory / "verdicts.sqlite")
+        # Noted with the verdicts: a resumed run must read answers as the run before did.
         note = self.store.note(f"{self._prefix}features")
         self.features = None if note is None else Features.of(note)
         run_apart(self._meet)
@@ -144,6 +148,7 @@ class ApiJudge(Judge):
 
     async def _meet(self) -> None:
         async with open_clients(self.endpoint, self.limits) as clients:
+            # Is it there? Asked even if all is known, so that a run does not start with a server that is away.
             models = await meet(clients, self.endpoint, self.limits)
             if self.features is not None:
                 return
@@ -161,11 +166,14 @@ class ApiJudge(Judge):
                 cost_usd=spent.usd,
                 details={"requests": spent.requests},
             )
+            # The probe has cost something: it counts against the budget, and is no verdict.
             self.store.put_failures({f"{self._prefix}probe": cost}, found.reserved)
+            # After the cost: a crash in between pays for another probe, but hides nothing.
             self.store.put_note(f"{self._prefix}features", self.features.noted())
 
     def _asker(self, clients: Sequence[AsyncOpenAI]) -> Asker:
         budgeted = self.limits.has_budget
+        # What was spent before counts, other processes' included.
         budget = Budget(self.limits, self.store.spent(self._prefix) if budgeted else Spent())
         ledger = Ledger(self.store, self._prefix, self.limits) if budgeted else None
         return Asker(clients, self.endpoint, self.limits, pace=self.pace, budget=budget, seed=self.seed, ledger=ledger)
@@ -198,6 +206,7 @@ class ApiJudge(Judge):
     @cached_property
     def _prefix(self) -> str:
         """Return what all keys of this judge begin with: what decides its answers, apart from the question."""
+        # Everything that decides an answer but the question. Not the limits: they decide whether it is asked.
         parts = [
             self.endpoint.base_url,
             self.endpoint.model,
@@ -209,6 +218,7 @@ class ApiJudge(Judge):
             [self.wanted.reads, self.wanted.structured, self.wanted.votes],
             [self.reasoning, self.clamp, self.minimum_mass],
         ]
+        # "/" ends the prefix, so that none begins another.
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] + "/"
 
     # --- questions ----------------------------------------------------------------------------------------------
@@ -216,7 +226,7 @@ class ApiJudge(Judge):
         return self._answers(Verdict, [self._verdict_question(comparison) for comparison in comparisons])
 
     def scores(self, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        """Return where one score begins another (1 and 10), they are read from votes."""
+        """Return one direct score per response. Where one score begins another (1 and 10), they are read from votes."""
         if self.score_template is None:
             return super().scores(responses)
         return self._answers(Score, [self._score_question(prompt, response) for prompt, response in responses])
@@ -256,6 +266,7 @@ class ApiJudge(Judge):
         keys = [self._key(question) for question in questions]
         distinct = dict(zip(keys, questions, strict=True))
         tally = Tally(kind, self.wanted.votes, self.minimum_mass)
+        # Stored answers first: what was paid for is not asked again.
         records = self._stored(kind, list(distinct))
         missing = {key: question for key, question in distinct.items() if tally.missing(records[key])}
         if missing:
@@ -267,6 +278,7 @@ class ApiJudge(Judge):
     def _tell_if_spent(self, results: Iterable[Verdict | Score]) -> None:
         unpaid = sum(result.status == "over_budget" for result in results)
         if unpaid and not self.told_spent:
+            # Told once: it holds from here on.
             self.told_spent = True
             print(
                 f"judge {self.name}: its budget is spent; {unpaid} questions, and all new ones, go unasked", flush=True
@@ -274,6 +286,7 @@ class ApiJudge(Judge):
 
     def _key(self, question: Question) -> str:
         content = json.dumps(question.messages, sort_keys=True)
+        # By the words that are sent: equal questions of different comparisons are one.
         return self._prefix + hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def _stored(self, kind: type[Record], keys: Sequence[str]) -> dict[str, list[Record]]:
@@ -281,6 +294,7 @@ class ApiJudge(Judge):
         requests = [f"{key}/{i}" for key in keys for i in range(self.wanted.votes)]
         held: Mapping[str, Any] = (self.store.get if kind is Verdict else self.store.get_scores)(requests)
         rows = {key: [f"{key}/{i}" for i in range(self.wanted.votes)] for key in keys}
+        # Up to the first gap, where an earlier run got no answer: votes are asked one after the other.
         return {key: [held[name] for name in takewhile(held.__contains__, row)] for key, row in rows.items()}
 
     async def _ask_all(
@@ -297,14 +311,18 @@ class ApiJudge(Judge):
                     await self._ask(asker, keeper, tally, key=key, question=question, records=records[key])
 
             try:
+                # A task for each request that may be in flight; an error in one cancels the others.
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self.limits.max_concurrency, len(missing))):
                         group.create_task(work())
             except BaseExceptionGroup as errors:
+                # The first is the cause; the others were cancelled by it.
                 raise errors.exceptions[0] from None
             finally:
+                # What has arrived is paid, and kept whatever happened.
                 keeper.flush()
             if asker.failed_in_a_row:  # the last ones: was it them, or is nobody there any more?
+                # Looked at once, without waiting: else a chunk of failures would pass for verdicts.
                 try:
                     await meet(clients, self.endpoint, replace(self.limits, wait_s=0.0))
                 except AbsentError as error:
@@ -315,6 +333,7 @@ class ApiJudge(Judge):
     ) -> None:
         """Send requests for one question, one after the other, until it has its votes or one of them fails."""
         features = self.features or Features()
+        # A first token that two labels share cannot tell them apart: the words have to.
         if not question.one_token_tells:
             features = replace(features, logprobs=False)
         form: Form = "json" if features.json else "text"
@@ -322,8 +341,11 @@ class ApiJudge(Judge):
             name = f"{key}/{len(records)}"
             reply = await asker.ask(name, question, form, features, missing)
             record = record_of(tally.kind, reply, question, form, self.minimum_mass)
+            # Before it is stored: a server may repeat the key that it was given.
             records.append(record := replace(record, raw=self.endpoint.redacted(record.raw or "")))
+            # Nothing was sent, nothing is kept: the budget may be larger next time.
             if reply.spent.requests:
                 await keeper.keep(name, record, reply.lasting, reply.reserved)
+            # A failure of this call; the question may be asked again later.
             if not reply.lasting:
                 return

@@ -25,11 +25,15 @@ class Ledger:
         """Write down that a request may cost ``most``; None when what all processes spend does not leave so much."""
         answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self.waiting.append((most, answer))
+        # Whoever gets the lock writes for all that wait: one fsync for many requests.
         async with self.lock:
             taken, self.waiting = self.waiting, []
             if taken:
+                # In a thread: the event loop goes on while the disk is busy.
                 tickets = await asyncio.to_thread(self._write, [most for most, _ in taken])
                 for (_, future), ticket in zip(taken, tickets, strict=True):
+                    # Its request was interrupted meanwhile; the reservation stays, and counts, which is on the safe
+                    # side.
                     if not future.cancelled():
                         future.set_result(ticket)
         return await answer

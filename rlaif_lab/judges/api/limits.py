@@ -81,6 +81,7 @@ class Limits:
         return (
             (self.max_calls is None or spent.requests <= self.max_calls)
             and (self.max_tokens_total is None or spent.tokens <= self.max_tokens_total)
+            # A budget of 1.00 must not be missed by a rounding.
             and (self.max_usd is None or spent.usd <= self.max_usd * (1 + 1e-9))  # the sum of many roundings
         )
 
@@ -105,11 +106,13 @@ class Budget:
         """True: go, and ``settle`` afterwards. False: the budget does not have it. Waits while requests in flight may
         yet turn out cheaper than was reserved for them."""
         async with self._changed:
+            # Reservations are the most that requests can cost: while any is open, it may turn out to leave room.
             while not self.limits.allow(total(self.spent, most, *self._reserved)):
                 if not self._reserved:
                     return False
                 await self._changed.wait()
             if self.limits.has_budget:
+                # Without a budget nothing is counted, and nothing wakes.
                 self._reserved.append(most)
             return True
 
@@ -117,6 +120,7 @@ class Budget:
         """Book what a request did cost, in place of what was reserved."""
         self.spent = total(self.spent, actual)
         if self.limits.has_budget:
+            # One of equals: it does not matter which.
             self._reserved.remove(most)
             async with self._changed:
                 self._changed.notify_all()
@@ -140,18 +144,21 @@ class Pace:
         at = now
         if self.limits.requests_per_minute is not None:
             at = max(at, self._requests_free_at)
+            # The next request's time is taken at once, before this one waits: others come after it.
             self._requests_free_at = max(now, self._requests_free_at) + 60 / self.limits.requests_per_minute
         if self.limits.tokens_per_minute is not None:
             at = max(at, self._tokens_free_at)
             self._tokens_free_at = max(now, self._tokens_free_at) + 60 * tokens / self.limits.tokens_per_minute
         if at > now:
             await asyncio.sleep(at - now)
+        # Again after each pause: another request may have made it longer meanwhile.
         while (pause := self._paused_until - time.monotonic()) > 0:
             await asyncio.sleep(pause + jitter * min(1.0, pause))
 
     def correct(self, estimated: float, actual: float) -> None:
         """Book what a request did use, in place of what it was thought to."""
         if self.limits.tokens_per_minute is not None:
+            # In both directions: a request that took less lets the next one go sooner.
             self._tokens_free_at += 60 * (actual - estimated) / self.limits.tokens_per_minute
 
     def pause(self, seconds: float) -> None:
@@ -161,6 +168,7 @@ class Pace:
 
 def backoff(attempt: int, jitter: float, longest: float) -> float:
     """Return seconds before attempt ``attempt`` + 1 (from 0): exponential with full jitter, jitter in [0, 1)."""
+    # Full jitter (Brooker, AWS 2015): many that failed at one time do not come back at one time.
     return jitter * min(longest, FIRST_BACKOFF_S * 2.0 ** min(attempt, 60))
 
 
@@ -170,6 +178,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
     now: Unix time. A date that is past: 0.
     """
+    # OpenAI's own header, in milliseconds, is finer than the standard's.
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
     text = headers.get("retry-after")

@@ -40,6 +40,7 @@ async def meet(clients: Sequence[AsyncOpenAI], endpoint: Endpoint, limits: Limit
     since, told = time.monotonic(), False
     while True:
         found, absent = None, None
+        # All servers are asked: a key that one of them refuses is an error at once.
         for client in clients:
             try:
                 models = await list_models(client, endpoint, limits.timeout_s)
@@ -77,6 +78,7 @@ async def list_models(client: AsyncOpenAI, endpoint: Endpoint, timeout_s: float)
             response = await client.models.with_raw_response.list(extra_headers=authorization(endpoint))
         return [str(model["id"]) for model in json.loads(response.text)["data"]]
     except (APITimeoutError, TimeoutError):
+        # Slow is not absent, and many servers list no models.
         return []  # a question will tell
     except APIConnectionError as error:
         reason = endpoint.redacted(str(error.__cause__ or error))
@@ -90,6 +92,7 @@ async def list_models(client: AsyncOpenAI, endpoint: Endpoint, timeout_s: float)
             ) from None
         if 300 <= error.status_code < 400:
             raise redirected(endpoint, error) from None
+        # Model servers say 503 while they load their weights.
         if error.status_code == 503:
             reason = "it says that it is not ready (HTTP 503)"
             raise AbsentError(f"judge.base_url: {endpoint.host}: {reason}", reason) from None
@@ -115,9 +118,11 @@ async def find_features(asker: Asker, question: Question, wanted: Wanted, models
     """
     probe = _Probe(asker, question, models)
     features = Features()
+    # Log-probabilities first: one request with them says more than votes.
     if wanted.reads != "votes" and question.one_token_tells:
         form: Form = "json" if wanted.structured == "json" else "text"
         features = await probe.ask(replace(features, logprobs=True, json=form == "json"), form)
+        # Some servers take the parameter and ignore it: only what is in the answer counts.
         if features.logprobs and (probe.reply.completion is None or probe.reply.completion.choices[0].tokens is None):
             features = replace(features, logprobs=False)
         if wanted.reads == "logprobs" and not features.logprobs and not probe.penniless:
@@ -126,8 +131,10 @@ async def find_features(asker: Asker, question: Question, wanted: Wanted, models
                 "judge.reads=auto or votes"
             )
     if not features.logprobs and not probe.penniless:
+        # JSON is tried even in `auto`, since an answer held to a schema is never misread.
         form = "text" if wanted.structured == "text" else "json"
         features = await probe.ask(replace(features, json=form == "json", many=wanted.votes > 1), form, wanted.votes)
+        # Seen to be kept, not promised: a server may ignore the schema.
         if wanted.structured == "auto" and features.json and not probe.kept_to_json():
             features = replace(features, json=False)
     if probe.penniless:
@@ -159,9 +166,11 @@ class _Probe:
         while True:
             name = f"probe/{self.asked}"
             try:
+                # Two at once are enough to see whether `n` is kept.
                 self.reply = await self.asker.ask(name, self.question, form, features, min(2, votes), probing=True)
             except UnusableError as error:
                 raise UnusableError(f"{error}{self._hint()}") from None
+            # A name of its own for each attempt: its cost is recorded by it.
             self.asked += 1
             self.spent = total(self.spent, self.reply.spent)
             self.reserved += self.reply.reserved
@@ -170,8 +179,10 @@ class _Probe:
             fewer = features.without(self.reply.text)  # some servers call it an error of their own (HTTP 500)
             if fewer is None and features.system and self.reply.text.startswith("HTTP "):
                 fewer = replace(features, system=False)  # whatever the words are: this is refused most often
+            # A server that is away is not a server that refuses.
             if fewer is None and not self.reply.lasting:
                 raise UnusableError(self._failure("did not answer a first, small question"))
+            # All optional features at once, where the complaint names none.
             if fewer is None and features != features.bare():
                 fewer = replace(features.bare(), system=not self.merged)
                 self.merged = True

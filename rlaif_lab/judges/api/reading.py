@@ -54,6 +54,7 @@ class Question:
     @property
     def one_token_tells(self) -> bool:
         """Return whether no label begins another one (as 1 does 10), so that the token a label begins with tells it."""
+        # By their plain forms, as they are compared when tokens are read.
         labels = [plain(label) for label in self.values]
         return not any(a != b and b.startswith(a) for a in labels for b in labels)
 
@@ -61,21 +62,25 @@ class Question:
         """Return the messages that ask for an answer in this form; without ``system``, in no system turn."""
         messages = [dict(message) for message in self.messages]
         if not system and len(messages) > 1 and messages[0]["role"] == "system":
+            # Into the user's turn, in front: no server refuses that.
             told, asked, *more = messages
             messages = [{"role": "user", "content": f"{told['content']}\n\n{asked['content']}"}, *more]
         if form == "json":
             example = {"reasoning": "...", self.field: self._example} if self.reasoning else {self.field: self._example}
+            # In words as well as by the schema: servers that ignore the schema may still follow the words.
             messages[-1]["content"] += f"\n\nGive your whole answer as one JSON object: {json.dumps(example)}"
         return messages
 
     def schema(self) -> dict[str, Any]:
         """Return ``response_format`` for an answer in JSON."""
         properties: dict[str, Any] = {"reasoning": {"type": "string"}} if self.reasoning else {}
+        # Strings from a closed set: a number or a free text could be misread.
         properties[self.field] = {"type": "string", "enum": list(self.values)}
         content = {
             "type": "object",
             "properties": properties,
             "required": list(properties),
+            # OpenAI's strict mode insists on both.
             "additionalProperties": False,
         }
         return {"type": "json_schema", "json_schema": {"name": self.field, "strict": True, "schema": content}}
@@ -135,9 +140,10 @@ class GarbageError(Exception):
 
 # --- off the wire -----------------------------------------------------------------------------------------------------
 def completion_of(body: str) -> Completion:
-    """Raise GarbageError for what is no chat completion."""
+    """Return the completion in a body. Raises GarbageError for what is no chat completion."""
     try:
         content = json.loads(body)
+    # A deeply nested body must not end the run.
     except (ValueError, RecursionError):
         raise GarbageError("the body is no JSON") from None
     found = content.get("choices") if isinstance(content, dict) else None
@@ -152,11 +158,13 @@ def _choice(content: Any) -> Choice:
         raise GarbageError("a choice has no message")
     text, refusal = _words(message.get("content")), message.get("refusal")
     ended = content.get("finish_reason")
+    # A refusal that is empty is none.
     declined = refusal if isinstance(refusal, str) and refusal.strip() else None
     return Choice(
         text=printable(text or declined or ""),
         refused=declined is not None or ended == "content_filter",
         tokens=_tokens(content.get("logprobs")),
+        # "stop" and unknown words pass; what says that something else ended the answer does not.
         cut=isinstance(ended, str) and _CUT.search(ended) is not None,
     )
 
@@ -180,8 +188,10 @@ def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
     tokens = []
     for item in content:
         top = item.get("top_logprobs") if isinstance(item, dict) else None
+        # The sampled token itself first: some servers leave it out of the list of the most probable.
         pairs = [_pair(item), *(_pair(other) for other in (top if isinstance(top, list) else []))]
         if pairs[0] is None:
+            # A gap would shift all places behind it.
             return None
         tokens.append(Token(pairs[0][0], tuple(dict(p for p in pairs if p is not None).items())))
     return tuple(tokens)
@@ -193,6 +203,7 @@ def _pair(item: Any) -> tuple[str, float] | None:
         return None
     if not logp <= MOST_LOGP:  # nan and inf are no log-probabilities
         return None
+    # Marks that byte-level and sentencepiece tokenizers write for blanks and line ends.
     return text.replace("\u0120", " ").replace("\u2581", " ").replace("\u010a", "\n"), float(logp)
 
 
@@ -200,8 +211,10 @@ def _usage(content: Any) -> tuple[int, int] | None:
     if not isinstance(content, dict):
         return None
     prompt, completion = content.get("prompt_tokens"), content.get("completion_tokens")
+    # type(...) is int: True is an int by isinstance, and no number of tokens.
     if not (type(prompt) is int and type(completion) is int and min(prompt, completion) >= 0):
         return None
+    # A number that cannot be is no usage: the bound counts instead.
     if max(prompt, completion) > MOST_TOKENS:
         return None
     return prompt, completion
@@ -218,8 +231,10 @@ def answer_of(completion: Completion, question: Question, form: Form, minimum_ma
     else what the words say."""
     first = completion.choices[0]
     raw = "\n---\n".join(choice.text for choice in completion.choices)
+    # Some servers ignore a request for log-probabilities now and then: its words are then votes.
     if first.tokens is None:
         return Answer(tuple(_said(choice, question, form) for choice in completion.choices), "votes", form, raw)
+    # A refusal has probabilities too, of its first words.
     read = None if first.refused else _by_logprobs(first, question, form, minimum_mass)
     if read is None:
         return Answer((_said(first, question, form),), "text", form, first.text)
@@ -234,6 +249,7 @@ def _said(choice: Choice, question: Question, form: Form) -> Vote:
     if value is not None:
         return value
     words = final_words(choice.text)
+    # Told apart since it says something of the judge: it read the question, and declined.
     return "refused" if words is not None and is_refusal(words) else "invalid"
 
 
@@ -242,28 +258,34 @@ def _by_logprobs(choice: Choice, question: Question, form: Form, minimum_mass: f
     assert choice.tokens is not None
     if not question.one_token_tells:
         return None
+    # Where a JSON's value begins is behind its name; in text, behind the cue.
     after_cue = f'"{question.field}"' if form == "json" else question.cue.strip().rstrip(":").rstrip()
     places = [_place(choice.tokens, after_cue, _LINK)] if after_cue else []
     if question.reasoning or form == "json":
+        # The words have to state one verdict: a token in the middle of thoughts is none.
         if question.read(choice, form) is None:
             return None
     else:
+        # Without thoughts, an answer may begin with the label itself.
         places.insert(0, _first_word(choice))
     for place in places:
         if place is None or _is_another_word(choice, place, question, form):
             continue
+        # All tokens given in that place, not only the one that was sampled.
         masses = label_masses(choice.tokens[place].top, list(question.values))
         mass = sum(masses.values())
+        # Normalised over the labels, as local judges do it.
         if mass >= minimum_mass:
             value = sum(question.values[label] * m for label, m in masses.items()) / mass
             if question.reasoning and question.clamp is not None:
+                # As in PromptedJudge: a verdict behind its own reasons is surer than it is right.
                 value = max(question.clamp[0], min(question.clamp[1], value))
             return value, min(1.0, mass)
     return None
 
 
 def _first_word(choice: Choice) -> int | None:
-    """Index of the token that the answer begins with, thoughts left out; None where it never began."""
+    """Return the index of the token that the answer begins with, thoughts left out; None where it never began."""
     assert choice.tokens is not None
     text = "".join(token.text for token in choice.tokens)
     words = without_thoughts(text)
@@ -274,19 +296,22 @@ def _is_another_word(choice: Choice, place: int, question: Question, form: Form)
     """Return whether the token here is a label by its looks, and the words that follow make it something else (``A
     tie``)."""
     assert choice.tokens is not None
+    # Only what looks like a label can be mistaken for one.
     if not any(label_masses([(choice.tokens[place].text, 0.0)], list(question.values)).values()):
         return False
+    # Whether it was cut off matters no longer: the token is there.
     return question.read(replace(choice, cut=False), form) is None
 
 
 def _place(tokens: Sequence[Token], after: str, skipped: str) -> int | None:
-    """Index of the first token after the last occurrence of ``after`` that is more than ``skipped`` characters."""
+    """Return the index of the first token after the last occurrence of ``after`` that is more than ``skipped``
+    characters."""
     at = "".join(token.text for token in tokens).lower().rfind(after.lower())
     return None if at < 0 else _token_at(tokens, at + len(after), skipped)
 
 
 def _token_at(tokens: Sequence[Token], start: int, skipped: str) -> int | None:
-    """Index of the first token from character ``start`` that is more than ``skipped`` characters."""
+    """Return the index of the first token from character ``start`` that is more than ``skipped`` characters."""
     begins = 0
     for index, token in enumerate(tokens):
         if begins >= start and token.text.strip(skipped):
@@ -300,17 +325,21 @@ def label_masses(top: Sequence[tuple[str, float]], labels: Sequence[str]) -> dic
     no other label. A label that is not among the tokens given gets 0."""
     masses = dict.fromkeys(labels, 0.0)
     for text, logp in top:
+        # Blanks, quotes and marks around a label are no part of it.
         token = plain(text.lstrip(_LINK).rstrip(_CLOSING))
         if not token:
             continue
+        # A token that is a label, else one that begins exactly one.
         begun = [label for label in labels if plain(label) == token] or [
             label for label in labels if plain(label).startswith(token)
         ]
         if len(begun) == 1:
+            # min: what is above 0 by rounding counts as 0.
             masses[begun[0]] += math.exp(min(0.0, logp))
     return masses
 
 
 def plain(label: str) -> str:
-    """Return the reader of plain text. Labels of one letter are told apart from words by their case; words are not."""
+    """Return a label as it is compared: one letter as it is, since case tells it from a word, and longer ones in lower
+    case."""
     return label if len(label) == 1 else label.lower()

@@ -37,6 +37,7 @@ class Asked:
     @classmethod
     def of(cls, messages: Sequence[Message], *path: str) -> Asked:
         turns = tuple((message["role"], message["content"]) for message in messages)
+        # By content: equal questions are one, and their sampled answers are the same whoever asks.
         return cls(hashlib.sha256(repr(turns).encode("utf-8", "surrogatepass")).hexdigest()[:32], turns, path)
 
 
@@ -92,6 +93,7 @@ class LocalJudge(Judge):
 
     def attach(self, context: JudgeContext) -> None:
         self.context, self.seed = context, context.seed
+        # Hashes of frozen weights and the template's form are found out when first needed, and kept.
         self._frozen_hash: str | None = None
         self._form: ChatForm | None = None
         if isinstance(self.weights, str):
@@ -111,6 +113,7 @@ class LocalJudge(Judge):
         """Return the judging weights as of now."""
         if isinstance(self.weights, str):
             return self.context.policy(self.weights)
+        # The policy may have moved to a GPU since this model was loaded.
         self.other.network.to(self.context.policy("live").device)
         return self.other
 
@@ -125,6 +128,7 @@ class LocalJudge(Judge):
     def asking_identity(self) -> list[str]:
         """Return the weights, and how the model is asked."""
         model = self.language_model()
+        # Chat template and its options decide what the model reads, so they are part of who judges.
         chat = hashlib.sha256(repr((model.tokenizer.chat_template, dict(model.chat_options))).encode()).hexdigest()
         return [type(self).__name__, self.weights_hash(), chat[:16]]
 
@@ -136,10 +140,12 @@ class LocalJudge(Judge):
         """Return one verdict or score per question; equal questions are asked once, and those that leave fewer than
         ``spare`` tokens to answer in are not asked at all. Time and tokens are shared out evenly."""
         start = time.perf_counter()
+        # Equal questions are asked once.
         distinct = list({question.id: question for question in questions}.values())
         model = self.asked_model()
         prompts = self.prompts(model, distinct)
         encoded = model.encode_prompts(prompts)
+        # A failure from the start: what is not asked has its reason already.
         found: dict[str, Said] = {
             question.id: kind(None, "invalid", raw=f"(not asked: the judge prompt of {len(ids)} tokens is too long)")
             for question, ids in zip(distinct, encoded, strict=True)
@@ -151,12 +157,15 @@ class LocalJudge(Judge):
                 model, [distinct[i] for i in fitting], [prompts[i] for i in fitting], [encoded[i] for i in fitting]
             )
             found.update({distinct[i].id: one for i, one in zip(fitting, said, strict=True)})
+        # Even shares: how long one question of a batch took is not known.
         latency = (time.perf_counter() - start) / max(1, len(questions))
+        # The remainder goes to the first questions, so that the sum is what was processed.
         each, rest = divmod(tokens, max(1, len(questions)))
         return [replace(found[q.id], latency_s=latency, tokens=each + (i < rest)) for i, q in enumerate(questions)]
 
     def asked_model(self) -> LanguageModel:
         """Return the model as it is asked: by its chat template, told nothing but what the judge's template says."""
+        # `system=None`: a policy's system prompt must not instruct the judge.
         return replace(self.language_model(), chat=True, system=None)
 
     def prompts(self, model: LanguageModel, asked: Sequence[Asked]) -> list[Prompt]:
@@ -179,9 +188,12 @@ class LocalJudge(Judge):
         thought."""
         form = self.form(model)
         if said is None:
+            # A model that thinks first would put its verdict behind its thoughts: an opened thought is closed before
+            # the cue.
             ends = form.closing_ids(model.tokenizer)
             return [[*ids, *ends] for ids in encoded]
         rows = []
+        # A blank line behind its own words, so that the cue does not continue a sentence; no end token.
         more = model.encode_responses([f"{text}\n\n" for text in said], [False] * len(said))
         for ids, text, spoken in zip(encoded, said, more, strict=True):
             mark = open_thought(form.begins + text)
@@ -191,8 +203,10 @@ class LocalJudge(Judge):
 
     def words(self, model: LanguageModel, responses: Sequence[Response]) -> Words:
         """Return what sampled answers say, control tokens that mark thoughts included."""
+        # Marks of thoughts are control tokens: decoding without them would leave a thought that nothing marks as one.
         special = set(model.tokenizer.all_special_ids)
         ends = {*model.eos_ids, model.pad_id}
+        # End and padding are control tokens too, and no words.
         texts = []
         for response in responses:
             ids = [token for token in response.token_ids if token not in ends]
@@ -206,6 +220,7 @@ class LocalJudge(Judge):
         """Return ``config.k`` sampled answers to each judge prompt, decided by the run's seed and the prompt."""
         from rlaif_lab.sampling.exact import Exact
 
+        # Whatever samples the policy's words samples the judge's; outside a run, the lab's own.
         engine = self.context.engine or Exact()
         return [g.responses for g in engine.generate(model, prompts, config, tokens, (self.seed, "judge"))]
 
@@ -217,11 +232,13 @@ def conversation_key(prompt: Prompt) -> str:
 
 def _fitting(model: LanguageModel, encoded: Sequence[Sequence[int]], spare: int) -> list[int]:
     """Return which of these prompts leave ``spare`` tokens of what the model can see at once."""
+    # None: the configuration gives no bound (see models/limits.py).
     room = positions(model.network.config)
     return [i for i, ids in enumerate(encoded) if room is None or len(ids) + spare <= room]
 
 
 def _merged(turns: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    # Some templates take no system turn: what it says goes in front of the first question.
     if len(turns) > 1 and turns[0][0] == "system":
         return (("user", f"{turns[0][1]}\n\n{turns[1][1]}"), *turns[2:])
     return turns

@@ -36,10 +36,12 @@ class ChatForm:
                 "to judge; take another model, or judge by likelihood (judge=self, judge.reads=mean_logp)"
             )
         try:
+            # The template may raise at a system turn, or drop it; both count as having none.
             both = _written(model, [{"role": "system", "content": _TOLD}, asked])
         except ValueError:
             both = ""
         system = _TOLD in both and _ASKED in both
+        # What stands behind the question is what the template begins the answer with.
         begins = (both if system else alone).rpartition(_ASKED)[2]
         thought = open_thought(begins)
         return cls(system, "" if thought is None else f"\n{thought}\n\n", begins)

@@ -73,17 +73,20 @@ class ConstitutionJudge(PromptedJudge):
         return f"{super().describe()}, under {principles}"
 
     def identity(self) -> str:
+        # Which principle is drawn depends on the seed: verdicts of other seeds are others.
         drawn_by = self.seed if self.principles == "drawn" else None
         return repr([super().identity(), self.constitution.identity(), self.principles, drawn_by])
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         asked = [(c, principle) for c in comparisons for principle in self.principles_for(c)]
         verdicts = iter(self.answered([self.question(c, principle.compare) for c, principle in asked]))
+        # In the order of `asked`: one verdict for each principle of each comparison.
         return [self._combined({p.id: next(verdicts) for p in self.principles_for(c)}) for c in comparisons]
 
     def principles_for(self, comparison: Comparison) -> tuple[Principle, ...]:
         if self.principles == "all":
             return self.constitution.principles
+        # By the sorted texts: the same principle in both orders, or averaging them would mean nothing.
         pair = sorted((comparison.first, comparison.second))
         return (self.constitution.draw("judge", self.seed, comparison.prompt.id, *pair),)
 
@@ -96,6 +99,7 @@ class ConstitutionJudge(PromptedJudge):
             details = {"principles": {name: v.prob_first_wins for name, v in by_principle.items()}}
         found = [v.prob_first_wins for v in verdicts if v.prob_first_wins is not None]
         raws = [v.raw for v in verdicts if v.raw is not None]
+        # A principle without a verdict is left out of the mean; see the class.
         probability = sum(found) / len(found) if found else None
         rest: dict[str, Any] = {
             "latency_s": sum(v.latency_s for v in verdicts),
@@ -148,6 +152,7 @@ def _by_principle(judgement: Judgement) -> dict[str, float | None]:
     """Return the probability that the first wins under each principle, both orders averaged; None where one of them
     failed."""
     details = judgement.details or {}
+    # Both orders' details, where they differ, are held apart by `asking.debias`; where equal, once.
     shown_first = details.get("shown_first", details)
     shown_second = details.get("shown_second", details)
     if "principle" in shown_first:
@@ -155,12 +160,14 @@ def _by_principle(judgement: Judgement) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for principle, first in shown_first.get("principles", {}).items():
         second = shown_second.get("principles", {}).get(principle)
+        # The second order's probability is about its own slot one.
         found[principle] = None if first is None or second is None else (first + 1.0 - second) / 2
     return found
 
 
 def _statistics(rows: Sequence[tuple[float | None, float | None, float]]) -> PrincipleStatistics:
     known = [(p, whole, label) for p, whole, label in rows if p is not None]
+    # A tie picks nothing: neither agreement nor disagreement.
     picks = [(p > 0.5, whole, label) for p, whole, label in known if p != 0.5]
     against = [first != (whole > 0.5) for first, whole, _ in picks if whole is not None and whole != 0.5]
     right = [first == (label > 0) for first, _, label in picks if label != 0]

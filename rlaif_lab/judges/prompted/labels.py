@@ -34,14 +34,18 @@ class LabelTokens:
 
         Raises ValueError when it splits a label, or begins two of them with the same token.
         """
+        # As the tokenizer splits the label *behind the cue*: a leading blank makes another token of it.
         texts = [f"{cue} {label}" if cue else label for label in labels]
+        # split_special_tokens: a label in a user's template must not become a control token.
         rows: list[list[int]] = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         lead = 0
+        # What all labels begin with belongs to the cue; one token of each label is left at least.
         while all(len(row) > lead + 1 for row in rows) and len({row[lead] for row in rows}) == 1:
             lead += 1
         tokens = tuple(tuple(row[lead:]) for row in rows)
         found = cls(tuple(rows[0][:lead]), tokens)
         for label, ids in zip(labels, tokens, strict=True):
+            # Two tokens are readable if the first is itself a label: P(10) = P(1) P(0 | 1).
             if len(ids) != 1 and not (len(ids) == 2 and ids[:1] in tokens):
                 pieces = ", ".join(repr(tokenizer.decode([token])) for token in ids)
                 raise ValueError(
@@ -72,15 +76,18 @@ class LabelTokens:
     ) -> LabelProbabilities:
         """Return what the model would say after each prompt and the cue (see shared_prefix.read_next)."""
         longer = self.longer()
+        # The longer label's first token goes into the prompt, so that what follows it is read in the same pass.
         tail = self.tokens[longer[0]][:1] if longer else ()
         columns = [ids[-1] for ids in self.tokens]
         sequences = [[*prompt, *self.lead, *tail] for prompt in prompts]
         read = read_next(
             model, sequences, paths, columns=columns, keep=1 + len(tail), batch_size=batch_size, share=share
         )
+        # (N, labels): at the place of the first token.
         values = read.logps[:, 0].double().exp()
         for label in longer:
             shorter = self.tokens.index(tail)
+            # The chain rule; what the longer label takes is no longer the shorter one's.
             values[:, label] = values[:, shorter] * read.logps[:, 1, label].double().exp()
             values[:, shorter] -= values[:, label]
         return LabelProbabilities(values, read.top, read.tokens)
@@ -98,11 +105,13 @@ class LabelProbabilities:
     @property
     def mass(self) -> Tensor:
         """Return the probability that the model says any of the labels: (N,)."""
+        # Rounding may lead beyond 1.
         return self.values.sum(-1).clamp(max=1.0)
 
     def normalised(self) -> Tensor:
         """Return the probabilities over the labels alone: (N, labels). Uniform where they have no probability at all;
         nan stays nan."""
         total = self.values.sum(-1, keepdim=True)
+        # All labels at probability 0 in float64: nothing speaks for any of them.
         uniform = torch.full_like(self.values, 1.0 / self.values.shape[-1])
         return torch.where(total != 0, self.values / total.clamp(min=torch.finfo(torch.float64).tiny), uniform)

@@ -69,6 +69,7 @@ class PromptedJudge(LocalJudge):
         self.criteria, self.template = criteria_text(criteria), JudgeTemplate.load(template)
         self.reads, self.votes, self.temperature = reads, votes, float(temperature)
         self.reasoning, self.reasoning_tokens = reasoning, reasoning_tokens
+        # Without reasons there is nothing that could have made it overconfident.
         self.clamp = None if clamp is None or not reasoning else (float(clamp[0]), float(clamp[1]))
         self.minimum_mass = minimum_mass
         self.check_template()
@@ -83,6 +84,7 @@ class PromptedJudge(LocalJudge):
     def check_tokenizer(self, tokenizer: Any, model: str) -> None:
         super().check_tokenizer(tokenizer, model)
         if self.reads == "probabilities":
+            # Before weights load: a tokenizer that splits a label is told at once.
             self.label_tokens(tokenizer, model)
 
     def label_tokens(self, tokenizer: Any, model: str) -> Any:
@@ -102,6 +104,7 @@ class PromptedJudge(LocalJudge):
 
     def identity(self) -> str:
         settings: list[Any] = [self.reads, self.reasoning, self.clamp, self.minimum_mass]
+        # Draws are part of the identity only where something is drawn.
         if self.reads == "votes" or self.reasoning:
             settings += [self.votes, self.temperature, self.reasoning_tokens, self.seed]
         return repr([*self.asking_identity(), self.template.identity(), self.criteria, settings])
@@ -112,9 +115,11 @@ class PromptedJudge(LocalJudge):
 
     def question(self, comparison: Comparison, principle: str | None = None) -> Asked:
         messages = self.template.render(comparison, self.criteria, principle)
+        # The path in the tree of prompts: instructions, then this conversation, then its first response.
         return Asked.of(messages, conversation_key(comparison.prompt), comparison.first)
 
     def answered(self, questions: Sequence[Asked]) -> list[Verdict]:
+        # Room for an answer is wanted from the start: a prompt that leaves none is not asked.
         spare = ANSWER_TOKENS + (self.reasoning_tokens if self.reasoning else 0)
         return self.ask(questions, Verdict, spare, self._by_votes if self.reads == "votes" else self._by_probabilities)
 
@@ -124,6 +129,7 @@ class PromptedJudge(LocalJudge):
         tokens = 0
         thoughts: list[str | None] = [None] * len(asked)
         if self.reasoning:
+            # The cue ends the thoughts: the verdict is read behind it, by its tokens.
             stop = (self.template.cue,) if self.template.cue else ()
             config = SamplingConfig(k=1, temperature=self.temperature, stop=stop, batch_size=self.batch_size)
             answers = [a[0] for a in self.answers(model, prompts, config, self.reasoning_tokens)]
@@ -146,6 +152,7 @@ class PromptedJudge(LocalJudge):
                 words = f"{thought or ''}{self.template.cue}{next_word}"
                 verdicts.append(Verdict(None, "invalid", raw=words, details=details))
                 continue
+            # A tie counts half for each.
             verdicts.append(self._verdict(values[0] + sum(values[2:]) / 2, thought, details))
         return verdicts, tokens + read.tokens
 
@@ -162,12 +169,14 @@ class PromptedJudge(LocalJudge):
         """Return the verdict that several answers amount to."""
         answers = Words.of(answers)
         texts = answers.texts
+        # None: this answer states no verdict.
         read = [self.template.parse(*one, answers.opened) for one in zip(texts, answers.cut, strict=True)]
         votes = Counter(read)
         unread = [text for text, vote in zip(texts, read, strict=True) if vote is None]
         stated = len(texts) - len(unread)
         details = {name: votes[name] for name in ("first", "second", "tie") if votes[name]} | {"unread": len(unread)}
         raw = "\n---\n".join(texts) if self.reasoning or unread else None
+        # Too few to go by; a refusal is told apart, since it says something else of the judge.
         if not stated or stated < self.minimum_mass * len(texts):
             refused = sum(map(is_refusal, unread)) > len(unread) / 2
             return Verdict(None, "refused" if refused else "invalid", raw=raw, details=details)

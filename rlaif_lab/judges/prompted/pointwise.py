@@ -100,6 +100,7 @@ class PointwiseJudge(LocalJudge):
     # --- grades -------------------------------------------------------------------------------------------------
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         start = time.perf_counter()
+        # Graded once for all comparisons that it occurs in.
         responses = list(dict.fromkeys((c.prompt, text) for c in comparisons for text in (c.first, c.second)))
         scores = dict(zip(responses, self.scores(responses), strict=True))
         tokens = sum(score.tokens for score in scores.values())
@@ -115,6 +116,7 @@ class PointwiseJudge(LocalJudge):
         ]
 
     def _compare(self, first: Score, second: Score) -> Verdict:
+        # One ungraded response fails the comparison: the other's grade alone prefers nothing.
         for score in (first, second):
             if score.value is None:
                 return Verdict(None, score.status, raw=score.raw, details=score.details)
@@ -138,6 +140,7 @@ class PointwiseJudge(LocalJudge):
     ) -> tuple[list[Score], int]:
         encoded = self.begun(model, encoded)
         read = self.labels.probabilities(model, encoded, [a.path for a in asked], self.batch_size)
+        # The template's labels are its grades in ascending order.
         grades = range(self.template.minimum, self.template.maximum + 1)
         scores = []
         for values, mass, top in zip(read.normalised().tolist(), read.mass.tolist(), read.top.tolist(), strict=True):
@@ -146,6 +149,7 @@ class PointwiseJudge(LocalJudge):
                 held = {"mass": mass if math.isfinite(mass) else None}
                 scores.append(Score(None, "invalid", raw=words, details=held))
             else:
+                # The mean of the grades: a distribution says more than its most likely grade.
                 expected = sum(grade * value for grade, value in zip(grades, values, strict=True))
                 scores.append(Score.of(expected, details={"mass": mass}))
         return scores, read.tokens

@@ -61,10 +61,12 @@ def read_next(
     top = torch.empty(len(sequences), dtype=torch.long)
     if not sequences:
         return NextTokens(logps, top, 0)
+    # Batches of whole branches, each a tree of its own; the root, which all share, is computed once.
     batches = _batches(sequences, paths, batch_size)
     shared = _common(sequences, keep) if share else 0
     trees = [_levels([sequences[i] for i in rows], [paths[i] for i in rows], keep, shared) for rows in batches]
     with inference(model.network), out_of_memory("judge.batch_size"):
+        # Sharing counts on the network's cache: it is tried, and without it every sequence is computed plainly.
         share = shared > 0 and all(_shares(model, shared + _padded_width(levels)) for levels in trees)
         root = _Root.of(model, sequences[0][:shared]) if share else None
         tokens = shared if share else 0
@@ -72,8 +74,10 @@ def read_next(
             logits, count = (
                 _walk(model, root, levels, keep) if root else _plain(model, [sequences[i] for i in rows], keep)
             )
+            # float32 before the softmax: in bfloat16 neighbouring probabilities are equal.
             read = torch.log_softmax(logits.float(), dim=-1).cpu()
             at = torch.tensor(rows)
+            # Back to the caller's order.
             logps[at], top[at] = read[..., columns_at], read[:, 0].argmax(-1)
             tokens += count
     return NextTokens(logps, top, tokens)
@@ -83,14 +87,17 @@ def _batches(sequences: Sequence[TokenIds], paths: Sequence[Path], size: int) ->
     """Return what is computed at once: whole branches together, up to ``size`` sequences, of similar length so that
     there is little padding. Only a branch of more than ``size`` is divided, by its own branches first."""
     branches: dict[Hashable, list[int]] = {}
+    # By length, so that sequences of a batch have little padding.
     for i in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
         branches.setdefault(paths[i][:1], []).append(i)
     batches: list[list[int]] = [[]]
     for branch in sorted(branches.values(), key=lambda rows: len(sequences[rows[-1]])):
+        # Within a branch by path: leaves of one response stay together when a branch is divided.
         order = {path: n for n, path in enumerate(dict.fromkeys(paths[i] for i in branch))}
         rows = sorted(branch, key=lambda i: order[paths[i]])
         for start in range(0, len(rows), size):
             piece = rows[start : start + size]
+            # A new batch rather than a branch in two.
             if batches[-1] and len(batches[-1]) + len(piece) > size:
                 batches.append([])
             batches[-1] += piece
@@ -107,6 +114,7 @@ class _Root:
     @classmethod
     def of(cls, model: LanguageModel, ids: TokenIds) -> _Root:
         row = torch.tensor([list(ids)], device=model.device)
+        # Its logits are asked of nobody; one is the least that can be computed.
         return cls(len(ids), model.network(input_ids=row, use_cache=True, logits_to_keep=1).past_key_values)
 
 
@@ -123,15 +131,18 @@ def _levels(sequences: Sequence[TokenIds], paths: Sequence[Path], keep: int, roo
     depth = len(paths[0])
     ends, row_of = [root] * len(sequences), [0] * len(sequences)
     levels = []
+    # One level more than the path has parts: the last one is each sequence's own end.
     for d in range(1, depth + 2):
         members: dict[Hashable, list[int]] = {}
         for i, path in enumerate(paths):
             members.setdefault(i if d > depth else path[:d], []).append(i)
         segments, parents = [], []
         new_ends, new_rows = list(ends), list(row_of)
+        # All of a group begin alike, so that its first member stands for it.
         for row, group in enumerate(members.values()):
             start = ends[group[0]]
             end = len(sequences[group[0]]) if d > depth else _common([sequences[i] for i in group], keep)
+            # A wrong path may make a level of no tokens: nothing is shared then, and nothing is wrong.
             end = max(end, start)
             segments.append(sequences[group[0]][start:end])
             parents.append(row_of[group[0]])
@@ -148,6 +159,7 @@ def _padded_width(levels: Sequence[_Level]) -> int:
 
 def _common(sequences: Sequence[TokenIds], keep: int) -> int:
     """Return how many tokens all of them begin with, ``keep`` tokens of each left over."""
+    # The smallest and the largest in lexical order share what all share.
     low, high = min(map(list, sequences)), max(map(list, sequences))
     limit = min(map(len, sequences)) - keep
     return next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b or i >= limit), limit)
@@ -156,6 +168,7 @@ def _common(sequences: Sequence[TokenIds], keep: int) -> int:
 def _walk(model: LanguageModel, root: _Root, levels: Sequence[_Level], keep: int) -> tuple[Tensor, int]:
     """Return logits after the last ``keep`` tokens of every sequence, (N, keep, V), and the tokens processed."""
     device = model.device
+    # A copy: the root's own cache is needed for the next batch.
     cache = copy.deepcopy(root.cache)
     mask = torch.ones(1, root.length, dtype=torch.long, device=device)
     rows = [0]  # of the cache, for each branch of the level that was done last
@@ -164,12 +177,15 @@ def _walk(model: LanguageModel, root: _Root, levels: Sequence[_Level], keep: int
     for number, level in enumerate(levels):
         rows = [rows[parent] for parent in level.parents]
         width = max(map(len, level.segments))
+        # No branch adds anything here: this level costs no pass.
         if width == 0:
             continue
+        # A row of the cache for each branch: its parent's, repeated.
         if rows != list(range(len(mask))):
             index = torch.tensor(rows, device=device)
             mask = mask[index]
             cache.batch_select_indices(index)
+        # On the left, so that the last token of each row, whose logits are wanted, stands in the same column.
         ids, real = _left_padded(level.segments, model.pad_id)
         ids, real = ids.to(device), real.to(device)
         before = mask.sum(1, keepdim=True)
@@ -177,6 +193,7 @@ def _walk(model: LanguageModel, root: _Root, levels: Sequence[_Level], keep: int
         output = model.network(
             input_ids=ids,
             attention_mask=mask,
+            # Positions count real tokens; those of padding are masked, and 0 is any valid one.
             position_ids=(before + real.cumsum(1) - 1).clamp(min=0),
             past_key_values=cache,
             use_cache=True,
@@ -212,6 +229,7 @@ def _try_sharing(model: LanguageModel, widest: int) -> bool:
     """Try four sequences of different lengths: two branches of two leaves, padding between all of them."""
     network, longest = model.network, longest_trial(model.network, widest)
     rows = trial_rows(network, 7, longest)
+    # Thirds: root, branches and leaves together stay within what is to be trusted.
     third = max(1, longest // 3)
     root, branches = rows[0][:third], [rows[1][:third], rows[2][: max(1, third // 2)]]
     leaves = [row[: max(1, length)] for row, length in zip(rows[3:], (third, third // 2, third - 1, 2), strict=True)]
