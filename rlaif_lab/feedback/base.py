@@ -59,6 +59,7 @@ class Feedback:
     def scores(self) -> Floats | None:
         """Return (N, k), the number that the learner takes as reward in place of win rates: the reward model's or the
         judge's direct score; nan where there is none. None for a learner that asks for neither."""
+        # A reward model's number goes first: a learner asks for one of the two.
         return self.collected.get("rewards", self.collected.get("scores"))
 
     @property
@@ -163,4 +164,5 @@ class FeedbackKind(ABC):
     def stored(self, at: Position, samples: Samples, source: Source) -> Any:
         """Return what was collected at an earlier position, for replay."""
         assert self.stage is not None
+        # Stages hold what a kind collected; kinds without one override this.
         return source.store.read_stage(at.index, self.stage, at.segment)

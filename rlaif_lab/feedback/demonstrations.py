@@ -23,6 +23,7 @@ class Demonstrations(FeedbackKind):
             )
 
     def collect(self, at: Position, samples: Samples, source: Source) -> Collected:
+        # As it judges now: a live judge's answers are those of the current policy.
         settings, model = source.settings, source.settings.judge.language_model()
         config = SamplingConfig(k=1, batch_size=settings.sampling.batch_size)
         identity = (settings.seed, "demonstrations", at.index)

@@ -19,6 +19,7 @@ def kind_named(name: str) -> FeedbackKind:
     Raises:
         ValueError: there is none.
     """
+    # A name with a dot is a class path, of a package of the user's; any other is a file in this folder.
     module_name, _, class_name = name.rpartition(".") if "." in name else (f"rlaif_lab.feedback.{name}", "", "")
     try:
         module = importlib.import_module(module_name)
@@ -31,6 +32,7 @@ def kind_named(name: str) -> FeedbackKind:
     kinds = [
         value
         for value in vars(module).values()
+        # Of the module itself: base classes and helpers that it imports are no kinds of its own.
         if isinstance(value, type) and issubclass(value, FeedbackKind) and value.__module__ == module_name
     ]
     wanted = [kind for kind in kinds if kind.__name__ == class_name or getattr(kind, "name", None) == name]
@@ -42,9 +44,11 @@ def kind_named(name: str) -> FeedbackKind:
 def kinds_for(names: Sequence[str], pairing: Pairing) -> tuple[FeedbackKind, ...]:
     """Return what a run collects for a learner that trains on the feedback of these names: pairs always, and revisions
     where the pairs are made of them."""
+    # A dictionary for its order, and since a name may be given twice. Pairs always: their number is logged.
     wanted = dict.fromkeys(("pairs", *names))
     if pairs_are_revisions(names, pairing):
         wanted["revisions"] = None
+    # What every run has is made by no kind.
     wanted.pop(JUDGEMENTS, None)
     return tuple(kind_named(name) for name in wanted)
 

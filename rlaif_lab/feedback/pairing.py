@@ -57,6 +57,7 @@ def make_pairs(
     generations: Sequence[Generation], prob_beats: Floats, pairing: Pairing, *identity: int | str
 ) -> list[PreferencePair]:
     """Return the round's training pairs, in the order of ``generations``, at most ``pairing.budget`` of them."""
+    # Any probability is at most 1: no limit.
     limit = 1.0 if pairing.max_margin is None else 0.5 + pairing.max_margin
     pairs = [
         PreferencePair(generations[p].prompt, chosen, rejected, float(prob_beats[p, chosen, rejected]))
@@ -71,6 +72,7 @@ def within_budget(items: list[T], budget: int | None, rank: Callable[[T], int]) 
     """Return the ``budget`` items of lowest rank, in their own order; all of them without a budget."""
     if budget is None or len(items) <= budget:
         return items
+    # The lowest ranks are kept, in the items' own order: the budget must not reorder the batch.
     ranks = [rank(item) for item in items]
     return [items[i] for i in sorted(sorted(range(len(items)), key=ranks.__getitem__)[:budget])]
 
@@ -78,6 +80,7 @@ def within_budget(items: list[T], budget: int | None, rank: Callable[[T], int]) 
 def _rank(pair: PreferencePair, strategy: Strategy, *identity: int | str) -> int:
     """Return where a pair stands in line for the budget: the same whichever of the two the judge chose."""
     several = strategy in ("all_pairs", "best_vs_all")
+    # With several pairs to a prompt, the two samples tell them apart; sorted, so that the judge's choice does not.
     samples = sorted((pair.sample_chosen, pair.sample_rejected)) if several else []
     return seed_for("pair budget", *identity, pair.prompt.id, *samples)
 
@@ -90,6 +93,7 @@ def _candidates(
         yield from _all_pairs(generations, prob_beats)
         return
     rates = win_rates(prob_beats)
+    # A response without any verdict is neither the best nor the worst.
     best = np.where(np.isnan(rates), -np.inf, rates).argmax(axis=1).tolist()  # the first of equals
     worst = np.where(np.isnan(rates), np.inf, rates).argmin(axis=1).tolist()
     for p, generation in enumerate(generations):
@@ -99,12 +103,14 @@ def _candidates(
         texts = [response.text for response in generation.responses]
         others = [i for i in _first_occurrences(texts) if texts[i] != texts[best[p]]]
         if strategy == "best_vs_random" and others:
+            # By the prompt's identity: the same opponent's place in line whatever else is in the batch.
             others = [others[seed_for("pair opponent", *identity, generation.prompt.id) % len(others)]]
         for other in others:
             yield p, best[p], other
 
 
 def _first_occurrences(texts: Sequence[str]) -> list[int]:
+    # Backwards, so that of equal texts the first one's number stays.
     return sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())
 
 
@@ -113,5 +119,6 @@ def _all_pairs(generations: Sequence[Generation], prob_beats: Floats) -> list[tu
     found = []
     for p, generation in enumerate(generations):
         pairs = comparisons_of(generation)
+        # A comparison without verdict (nan) comes out as lost here, and makes no pair further on.
         found += [(p, i, j) if prob_beats[p, i, j] >= 0.5 else (p, j, i) for i, j in pairs]
     return found

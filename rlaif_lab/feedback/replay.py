@@ -39,11 +39,13 @@ class Replay:
 
     def mix(self, latest: list[Example], older: Sequence[Example], *identity: int | str) -> list[Example]:
         """Return the latest examples with their share of older ones behind them."""
+        # In examples of the latest round, so that the mixture stays the same when the number of prompts changes.
         budget = None if self.share is None else round(self.share * len(latest))
         numbered = list(enumerate(older))
         kept = within_budget(
             numbered,
             budget,
+            # The item's number too: a round may hold several examples of one prompt.
             lambda item: seed_for("replay", *identity, item[1].round_index, item[1].prompt.id, item[0]),
         )
         return [*latest, *(example for _, example in kept)]
@@ -68,6 +70,7 @@ class Mixing:
         """Return the learner's examples of the latest feedback, mixed with those in the replay window. Which ones the
         budget leaves is decided by the prompt."""
         seed = self.source.settings.seed
+        # By the prompt, not by its signal: which examples stay must not depend on the judge.
         latest = within_budget(
             examples_of(feedback), self.budget, lambda example: seed_for("budget", seed, at.index, example.prompt.id)
         )
@@ -75,6 +78,7 @@ class Mixing:
             example
             for index in self.replay.rounds_before(at.index)
             for segment in range(self.source.segments)
+            # Made again from what is stored, not stored themselves: a learner decides what an example is.
             for example in examples_of(self.stored_feedback(Position(index, segment)))
         ]
         return self.replay.mix(latest, older, seed, at.index, at.segment)

@@ -83,15 +83,18 @@ def critique_and_revise(
     """
     constitution = Constitution.load(config.constitution)
     reply = functools.partial(_replies, engine, model, sampling=config.sampling(rows))
+    # Recorded log-probabilities are of the first draw, and say nothing of a text that is changed.
     answers = [replace(g.responses[0], logps=()) for g in generations]
     steps: list[list[tuple[str, str, str]]] = [[] for _ in generations]
     for number in range(config.passes):
+        # Drawn by prompt and pass, not by the answer: arms with other answers work under the same principles.
         principles = [constitution.draw("revision", seed, round_index, g.prompt.id, number) for g in generations]
         asked = [
             _asked(g.prompt, answer, f"{principle.critique} {config.critique_form}")
             for g, answer, principle in zip(generations, answers, principles, strict=True)
         ]
         identity = (seed, round_index, number)
+        # Named apart, so that a critique and a revision of one pass have draws of their own.
         critiques = reply(asked, tokens=config.critique_tokens, identity=("critique", *identity))
         asked = [
             _asked(prompt, critique, f"{principle.revise} {config.revision_form}")
@@ -101,7 +104,9 @@ def critique_and_revise(
         for step, principle, critique, new in zip(steps, principles, critiques, rewritten, strict=True):
             step.append((principle.id, critique.text, new.text))
         answers = [
-            replace(new, logps=()) if new.text.strip() else old for old, new in zip(answers, rewritten, strict=True)
+            # Nothing written: the answer stays, and the record shows the attempt.
+            replace(new, logps=()) if new.text.strip() else old
+            for old, new in zip(answers, rewritten, strict=True)
         ]
     return [
         Revision(g.prompt, g.responses[0], tuple(step), answer)
@@ -111,6 +116,7 @@ def critique_and_revise(
 
 def _asked(prompt: Prompt, answer: Response, request: str) -> Prompt:
     """Return the conversation, gone on with an answer and the next request. The identity stays the prompt's."""
+    # A prompt without turns is a conversation of one.
     turns = prompt.turns or (("user", prompt.text),)
     return Prompt(prompt.id, request, (*turns, ("assistant", answer.text), ("user", request)))
 

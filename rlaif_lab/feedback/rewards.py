@@ -18,8 +18,10 @@ class Rewards(FeedbackKind):
 
     def collect(self, at: Position, samples: Samples, source: Source) -> Collected:
         model = _model(source)
+        # Segments of one round share its reward model's history as rounds do.
         earlier = [Position(i, s) for i in range(at.index) for s in range(source.segments)]
         same_round = [Position(at.index, s) for s in range(at.segment)]
+        # `data="all"`: everything that was judged before; else the labels of this round alone.
         examples = [
             example
             for position in [*(earlier if model.data == "all" else []), *same_round]
@@ -30,6 +32,7 @@ class Rewards(FeedbackKind):
         return Collected(model.rewards(samples.generations)[0], extra=metrics)
 
     def stored(self, at: Position, samples: Samples, source: Source) -> Floats:
+        # As it is by now, without training again: what is replayed is rewarded by the newest model.
         return _model(source).rewards(samples.generations)[0]
 
 
@@ -52,4 +55,5 @@ def _folder_before(at: Position, source: Source) -> Path | None:
     """Return where the reward model before this one is; None for the first."""
     if at.segment:
         return _folder(Position(at.index, at.segment - 1), source)
+    # The last segment of the round before.
     return _folder(Position(at.index - 1, source.segments - 1), source) if at.index else None

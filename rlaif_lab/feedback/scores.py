@@ -36,4 +36,5 @@ class Scores(FeedbackKind):
 
 
 def _as_array(scores: Sequence[Score], prompts: int) -> Floats:
+    # k to a prompt, in the order of the samples.
     return np.array([np.nan if score.value is None else score.value for score in scores]).reshape(prompts, -1)

@@ -113,6 +113,7 @@ def pairs_as_examples(feedback: Feedback) -> list[Example]:
     if feedback.pairs_are_revisions:
         return [
             Example(r.prompt, (r.revised, r.original), (1.0, 0.0), feedback.round_index, sampled=False)
+            # Nobody judged a revision: that it is better than the original is taken for granted (probability 1).
             for r in feedback.revisions
             if r.revised.text != r.original.text
         ]
@@ -135,10 +136,12 @@ def sequence_logps(logps: Tensor) -> Tensor:
 
 def response_lengths(batch: Batch) -> Tensor:
     """Return tokens of each response, at least 1: (B, n)."""
+    # At least 1, so that an empty response has a mean of 0 and not of nan.
     return batch.packed.response_mask.sum(-1).clamp(min=1)
 
 
 def mean_of(values: Tensor) -> Tensor:
+    # An empty selection has no mean; 0, since a logged nan would spoil the round's mean.
     return values.detach().mean() if values.numel() else torch.zeros(())
 
 

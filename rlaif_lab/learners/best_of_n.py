@@ -35,6 +35,8 @@ class BestOfN(SFT):
     def examples(self, feedback: Feedback) -> list[Example]:
         rewards = rewards_of(feedback, self.reward, self.labels)
         return [
+            # The first of equals, as numpy's argmax has it: samples are in the order of their draws, which says nothing
+            # of them.
             Example(g.prompt, (g.responses[int(row.argmax())],), (1.0,), feedback.round_index)
             for g, row in zip(feedback.generations, rewards, strict=True)
             if not np.isnan(row).any()

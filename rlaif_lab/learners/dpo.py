@@ -37,5 +37,6 @@ class DPO(PairLearner):
 
     def preference(self, policy: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         h = log_ratio_difference(policy, batch)
+        # Column 0 is the chosen response's: the probability that it is the better one.
         label = batch.signal[:, 0] if self.labels == "soft" else torch.ones_like(h)
         return dpo(h, self.beta, smoothed(label, self.label_smoothing)), self.beta * h

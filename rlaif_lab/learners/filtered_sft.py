@@ -32,11 +32,13 @@ class FilteredSFT(SFT):
         one_of("learner.labels", self.labels, Labels)
         if not math.isfinite(self.threshold) or (self.reward == "win_rate" and not 0.0 <= self.threshold <= 1.0):
             raise ValueError(f"learner.threshold must be finite, and lie in [0, 1] for win rates; got {self.threshold}")
+        # A direct score needs no group to be compared with.
         self.minimum_k = 2 if self.reward == "win_rate" else 1
 
     def examples(self, feedback: Feedback) -> list[Example]:
         passed = rewards_of(feedback, self.reward, self.labels) >= self.threshold  # nan compares false
         return [
+            # Weights 0 and 1: what does not pass costs a forward pass, and no gradient.
             Example(g.prompt, g.responses, tuple(map(float, row)), feedback.round_index)
             for g, row in zip(feedback.generations, passed, strict=True)
             if row.any()

@@ -36,10 +36,13 @@ class GRPO(PolicyGradient):
             raise ValueError(f"learner.divisor must be positive; got {self.divisor}")
 
     def loss(self, logps: Tensor, batch: Batch, values: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        # One advantage for all tokens of a response: (B, n, 1).
         advantages = grpo_advantages(self.rewards_less_kl(logps, batch), self.scale).unsqueeze(-1)
         per_token = self.surrogate(logps, batch.sampled_logps, advantages) + self.kl_loss(logps, batch)
+        # Shares and total add up over batches, so that accumulated parts have the gradient of the whole.
         shares, total = self.shares(batch)
         loss = shared_mean(per_token, shares, total)
+        # What is clipped is a token's ratio, so tokens are counted.
         return loss, self.log(logps, batch, loss, logps - batch.sampled_logps, shares > 0)
 
     def shares(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -35,5 +35,6 @@ class IPO(PairLearner):
         reference = sequence_logps(batch.reference_logps)
         if self.average_log_prob:
             policy, reference = per_token(policy, batch), per_token(reference, batch)
+        # h is linear, so that log-ratios per token give it per token.
         h = preference_logits(policy, reference)
         return ipo(h, self.tau), self.tau * h

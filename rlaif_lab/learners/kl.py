@@ -27,7 +27,9 @@ def adapted_weight(weight: float, measured: float, target: float, horizon: float
     It grows by the relative error (measured - target) / target, at most 20 % of it either way, divided by ``horizon``
     (in rounds). A measurement that is not a number leaves it as it is.
     """
+    # nan is unequal to itself.
     if measured != measured:
         return weight
+    # Held to 20 %, so that one odd round does not throw the weight off (Ziegler et al.).
     error = min(max((measured - target) / target, -0.2), 0.2)
     return weight * (1.0 + error / horizon)

@@ -59,6 +59,7 @@ class KTO(Learner):
             raise ValueError("learner.desirable_weight and learner.undesirable_weight cannot both be 0")
         self.beta, self.labels_from, self.nll_weight, self.name = beta, labels_from, nll_weight, name
         self.desirable_weight, self.undesirable_weight = desirable_weight, undesirable_weight
+        # Only one of the two is collected as feedback; win rates are in the judgements.
         self.needs = ("judgements", "pairs") if labels_from == "pairs" else ("judgements",)
 
     def examples(self, feedback: Feedback) -> list[Example]:
@@ -68,6 +69,7 @@ class KTO(Learner):
         totals = sequence_logps(logps)
         policy, desirable = totals[:, 0], batch.signal[:, 0] > 0
         ratios = policy - sequence_logps(batch.reference_logps)[:, 0]
+        # Ratios to the reference, and the drift since sampling, which corrects for whose responses they are.
         z_ref = kto_reference_point(ratios, policy - sequence_logps(batch.sampled_logps)[:, 0])
         losses = kto(
             ratios,
@@ -82,13 +84,16 @@ class KTO(Learner):
         rewards = self.beta * ratios.detach()
         logged = {
             "preference_loss": preference.detach(),
+            # On its side of z: what the loss asks for.
             "reward_accuracy": mean_of(((ratios > z_ref) == desirable).float()),
             "kto_reference_point": z_ref,
         }
+        # A batch may hold one kind only: no mean of the other is logged then.
         if desirable.any():
             logged["chosen_nll"] = mean_of(nll[desirable])
             if not desirable.all():
                 logged["reward_margin"] = mean_of(rewards[desirable]) - mean_of(rewards[~desirable])
+        # Masked and not selected: the mean stays over all examples, as for the losses.
         return preference + self.nll_weight * (nll * desirable).mean(), logged
 
 
@@ -97,11 +102,13 @@ def _from_pairs(feedback: Feedback) -> list[Example]:
     return [
         Example(pair.prompt, (responses[pair.prompt.id][sample],), (signal,), feedback.round_index)
         for pair in feedback.pairs
+        # A pair apart: each response is an example of its own, whatever became of the other.
         for sample, signal in ((pair.sample_chosen, 1.0), (pair.sample_rejected, -1.0))
     ]
 
 
 def _from_win_rates(feedback: Feedback) -> list[Example]:
+    # Hard: what counts is whether it wins more than half of its comparisons.
     rates = win_rates(feedback.prob_beats, hard=True)
     return [
         Example(g.prompt, (response,), (1.0 if rate > 0.5 else -1.0,), feedback.round_index)

@@ -43,6 +43,7 @@ def robust_dpo(h: Tensor, beta: float, label_noise: float) -> Tensor:
     Where conservative DPO holds back, this one makes up for the flips: it falls without bound as h grows.
     """
     correct, flipped = -logsigmoid(beta * h), -logsigmoid(-beta * h)
+    # The weights make the expectation over flips that of clean labels; they add up to 1.
     return ((1 - label_noise) * correct - label_noise * flipped) / (1 - 2 * label_noise)
 
 
@@ -76,6 +77,7 @@ def log_odds_ratio(chosen: Tensor, rejected: Tensor) -> Tensor:
 
     chosen, rejected: log-probability per token, so that P is the geometric mean over a response's tokens.
     """
+    # log odds(c) - log odds(r); log P - log(1 - P) for each, in logarithms throughout.
     return (chosen - rejected) - (_log1mexp(chosen) - _log1mexp(rejected))
 
 
@@ -98,6 +100,7 @@ def kto(
     lambda_D (1 - sigmoid(beta (r - z))) for a desirable response, lambda_U (1 - sigmoid(beta (z - r))) for an
     undesirable one, with r = ``log_ratios`` (nats per response) and z = ``reference_point``, taken as a constant.
     """
+    # Detached: z moves the loss, and is not moved by it.
     gain = beta * (log_ratios - reference_point.detach())
     return torch.where(desirable, desirable_weight * torch.sigmoid(-gain), undesirable_weight * torch.sigmoid(gain))
 
@@ -109,6 +112,7 @@ def kto_reference_point(log_ratios: Tensor, drift: Tensor) -> Tensor:
     the same. The mean over pi's own responses is estimated with self-normalised importance weights exp(drift); without
     drift it is the plain mean of the log-ratios.
     """
+    # Softmax of the drift: importance weights that add up to 1 over the batch, not over the population.
     weights = torch.softmax(drift.detach(), 0)
     return (weights * log_ratios.detach()).sum().clamp(min=0)
 
@@ -116,7 +120,9 @@ def kto_reference_point(log_ratios: Tensor, drift: Tensor) -> Tensor:
 def _log1mexp(x: Tensor) -> Tensor:
     """Return log(1 - e^x) for x < 0, without cancellation. x is kept off 0, where a certain response has infinite
     odds."""
+    # At x = 0, P = 1 and its odds are infinite.
     x = x.clamp(max=-torch.finfo(x.dtype).eps)
     small = torch.log1p(-torch.exp(x))
     near_zero = torch.log(-torch.expm1(x))
+    # Each branch is exact where it is used (Maechler 2012); they meet at -log 2.
     return torch.where(x < -0.6931, small, near_zero)

@@ -11,6 +11,7 @@ from rlaif_lab.learners.base import Batch, Learner
 class NoUpdate(Learner):
     """Trains on nothing. What changes from round to round under it is the noise of the measurement."""
 
+    # Nothing is trained, so that nothing is refused: any judge, any k.
     minimum_k = 1
     needs_reference = False
     needs = ()

@@ -20,10 +20,12 @@ class ORPO(PairLearner):
     needs_reference = False
 
     def __init__(self, odds_ratio_weight: float = 0.1, name: str = "orpo") -> None:
+        # nll_weight = 1: the likelihood term is ORPO's own, not a guard.
         super().__init__(1.0, "previous_round", name)
         check_positive("learner.odds_ratio_weight", odds_ratio_weight)
         self.odds_ratio_weight = odds_ratio_weight
 
     def preference(self, policy: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        # Columns: chosen first, rejected second, as pairs are stored.
         chosen, rejected = per_token(policy, batch).unbind(1)
         return self.odds_ratio_weight * orpo(chosen, rejected), log_odds_ratio(chosen, rejected)

@@ -30,6 +30,7 @@ def rewards_of(feedback: Feedback, reward: RewardSource | None, labels: Labels =
     """
     if reward == "win_rate":
         return win_rates(feedback.prob_beats, hard=labels == "hard")
+    # Either kind of feedback comes as (N, k), see `Feedback.scores`.
     assert feedback.scores is not None, reward
     return feedback.scores
 
@@ -44,6 +45,7 @@ def clipped_policy_gradient(
     sequences or (B, k, R) of tokens; advantages of a shape that broadcasts -> the shape of policy.
     """
     ratio = torch.exp(policy - sampled)
+    # The minimum of both: a ratio that has moved too far the wrong way keeps its gradient back.
     limited = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
     return -torch.minimum(ratio * advantages, limited * advantages)
 
@@ -60,7 +62,7 @@ class PolicyGradient(Learner):
     target_kl: if given, the weight moves between rounds (Ziegler et al. 1909.08593) so that ``train/kl_to_reference``,
         the k3 estimate per response (nats) averaged over the round's batches, comes to it. That one and not
         ``kl/per_sequence``, because it is to the reference that the loss holds on to, and from this round's training.
-    horizon: rounds; the weight changes by at most .2 / horizon of itself per round.
+    horizon: rounds; the weight changes by at most 0.2 / horizon of itself per round.
     no_eos_penalty: taken off the reward of a response that was cut off, before any advantage is formed.
     mask_truncated: leave such responses out of the loss; the baseline of the others still knows their rewards.
     """
@@ -97,6 +99,7 @@ class PolicyGradient(Learner):
             )
         if self.horizon <= 0.2:
             raise ValueError(f"learner.horizon must be more than 0.2 rounds; got {self.horizon}")
+        # Without a weight nobody reads it, and a forward pass is saved.
         self.needs_reference = self.kl_weight > 0
 
     # --- examples -----------------------------------------------------------------------------------------------
@@ -106,8 +109,10 @@ class PolicyGradient(Learner):
         Prompts with a response without reward are left out, and so are those from which there is nothing to learn.
         """
         rewards = rewards_of(feedback, self.reward, self.labels)
+        # (N, k) bool.
         unfinished = np.array([[not r.finished for r in g.responses] for g in feedback.generations])
         rewards = rewards - self.no_eos_penalty * unfinished
+        # A group with a hole has no mean to compare with.
         useful = ~np.isnan(rewards).any(axis=1) & self.teaches(rewards)
         return [
             Example(g.prompt, g.responses, tuple(row.tolist()), feedback.round_index)
@@ -118,12 +123,14 @@ class PolicyGradient(Learner):
     def teaches(self, rewards: Floats) -> Any:
         """Return which groups carry a gradient, (N,) bool. With the group's mean as baseline: those whose rewards
         differ, and all of them if a KL does."""
+        # Equal rewards have advantages of 0; rounding in the win rates is not a difference.
         return np.full(len(rewards), self.kl_weight > 0) | (np.ptp(rewards, axis=1) > SAME)
 
     # --- parts of the loss --------------------------------------------------------------------------------------
     def counted(self, batch: Batch) -> Tensor:
         """Return 1 for the responses that are trained on, else 0: (B, n)."""
         kept = batch.finished if self.mask_truncated else torch.ones_like(batch.finished)
+        # As a float, since it multiplies losses.
         return kept.to(batch.sampled_logps.dtype)
 
     def surrogate(self, policy: Tensor, sampled: Tensor, advantages: Tensor) -> Tensor:
@@ -143,16 +150,19 @@ class PolicyGradient(Learner):
         """
         if self.kl_in == "loss" or self.kl_weight == 0:
             return batch.signal
+        # Detached: it is a reward, through which no gradient flows; see above for why it is of the policy by now.
         return batch.signal - self.kl_weight * sequence_logps(logps.detach() - batch.reference_logps)
 
     def log(self, logps: Tensor, batch: Batch, loss: Tensor, log_ratios: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Return scalars that every policy gradient logs. log_ratios, mask: of what is clipped, responses or tokens."""
+        # Of what counts only: padding has a ratio of 1, and would dilute the fractions.
         kept = log_ratios.detach()[mask.bool()]
         high = self.clip if self.clip_high is None else self.clip_high
         outside = (kept.exp() < 1 - self.clip) | (kept.exp() > 1 + high)
         logged = {
             "policy_loss": loss.detach(),
             "reward": mean_of(batch.signal),
+            # log pi_sampled - log pi of the samples: the k1 estimate of KL(pi_sampled || pi).
             "sampled_kl": mean_of(sequence_logps(batch.sampled_logps - logps)),
             "clip_fraction": mean_of(outside.float()),
         }
@@ -169,6 +179,7 @@ class PolicyGradient(Learner):
         """Move the KL weight towards ``target_kl``."""
         measured = row.get("train/kl_to_reference")
         if self.target_kl is not None and measured is not None:
+            # After the round, so that all of its steps were under one weight.
             self.kl_weight = adapted_weight(self.kl_weight, measured, self.target_kl, self.horizon)
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float
     loss = (values - returns) ** 2
     if clip is not None:
         limited = old + (values - old).clamp(-clip, clip)
+        # The larger of the two: no gradient for going on in a direction that has gone far enough.
         loss = torch.maximum(loss, (limited - returns) ** 2)
     return 0.5 * loss
 
@@ -66,11 +67,13 @@ class PPO(PolicyGradient):
                 raise ValueError(f"learner.{key} must be positive; got {getattr(self, key)}")
         if self.value_clip is not None and self.value_clip <= 0:
             raise ValueError(f"learner.value_clip must be positive, or null for none; got {self.value_clip}")
+        # The policy that sampled has a log-ratio of 0 to itself at that time.
         if self.kl_weight > 0 and self.kl_in == "reward" and self.reference == "previous_round":
             raise ValueError(
                 "learner.kl_in=reward takes no effect with learner.reference=previous_round, which is the policy that "
                 "sampled; use learner.reference=initial or learner.kl_in=loss"
             )
+        # Nothing is compared within a group, but for win rates.
         self.minimum_k = 2 if self.reward == "win_rate" else 1
 
     def teaches(self, rewards: Floats) -> Any:
@@ -81,8 +84,10 @@ class PPO(PolicyGradient):
         assert values is not None
         assert batch.values is not None
         advantages = self.advantages(batch)
+        # TD(lambda) returns: what the critic is trained on is consistent with the advantages.
         returns = advantages + batch.values
         shares, total = self.shares(batch)
+        # Of masked responses no token counts.
         counted = shares > 0
         scaled = whitened(advantages, counted) if self.whiten else advantages
         policy = self.surrogate(logps, batch.sampled_logps, scaled) + self.kl_loss(logps, batch)
@@ -102,6 +107,7 @@ class PPO(PolicyGradient):
         mask = batch.packed.response_mask
         rewards = terminal_rewards(batch.signal, mask)
         if self.kl_in == "reward" and self.kl_weight > 0:
+            # As of sampling, both fixed: the reward of a token does not change while the policy trains.
             rewards = rewards - self.kl_weight * k1(batch.sampled_logps, batch.reference_logps)
         return gae(rewards, batch.values, mask, self.gamma, self.lam)
 
@@ -118,4 +124,5 @@ def unexplained_variance(values: Tensor, returns: Tensor) -> Tensor:
     constant. Shapes: (M,), (M,) -> ()."""
     if returns.numel() < 2:
         return torch.ones(())
+    # A return that never varies leaves nothing to explain: the floor keeps it finite.
     return (returns - values).var() / returns.var().clamp(min=1e-12)

@@ -48,6 +48,7 @@ class PairLearner(Learner):
     def loss(self, logps: Tensor, batch: Batch, values: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         policy = sequence_logps(logps)
         losses, margin = self.preference(policy, batch)
+        # Per token: otherwise long answers would weigh more in the guard than in the preference.
         preference, chosen_nll = losses.mean(), -per_token(policy, batch)[:, 0].mean()
         return preference + self.nll_weight * chosen_nll, {
             "preference_loss": preference.detach(),
@@ -70,6 +71,7 @@ def log_ratio_difference(policy: Tensor, batch: Batch) -> Tensor:
 def check_positive(name: str, value: float) -> None:
     if value == math.inf:
         raise ValueError(f"{name} must be finite; got {value}")
+    # `not value > 0`, so that nan is refused, too.
     if not value > 0:
         raise ValueError(f"{name} must be positive; got {value}")
 

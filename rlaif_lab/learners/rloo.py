@@ -23,8 +23,10 @@ class RLOO(PolicyGradient):
     def loss(self, logps: Tensor, batch: Batch, values: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         policy, sampled = sequence_logps(logps), sequence_logps(batch.sampled_logps)
         advantages = rloo_advantages(self.rewards_less_kl(logps, batch))
+        # The response is the action: its log-probabilities are summed before the ratio is clipped.
         per_response = self.surrogate(policy, sampled, advantages) + sequence_logps(self.kl_loss(logps, batch))
         counted = self.counted(batch)
+        # At least 1: all masked is a loss of 0, not of nan.
         loss = (counted * per_response).sum() / counted.sum().clamp(min=1)
         return loss, self.log(logps, batch, loss, policy - sampled, counted)
 

@@ -25,6 +25,7 @@ class SimPO(PairLearner):
         self.beta, self.margin = beta, margin
 
     def preference(self, policy: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        # Per token, as SimPO defines the reward: a long answer gets none for its length.
         means = per_token(policy, batch)
         difference = means[:, 0] - means[:, 1]
         return simpo(difference, self.beta, self.margin), self.beta * difference

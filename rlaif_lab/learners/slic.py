@@ -29,6 +29,7 @@ class SLiC(PairLearner):
         super().__init__(nll_weight, reference, name)
         check_positive("learner.beta", beta)
         self.beta, self.anchored = beta, anchored
+        # The policy alone: no reference is computed.
         self.needs_reference = anchored
 
     def preference(self, policy: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
