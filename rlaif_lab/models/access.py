@@ -48,5 +48,6 @@ class JudgeContext:
 
 def parameter_count(network: Module) -> tuple[int, int]:
     """Return (all, those that are trained)."""
+    # All in one walk over the parameters; tied weights are one parameter, and counted once.
     counts = [(p.numel(), p.requires_grad) for p in network.parameters()]
     return sum(n for n, _ in counts), sum(n for n, trained in counts if trained)

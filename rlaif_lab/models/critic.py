@@ -22,15 +22,19 @@ class Critic(nn.Module):
     def __init__(self, model: LanguageModel, seed: int) -> None:
         super().__init__()
         self.body = copy.deepcopy(body_of(model.network))
+        # A copy of gradients would take room, and mean nothing here.
         self.body.zero_grad(set_to_none=True)
+        # Copied from a frozen base, as PPO's critic is: all of it is trained then.
         if not any(p.requires_grad for p in self.body.parameters()):
             self.body.requires_grad_(True)
         width = _hidden_width(model)
         # float32 whatever the body computes in: values differ by less than bfloat16 can tell apart
         self.hidden = nn.utils.skip_init(nn.Linear, width, width, dtype=torch.float32)
         self.out = nn.utils.skip_init(nn.Linear, width, 1, dtype=torch.float32)
+        # A generator of its own: drawing here must not shift any other draw.
         generator = torch.Generator().manual_seed(seed_for(seed, "critic"))
         nn.init.normal_(self.hidden.weight, std=width**-0.5, generator=generator)
+        # The output is 0 at first, so that the first advantages are the rewards themselves and not noise.
         for zero in (self.hidden.bias, self.out.weight, self.out.bias):
             nn.init.zeros_(zero)
         self.to(model.device)
@@ -40,7 +44,9 @@ class Critic(nn.Module):
 
     def values(self, packed: Packed) -> Tensor:
         """Return the value of the state before each response token, 0 on padding: (B, n, R)."""
+        # The state before token t is that of position t - 1; the last state predicts nothing. (B, n, R, H).
         states = response_hidden(self.body, packed)[:, :, :-1].to(self.out.weight.dtype)
+        # A hidden layer, since a policy's states are made to predict tokens, not worth.
         values = self.out(torch.tanh(self.hidden(states))).squeeze(-1)
         return values.float() * packed.response_mask
 

@@ -86,7 +86,8 @@ class FineTuned(ModelSource):
             raise ValueError(f"fine-tuning: the file of demonstrations {self.path!r} does not exist")
 
     def adapter(self) -> LoraConfig | None:
-        """None: all weights are trained."""
+        """Return the adapter's settings. None: all weights are trained."""
+        # `lora=null` and rank 0 are the same: all weights.
         adapter = LoraConfig.of(self.lora or {"r": 0})
         return adapter if adapter.r else None
 
@@ -105,10 +106,13 @@ class FineTuned(ModelSource):
         self.data(task)
 
     def identity(self, task: Task) -> str:
+        # By the demonstrations themselves, not by their file's path: the same content is trained once.
         digest = hashlib.sha256(repr(self.data(task)).encode())
         told = ("of", "path", "columns", "skill", "right", "lora", "name")
+        # What demonstrations come from is in the digest already, and a name changes no weights.
         settings = {k: v for k, v in vars(self).items() if k not in told}
         if (adapter := self.adapter()) is not None:
+            # Only where there is one, so that identities from before there was an adapter stay what they were.
             settings["lora"] = adapter
         digest.update(repr((self.of.identity(task), sorted(settings.items()))).encode())
         return f"fine-tuned {digest.hexdigest()[:16]}"
@@ -129,7 +133,7 @@ class FineTuned(ModelSource):
 
     # --- demonstrations -------------------------------------------------------------------------------------------
     def data(self, task: Task) -> Demonstrations:
-        """Raise ValueError, with file and line, for a row that is no demonstration."""
+        """Return the demonstrations. Raises ValueError, with file and line, for a row that is none."""
         if self.path is not None:
             return self._from_file()
         if not isinstance(task, ProceduralTask):
@@ -139,6 +143,7 @@ class FineTuned(ModelSource):
                 f"fine-tuning on task {task.name!r}, which has demonstrators, needs the skill of one, e.g. "
                 "policy.skill={slip: 0.3, misconception: 0.4}"
             )
+        # One generator for problems and answers: what is drawn here is decided by the seed and the task.
         rng = rng_for(self.seed, "demonstrations", task.name)
         problems = rng.choice(task.split_problems("policy_pretraining"), size=self.demonstrations)
         answers = task.demonstrate(problems, Skill(**self.skill), rng)
@@ -154,6 +159,7 @@ class FineTuned(ModelSource):
             )
         prompts = task.prompts("policy_pretraining", 0, self.demonstrations, self.seed)
         answers = [(prompt, task.gold_answer(prompt)) for prompt in prompts]
+        # A task may name the answer to some problems only.
         found = [(prompt, answer) for prompt, answer in answers if answer is not None]
         if not found:
             raise ValueError(
@@ -187,19 +193,23 @@ class FineTuned(ModelSource):
         from rlaif_lab.store.files import cache_root
 
         folder = cache_root() / "fine_tuned" / self.identity(task).split()[-1]
+        # Whoever comes first trains; the others wait until the folder is there.
         for _ in wait_for(folder.exists):
             with try_lock(folder.with_name(f"{folder.name}.lock")) as mine:
                 if mine and not folder.exists():
                     self._train_into(folder, task)
         check_sealed(folder)
+        # As it was loaded before: with the same chat template, dtype and attention.
         if isinstance(self.of, HFModel):
             return replace(self.of, path=str(folder), gguf_file=None, revision=None)
+        # An organism's fine-tuned copy is loaded as organisms are.
         return HFModel(str(folder), attn="eager", chat=False, name=self.name)
 
     def _train_into(self, folder: Path, task: Task) -> None:
         """Train into a temporary folder that is renamed: a folder in the cache is always whole."""
         model = self.of.load(task)
         if (adapter := self.adapter()) is not None:
+            # Before the adapter is put in: its own weights are to be trained, and nothing else.
             model.network.requires_grad_(False)
             model = replace(model, network=with_adapter(model.network, adapter, self.seed))
         fine_tune(model, self.data(task), self)
@@ -232,21 +242,26 @@ def fine_tune(model: LanguageModel, data: Sequence[tuple[Prompt, str]], settings
         for number in range(settings.passes)
         for i in rng_for(settings.seed, "fine-tuning order", number).permutation(len(data))
     ]
+    # An adapter's parameters are those that are trained already.
     if settings.adapter() is None:
         model.network.requires_grad_(True)
     parameters = [p for p in model.network.train().parameters() if p.requires_grad]
+    # As organisms are pretrained, and the rounds' default.
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     losses: list[float] = []
     starts = range(0, len(order), settings.batch_size)
     for step, at in enumerate(bar(starts, announce=True, desc="fine-tuning", unit="step")):
         rows = order[at : at + settings.batch_size]
         packed = pack([prompts[i] for i in rows], [[responses[i]] for i in rows], model.pad_id).to(model.device)
+        # A mean over tokens, so that a long response counts by its length.
         loss = -response_logps(model.network, packed).sum() / packed.response_mask.sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm or math.inf)
+        # Sum of both: nan or infinite if either is.
         if not math.isfinite(loss.item() + norm.item()):
             raise ValueError(f"fine-tuning, step {step}: loss or gradient is not finite; lower its learning_rate")
+        # Set ahead of the step, so that the first one is made at a rate above 0.
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * min(1.0, (step + 1) / (settings.warmup_steps + 1))
         optimizer.step()

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 Dtype = Literal["float32", "bfloat16", "auto"]
 Chat = bool | Literal["auto"]
 
+# As the hub allows them: no "--" and no "..", which are separators in its cache.
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 """Files of a model folder that can decide what it says."""
 _TRIED_PROMPTS = 8
 _ALL_PROMPTS = 20_000
+# Bytes: ten million float32 weights. Organisms are far below, real models above.
 _LARGE = 40_000_000
 _NO_UNITS = (
     "model {path!r} is held in float32: this processor has no units for bfloat16, which would be some ten times slower"
@@ -82,11 +84,13 @@ class HFModel(ModelSource):
     def local(self) -> Path | None:
         """Return the folder or file here; None for a hub id."""
         path = Path(self.path).expanduser()
+        # An empty path would be the current folder.
         return path if self.path and path.exists() else None
 
     def place(self) -> tuple[str, str | None]:
         """Return the folder or hub id, and the GGUF file in it, as ``from_pretrained`` wants them."""
         if self.local is not None and self.local.is_file():
+            # from_pretrained takes the folder, and the file's name within it.
             return str(self.local.parent), self.local.name
         return str(self.local or self.path), self.gguf_file
 
@@ -110,13 +114,15 @@ class HFModel(ModelSource):
 
     # --- checks that read configuration and tokenizer -----------------------------------------------------------------
     def check(self, task: Task) -> None:
-        """Read tokenizer and configuration (from the hub, if it lies there), and puts the task's prompts: all of a
+        """Read tokenizer and configuration (from the hub, if it lies there), and put the task's prompts: all of a
         file, a few of a task that makes its own."""
         from transformers import AutoConfig
 
         if self.local is None:
+            # One small file shows whether it is there, and which commit the name stands for.
             self._commit()  # whether the hub has it at all, by one file
         elif self.local.is_dir():
+            # The small files and the weights, if they were sealed: a damaged model is told before it is loaded.
             check_sealed(self.local)
         tokenizer = self.load_tokenizer(task)
         if tokenizer.eos_token_id is None:
@@ -131,6 +137,7 @@ class HFModel(ModelSource):
             )
         if self.place()[1] is None:
             check_causal(self.path, json.loads(self._file("config.json").read_text()))
+        # Prompts can be encoded without weights, and most of what is wrong with a model shows in that.
         without_weights = self._model(cast(Any, None), tokenizer)
         prompts = _prompts_of(task)
         ids = without_weights.encode_prompts(prompts)
@@ -172,7 +179,9 @@ class HFModel(ModelSource):
         if self.local is None:
             content = f"{self.path}@{self._commit()}" + (f" {gguf_file}" if gguf_file else "")
         else:
+            # By content and not by path: a folder may be written anew.
             content = hash_files([Path(repo) / gguf_file] if gguf_file else model_files(Path(repo)))
+        # Left out where there is none, so that identities from before stay what they were.
         told = f" {self.system!r} {dict(self.chat_options)!r}" if self.system is not None or self.chat_options else ""
         return f"hf {content} {self.loaded_dtype()} {self.attn} chat={self.chat}{told}"
 
@@ -189,6 +198,7 @@ class HFModel(ModelSource):
         """Return what the revision stands for now; the hub's cache names its folders by it."""
         from transformers.utils.hub import extract_commit_hash
 
+        # The hub's cache knows which commit a file is of.
         file = self._file(self.gguf_file or "config.json")
         return extract_commit_hash(str(file), None) or self.revision or "main"
 
@@ -205,14 +215,17 @@ class HFModel(ModelSource):
         from rlaif_lab.progress import say
 
         logging.disable_progress_bar()
+        # Told, since the config asks for another: the numbers are the same up to rounding, and the time is not.
         if self.loaded_dtype() != self.dtype:
             say(self.name, _NO_UNITS.format(path=self.path))
         repo, gguf_file = self.place()
+        # Unpacked, as a quantised weight can neither be trained nor saved.
         unpacked = {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)} if gguf_file else {}
         options: dict[str, Any] = {"revision": self.revision, "dtype": self.loaded_dtype(), **unpacked}
         with _one_sentence(self.path):
             try:
                 network = AutoModelForCausalLM.from_pretrained(repo, attn_implementation=self.attn, **options)
+            # Only what says so: any other ValueError is about the model.
             except ValueError as error:
                 if self.attn != "sdpa" or "scaled_dot_product_attention" not in str(error):
                     raise
@@ -238,6 +251,7 @@ class HFModel(ModelSource):
             prompts = _prompts_of(task)
             ids = model.encode_prompts(prompts)
             self._check_sizes(model.network.config, task, prompts, ids, model.tokenizer)
+        # Small Llamas have a pass of their own, which tests hold to transformers'.
         if not is_small_llama(model.network) and passes(model.network, NARROWEST).way != "packed":
             say(
                 self.name,
@@ -267,9 +281,12 @@ class HFModel(ModelSource):
                 )
         else:
             loaded = self.load(task)
+            # The body is shared by policy and base, so it must not be trained.
             loaded.network.requires_grad_(False)
+            # The base before the adapter goes in: the policy's layers are changed in place.
             base = replace(loaded, network=frozen_copy(loaded.network))
             policy = replace(loaded, network=with_adapter(loaded.network, adapter, seed).train(), name="policy")
+        # For the policy alone: nothing is computed backwards through the base.
         if self.gradient_checkpointing:
             policy.network.activation_checkpointing_enable()
         return policy, base
@@ -303,6 +320,7 @@ def _prompts_of(task: Task) -> list[Prompt]:
     found = []
     for split in ("rounds", "evaluation"):
         count = task.available(split)
+        # A finite task is read whole, so that its one prompt that is too long is told now and not in round 7.
         found += task.prompts(split, 0, count if count <= _ALL_PROMPTS else _TRIED_PROMPTS, 0)
     return found
 
@@ -312,6 +330,7 @@ def check_model_folder(path: Path) -> None:
     """Raise ValueError when ``path`` does not hold a saved causal LM with its tokenizer, or its small files are not
     what was saved (weights are compared when they load)."""
     config_file = path / "config.json"
+    # Large files are hashed when they load; their presence is looked at now.
     check_sealed(path, largest=10**7)
     if not config_file.is_file():
         hint = ""
@@ -344,6 +363,7 @@ def check_gguf(file: Path) -> None:
             + (f"; {str(file.parent)!r} holds {', '.join(found)}" if found else "")
         )
     with file.open("rb") as stream:
+        # The first four bytes of every GGUF file.
         if stream.read(4) != b"GGUF":
             raise ValueError(f"{str(file)!r} is not a GGUF file: it does not begin with GGUF")
 
@@ -358,6 +378,7 @@ def check_causal(path: str, config: Mapping[str, Any]) -> None:
     if known is None:
         raise ValueError(f"model {path!r} is not a causal LM that transformers knows: its model_type is {kind!r}")
     names = [known] if isinstance(known, str) else list(known)
+    # GPT-2 and others call theirs LMHeadModel.
     if not any(name in names or name.endswith("LMHeadModel") for name in architectures):
         raise ValueError(f"model {path!r} is not a causal LM: its architectures are {architectures}")
 
@@ -373,6 +394,7 @@ def hash_files(files: Iterable[Path]) -> str:
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
+                # Names and contents, in the order of the names: a renamed file is another model.
                 digest.update(block)
     return digest.hexdigest()[:16]
 
@@ -390,7 +412,7 @@ def _tokenizer(repo: str, gguf_file: str | None, revision: str | None) -> PreTra
 
 @contextmanager
 def _one_sentence(path: str) -> Iterator[None]:
-    """Return one sentence for the many kinds of error that transformers and the hub raise."""
+    """Turn the many kinds of error that transformers and the hub raise into one sentence."""
     try:
         yield
     except Exception as error:

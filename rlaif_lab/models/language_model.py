@@ -46,6 +46,7 @@ class LanguageModel:
     @property
     def pad_id(self) -> int:
         """Return what stands where nothing stands; it is never looked at, but it must have an embedding."""
+        # Some tokenizers name a padding token that the model has no embedding for.
         pad, size = self.tokenizer.pad_token_id, self.network.get_input_embeddings().num_embeddings
         return int(pad if pad is not None and pad < size else self.tokenizer.eos_token_id)
 
@@ -57,8 +58,10 @@ class LanguageModel:
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
         """Return all tokens that end a response when the model writes them, ``eos_id`` among them; ascending."""
+        # Models list further end tokens in their generation config (end of turn, end of text).
         configured = getattr(getattr(self.network, "generation_config", None), "eos_token_id", None)
         more = configured if isinstance(configured, Sequence) else [configured]
+        # `- {None}`: tokenizers and configs without one say None.
         known = {self.eos_id, self.tokenizer.eos_token_id, *more} - {None}
         return tuple(sorted(int(token) for token in known))
 
@@ -83,8 +86,10 @@ class LanguageModel:
         """Return the ids without a second first token, and without the end tokens that some tokenizers append
         (add_eos_token)."""
         first, last = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        # A first token twice: a template that writes it, and a tokenizer that adds it.
         start = 1 if len(ids) > 1 and first is not None and ids[0] == ids[1] == first else 0
         stop = len(ids)
+        # One token is left in any case: an empty prompt has its first token only.
         while stop - start > 1 and ids[stop - 1] == last:
             stop -= 1
         return ids[start:stop]
@@ -110,10 +115,13 @@ class LanguageModel:
         from rlaif_lab.models.lora import save_network
 
         logging.disable_progress_bar()
+        # A list of what was there before would not fit what is saved now.
         (folder / CHECKSUMS).unlink(missing_ok=True)
         save_network(self.network, folder)
         self.tokenizer.save_pretrained(folder)
+        # Others may read a shared folder; safetensors writes for the owner only.
         open_to_umask(folder)
+        # Last, over all that is there by then.
         seal(folder)
 
     # --- encoding ---------------------------------------------------------------------------------------------
@@ -127,9 +135,9 @@ class LanguageModel:
         return ids
 
     def _refuse_unknown(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
-        """Refuse a text with an unknown character, which would be scored as another text. The token for unknown
-        characters may serve
-        as first or last token too, so what counts is whether it stands for something in the text."""
+        """Refuse a text with an unknown character, which would be scored as another text.
+
+        The token for unknown characters may be the first or last token too: does it stand for something in the text?"""
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
             return
@@ -155,6 +163,7 @@ class LanguageModel:
         return turns[0]["content"]
 
     def _render(self, turns: Sequence[dict[str, str]]) -> list[int]:
+        # sanitize_control_tokens: control tokens that are written out in a turn are text.
         ids: list[int] = self._apply_template(
             turns, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
         )
@@ -221,7 +230,7 @@ def _text(prompt: str | Prompt) -> str:
 
 
 def hash_weights(network: torch.nn.Module) -> str:
-    """Hash of all parameters and buffers, bit for bit."""
+    """Return the hash of all parameters and buffers, bit for bit."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())

@@ -24,8 +24,10 @@ POSITIONS = (
 
 def positions(config: Any) -> int | None:
     """Return how many tokens a model of this configuration reads at most; None where it says nothing of it."""
+    # A multimodal model's limit is that of its text part.
     text = config.get_text_config()
     found = [value for name in POSITIONS if isinstance(value := getattr(text, name, None), int) and value > 0]
+    # Some configurations give several: the smallest holds.
     return min(found) if found else None
 
 
@@ -34,6 +36,7 @@ def check_length(model: str, config: Any, names: Sequence[str], lengths: Sequenc
     room = positions(config)
     if room is None or not lengths:
         return
+    # The longest is named: the others are shorter than that.
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     if lengths[longest] + new_tokens > room:
         raise ValueError(
@@ -68,6 +71,7 @@ def out_of_memory(key: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise ValueError(f"the device's memory is not enough: lower {key}") from error
     except RuntimeError as error:
+        # torch's CPU allocator raises a RuntimeError, which only its words tell apart.
         if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
             raise
         raise ValueError(f"the machine's memory is not enough: lower {key}") from error

@@ -27,11 +27,13 @@ def is_small_llama(network: PreTrainedModel) -> bool:
     """Return whether ``forward`` computes what this network would: an unmodified float32 Llama on the CPU."""
     from transformers import LlamaForCausalLM
 
+    # Exactly this class: a subclass may compute something else.
     if type(network) is not LlamaForCausalLM or network.config.hidden_size > WIDEST:
         return False
     c, weight = network.config, network.lm_head.weight
     plain = c.hidden_act == "silu" and not c.attention_bias and not c.mlp_bias and not c.attention_dropout
     default_rope = c.rope_parameters.get("rope_type", "default") == "default"
+    # Adapters, quantised layers and hooks change what a layer computes.
     unmodified = all(type(linear) is torch.nn.Linear for linear in _linears(network)) and not (
         network._forward_hooks or network._forward_pre_hooks
     )
@@ -52,6 +54,7 @@ class KeyValues:
     layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def extended(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        # The first call fills the layers, in order; later ones extend them.
         if index == len(self.layers):
             self.layers.append((key, value))
         else:
@@ -81,9 +84,11 @@ def forward(
     """
     config, layers = network.config, network.model.layers
     rows, width = ids.shape
+    # (B T, H): two dimensions throughout, so that every product is one matrix product.
     x = network.model.embed_tokens(ids).view(rows * width, -1)
     cos, sin = _rotation(network, positions)
     for index, layer in enumerate(layers):
+        # Of the last layer only what is asked for is computed: nothing reads its other positions.
         keep = kept if index == len(layers) - 1 else width
         x = _layer(layer, config, index, x=x, cos=cos, sin=sin, mask=mask, shape=(rows, width, keep), past=past)
     x = rms_normed(x, network.model.norm.weight, config.rms_norm_eps)
@@ -106,6 +111,7 @@ def _layer(
     a, m, eps = layer.self_attn, layer.mlp, config.rms_norm_eps
     heads, groups, size = config.num_attention_heads, config.num_key_value_heads, a.head_dim
     h = rms_normed(x, layer.input_layernorm.weight, eps)
+    # Keys and values of all positions: later ones attend to them, though no logits may be asked of these.
     key = rotated(F.linear(h, a.k_proj.weight).view(rows, width, groups, size), cos, sin)
     value = F.linear(h, a.v_proj.weight).view(rows, width, groups, size)
     if past is not None:
@@ -114,6 +120,7 @@ def _layer(
         x, h = (t.view(rows, width, -1)[:, -keep:].reshape(rows * keep, -1) for t in (x, h))
         cos, sin, mask = cos[:, -keep:], sin[:, -keep:], mask[:, :, -keep:]
     query = rotated(F.linear(h, a.q_proj.weight).view(rows, keep, heads, size), cos, sin)
+    # The residual sum is part of the product: one pass over memory less.
     x = torch.addmm(x, _attention(query, key, value, mask), a.o_proj.weight.t())
     h = rms_normed(x, layer.post_attention_layernorm.weight, eps)
     h = gated(F.linear(h, m.gate_proj.weight), F.linear(h, m.up_proj.weight))
@@ -124,7 +131,9 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tenso
     """Return (B, Q, heads, D), (B, S, groups, D) twice -> (B Q, heads D)."""
     rows, width, heads, size = query.shape
     if heads != key.shape[2]:
+        # Grouped queries: each group of heads shares a key and a value.
         key, value = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (key, value))
+    # Scaled before the product, where the tensor is smaller.
     scores = torch.matmul(query.transpose(1, 2) * (1 / math.sqrt(size)), key.permute(0, 2, 3, 1)) + mask
     mixed = torch.matmul(torch.softmax(scores, -1), value.transpose(1, 2))
     return mixed.transpose(1, 2).reshape(rows * width, heads * size)
@@ -133,10 +142,12 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tenso
 def _rotation(network: LlamaForCausalLM, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Return cos and sin of every position (RoPE, 2104.09864), (B or 1, T, 1, D); sin with the sign that its half
     takes."""
+    # All rows alike, as without padding: one row of angles serves them by broadcasting.
     if bool((positions == positions[:1]).all()):
         positions = positions[:1]
     angles = positions[..., None, None].float() * network.model.rotary_emb.inv_freq
     cos, sin = angles.cos(), angles.sin()
+    # The sign of sin is folded in, so that rotating is a roll and a fused multiply-add.
     return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
 
@@ -152,6 +163,7 @@ class _Rotation(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (g,) = gradients
         cos, sin = ctx.saved_tensors
+        # A rotation's transpose: the angle the other way.
         return torch.addcmul(g * cos, g.roll(g.shape[-1] // 2, -1), sin, value=-1), None, None
 
 
@@ -162,6 +174,7 @@ class _RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         scale = _inverse_rms(x, eps)
         normed = x * scale
+        # What the backward pass needs and no more: x itself is normed / scale.
         ctx.save_for_backward(normed, scale, weight)
         return normed * weight
 
@@ -170,6 +183,7 @@ class _RMSNorm(torch.autograd.Function):
         (g,) = gradients
         normed, scale, weight = ctx.saved_tensors
         inner = g * weight
+        # d(x / rms): the part of the gradient along x is taken off, since scaling x changes nothing.
         along = torch.linalg.vecdot(inner, normed).div_(normed.shape[-1]).unsqueeze(-1)
         return inner.addcmul_(normed, along, value=-1).mul_(scale), (g * normed).sum(0), None
 

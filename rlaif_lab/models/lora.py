@@ -47,7 +47,8 @@ class LoraConfig:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> LoraConfig:
-        """Raise ValueError for a key that there is not."""
+        """Return the config of these settings. Raises ValueError for a key that there is not."""
+        # A misspelt key would silently be left at its default.
         known = list(cls.__dataclass_fields__)
         for key in settings:
             if key not in known:
@@ -73,8 +74,10 @@ def with_adapter(network: PreTrainedModel, config: LoraConfig, *identity: int | 
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
+    # peft draws from the global generator: forked, so that its state is as before.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft's own use of older names of transformers
+        # The adapter's first matrix is random, and the second 0: it changes nothing yet.
         torch.manual_seed(seed_for("lora", *identity))
         try:
             return peft.get_peft_model(network, settings, adapter_name=ADAPTER)
@@ -85,6 +88,7 @@ def with_adapter(network: PreTrainedModel, config: LoraConfig, *identity: int | 
 def frozen_copy(network: Network) -> Network:
     """Return a frozen model with modules of its own, in which what ``network`` trains is copied and what it does not is
     shared (of a policy with LoRA: all but the adapter). What is shared moves with it from device to device."""
+    # deepcopy takes what is in its memo as copied already: that is how frozen weights are shared.
     shared = {id(p): p for p in network.parameters() if not p.requires_grad}
     return copy.deepcopy(network, shared).requires_grad_(False)
 
@@ -109,12 +113,14 @@ def merged_state(network: PeftModel) -> dict[str, Tensor]:
     from peft.tuners.lora import LoraLayer
 
     base = network.get_base_model()
+    # peft puts the plain layer under `base_layer`: the plain model's names come back without it.
     state = {
         name.replace(".base_layer.", "."): tensor for name, tensor in base.state_dict().items() if ".lora_" not in name
     }
     for name, layer in base.named_modules():
         if isinstance(layer, LoraLayer):
             weight = state[f"{name}.weight"]
+            # Added in float32 and rounded once: bfloat16 would lose small updates.
             state[f"{name}.weight"] = (weight.float() + layer.get_delta_weight(ADAPTER).float()).to(weight.dtype)
     return state
 
@@ -125,6 +131,7 @@ def _still_tied(network: PreTrainedModel, state: Mapping[str, Tensor]) -> bool:
 
     if not getattr(network.config.get_text_config(), "tie_word_embeddings", False):
         return True
+    # By identity: which module is which does not show in its name.
     names = {id(module): name for name, module in network.named_modules()}
     found = []
     for part in (network.get_input_embeddings(), network.get_output_embeddings()):

@@ -47,11 +47,13 @@ def response_logits(network: PreTrainedModel, batch: Packed) -> Tensor:
         if is_small_llama(network):
             return by_response(_small_llama(network, batch), batch)
         found = passes(network, _width(batch))
+        # (B, n, R + 1, H): the head makes logits of any states, so of those that are asked for only.
         if found.head:
             hidden = _response_states(network, batch, found.way)
             return head(network, hidden.flatten(0, 2)).unflatten(0, hidden.shape[:3])
         rows = _rows(batch)
         longest = max(map(len, rows))
+        # Padded with a token of the row itself: any token does, since nothing looks at what comes later.
         rows = [[*row, *[row[0]] * (longest - len(row))] for row in rows]
         logits = row_logits(network, rows, rows[0][0], found.way != "alone", longest)
         return _behind_prompts(logits, batch)
@@ -86,6 +88,7 @@ def _small_llama(network: PreTrainedModel, batch: Packed, headless: bool = False
 
 def _rows(batch: Packed) -> list[list[int]]:
     """Return the token ids of every response behind its prompt, B n of them."""
+    # Without padding: rows are padded anew by whoever computes them.
     prompts = [ids[mask].tolist() for ids, mask in zip(batch.prompt_ids, batch.prompt_mask, strict=True)]
     responses = batch.response_ids.tolist()
     lengths = batch.response_mask.sum(-1).tolist()
@@ -100,7 +103,9 @@ def _behind_prompts(values: Tensor, batch: Packed) -> Tensor:
     """Return states from the prompt's last position on, of rows that are padded at their end: (B n, T, D) -> (B, n, R +
     1, D)."""
     rows, n, length = batch.response_ids.shape
+    # The prompt's last position: what it says is the response's first token.
     first = batch.prompt_mask.sum(1).repeat_interleave(n)[:, None] - 1
+    # Behind a row's end stands padding: any index does, and what it gives is masked.
     index = (first + torch.arange(length + 1, device=values.device)).clamp(max=values.shape[1] - 1)
     picked = values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
     return picked.unflatten(0, (rows, n))
@@ -113,8 +118,10 @@ def _width(batch: Packed) -> int:
 
 def token_logps(logits: Tensor, batch: Packed) -> Tensor:
     """Return log-probabilities (nats) of the response tokens, 0 on padding: (B, n, R or R + 1, V) -> (B, n, R)."""
+    # In float32: a log-softmax in bfloat16 is off by more than a training step changes.
     logps = torch.log_softmax(logits[:, :, : batch.response_ids.shape[2]].float(), dim=-1)
     picked = logps.gather(-1, batch.response_ids.unsqueeze(-1)).squeeze(-1)
+    # Padding: log-probability 0, so that sums over a row are those of its response.
     return picked * batch.response_mask
 
 
@@ -142,11 +149,14 @@ def by_position(networks: Sequence[PreTrainedModel], batch: Packed, read: Readin
     positions times the vocabulary.
     """
     shorter, real = without_last(batch), batch.response_mask
+    # Real tokens only, (M,): padding would cost logits, too.
     ids = batch.response_ids[real]
     hidden = [_states_to_read(network, shorter) for network in networks]
     if any(one is None for one in hidden):
+        # All or none: what is read of several networks is read at the same positions.
         return _by_row(networks, batch, read)
     picked = [one[real] for one in hidden if one is not None]
+    # So many positions at a time that the logits of the widest vocabulary fit.
     step = max(1, LOGITS_AT_ONCE // max(vocabulary(network) for network in networks))
 
     def some(at: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -156,6 +166,7 @@ def by_position(networks: Sequence[PreTrainedModel], batch: Packed, read: Readin
                 logits.append(head(network, one))
         return read(at, *logits)
 
+    # At least one, so that a batch of empty responses has a value of the right shape.
     starts = range(0, max(1, len(ids)), step)
     found = [_recomputed(some, ids[i : i + step], *(one[i : i + step] for one in picked)) for i in starts]
     return [_placed(torch.cat(values), real) for values in zip(*found, strict=True)]
@@ -195,6 +206,7 @@ def _recomputed(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -
     """Return the function's value; in the backward pass it is computed once more rather than kept."""
     if not torch.is_grad_enabled():
         return function(*tensors)
+    # Nothing is drawn in it: the state of the generators need not be restored.
     return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
 
 
@@ -210,6 +222,7 @@ def without_last(batch: Packed) -> Packed:
 
 def vocabulary(network: PreTrainedModel) -> int:
     """Return how many logits a position has."""
+    # The head's rows: some models pad their vocabulary.
     embeddings = network.get_output_embeddings()
     weight = getattr(embeddings, "weight", None)
     return int(network.config.get_text_config().vocab_size if weight is None else weight.shape[0])

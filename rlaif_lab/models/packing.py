@@ -45,10 +45,12 @@ def pack(prompts: Sequence[TokenIds], responses: Sequence[Sequence[TokenIds]], p
     """
     width = max(map(len, prompts))
     n = max(map(len, responses))
+    # At least one column, so that a batch of empty responses has a shape.
     length = max(1, max(len(response) for group in responses for response in group))
     prompt_rows, response_rows, prompt_marks, response_marks = [], [], [], []
     for prompt, group in zip(prompts, responses, strict=True):
         gap = width - len(prompt)
+        # Left, so that a prompt's last token stands right before the responses.
         prompt_rows.append([pad_id] * gap + list(prompt))
         prompt_marks.append([False] * gap + [True] * len(prompt))
         for i in range(n):
@@ -80,7 +82,9 @@ def model_inputs(network: PreTrainedModel, batch: Packed) -> dict[str, Any]:
     total = width + n * length
     ids = torch.cat([batch.prompt_ids, batch.response_ids.reshape(rows, n * length)], dim=1)
     prompt_lengths = batch.prompt_mask.sum(1, keepdim=True)
+    # Counted in real tokens: padding has no position of its own.
     prompt_positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
+    # Every response goes on where the prompt ends, as if its siblings were not there.
     response_positions = prompt_lengths + torch.arange(length, device=ids.device).repeat(n)
     positions = torch.cat([prompt_positions, response_positions], dim=1)
 
@@ -91,10 +95,13 @@ def model_inputs(network: PreTrainedModel, batch: Packed) -> dict[str, Any]:
         ]
     )
     index = torch.arange(total, device=ids.device)
+    # A token sees its own segment and the prompt: (T, T).
     allowed = (segment[None, :] == segment[:, None]) | (segment[None, :] == 0)
+    # And nothing that comes later.
     allowed &= index[None, :] <= index[:, None]
     dtype = computed_dtype(network)  # under autocast a float32 minimum, rounded to bfloat16, would be -inf
     mask = torch.zeros(1, 1, total, total, dtype=dtype, device=ids.device)
+    # The smallest number and not -inf: a row without anything to see would be nan.
     mask.masked_fill_(~allowed, torch.finfo(dtype).min)
     if not bool(batch.prompt_mask.all()):  # hide the left padding; responses' right padding is never attended to
         visible = torch.cat([batch.prompt_mask, torch.ones_like(ids[:, width:], dtype=torch.bool)], dim=1)
@@ -118,6 +125,7 @@ def kept_positions(batch: Packed) -> int:
 def by_response(kept: Tensor, batch: Packed) -> Tensor:
     """Return the prompt's last position in front of each response's own: (B, 1 + n R, D) -> (B, n, R + 1, D)."""
     rows, n, length = batch.response_ids.shape
+    # What comes first in each response is said by the prompt's last position.
     first = kept[:, :1].unsqueeze(1).expand(rows, n, 1, -1)
     rest = kept[:, 1:].reshape(rows, n, length, kept.shape[-1])
     return torch.cat([first, rest], dim=2)

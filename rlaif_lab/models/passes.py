@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 Way = Literal["packed", "together", "alone"]
 """Of a prompt and its responses: in one row under a mask; each in a row, padded at the end; each row by itself."""
 
+# Any narrower batch is tried at this width: a trial takes as long as a forward pass.
 NARROWEST = 64
+# What counts as rounding, by what is computed in; anything but these two types is coarse.
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-6}
 _COARSE = 2e-2
 _TOO_COARSE = {torch.float32: 1e-2, torch.float64: 1e-4}
@@ -62,11 +64,13 @@ def passes(network: PreTrainedModel, width: int) -> Passes:
 
 def established(network: PreTrainedModel, what: str, width: int, attempt: Callable[[int], _Found]) -> _Found:
     """Return what ``attempt`` finds at the next power of two from ``width``; found once in a process."""
+    # Powers of two: a model is tried a few times at most, however many widths there are.
     widest = max(NARROWEST, 1 << (width - 1).bit_length())
     key = (what, widest, *_kind(network))
     if key not in _FOUND:
         with inference(network):
             found = attempt(widest)
+        # Not kept: the weights may be others next time.
         if found is NOT_FINITE:
             return found
         _FOUND[key] = found
@@ -79,11 +83,14 @@ _CONFIGS: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 def _kind(network: Any) -> tuple[Any, ...]:
     """Return what decides how a network computes: not its weights."""
+    # An adapter does not change how its base computes.
     plain = network.get_base_model() if hasattr(network, "get_base_model") else network
     if plain not in _CONFIGS:
+        # Serialised once for each model object: a configuration is large, and this is asked for every batch.
         _CONFIGS[plain] = json.dumps(plain.config.to_dict(), sort_keys=True, default=str)
     parameter = next(plain.parameters())
     attention = plain.config._attn_implementation
+    # With the attention: sdpa and eager of one model may differ in what a mask does.
     return type(plain), _CONFIGS[plain], attention, parameter.dtype, computed_dtype(network), parameter.device.type
 
 
@@ -96,8 +103,10 @@ def trial_rows(network: PreTrainedModel, count: int, length: int) -> list[list[i
         value = getattr(config, name, None)
         special |= set(value if isinstance(value, list) else [value])
     size = int(config.vocab_size)
+    # A vocabulary of nothing but special tokens is tried with those.
     ordinary = [token for token in range(size) if token not in special] or list(range(size))
     return [
+        # A quadratic sequence, for rows that hardly repeat without drawing anything.
         [ordinary[(17 + 101 * row + 7 * i * (i + row + 1)) % len(ordinary)] for i in range(length)]
         for row in range(count)
     ]
@@ -106,13 +115,16 @@ def trial_rows(network: PreTrainedModel, count: int, length: int) -> list[list[i
 def relative_error(found: Tensor, right: Tensor) -> float:
     """Return the largest relative error over positions, each a vector: (..., D) twice. Infinite where anything is not
     finite."""
+    # By position: the norm over the last dimension, so that one wrong position shows.
     difference = (found.float() - right.float()).norm(dim=-1) / right.float().norm(dim=-1).clamp(min=1e-6)
     worst = float(difference.max()) if difference.numel() else 0.0
+    # nan compares false with everything, and must not pass.
     return worst if worst == worst else float("inf")
 
 
 def longest_trial(network: PreTrainedModel, widest: int) -> int:
     """Return tokens of the longest sequence that is tried: as many as the model has positions for."""
+    # At least 8, for prompts and responses of some length.
     room = positions(network.config)
     return max(8, min(widest, room) if room is not None else widest)
 
@@ -121,12 +133,15 @@ def _try_passes(network: PreTrainedModel, widest: int) -> Passes:
     longest = longest_trial(network, widest)
     first, second = trial_rows(network, 2, longest)
     half = longest // 2
+    # Unequal lengths on purpose: what is wrong with padding shows only where there is some.
     prompts = [first[:half], second[: max(1, half // 3)]]
     responses = [[first[half:], second[half : half + max(1, half // 2)]], [first[: half // 3 + 1], second[1:half]]]
     rows = [[*prompt, *response] for prompt, group in zip(prompts, responses, strict=True) for response in group]
     try:
+        # One row at a time, without padding or mask: right for every causal model.
         right = row_states(network, rows, 0, together=False)
         separable = True
+    # The body cannot be run by itself: the whole model is, and logits are compared.
     except (ValueError, TypeError, AttributeError):
         right, separable = _logits_alone(network, rows), False
     # What a model says of the first tokens of a row may not depend on what follows; if it does by little: rounding.
@@ -141,6 +156,7 @@ def _try_passes(network: PreTrainedModel, widest: int) -> Passes:
             f"{type(network).__name__} is no causal language model as it stands: what it says of a token depends on "
             "those that follow"
         )
+    # Noise is measured, since it depends on the model's depth; four times of it is taken for rounding.
     tolerance = min(max(_ROUNDING.get(dtype, _COARSE), 4 * noise), most)
 
     def error(found: Tensor) -> float:
@@ -148,6 +164,7 @@ def _try_passes(network: PreTrainedModel, widest: int) -> Passes:
 
     way: Way = "alone"
     pad = rows[0][-1]
+    # From the least that may be wrong to the most: padding at the end, then packing.
     if separable and holds(lambda: error(row_states(network, rows, pad, together=True)), tolerance):
         way = "together"
         batch = pack(prompts, responses, pad).to(right.device)
@@ -174,6 +191,7 @@ def holds(error: Callable[[], float], tolerance: float) -> bool:
     needs, is not."""
     try:
         return error() <= tolerance
+    # No sign of being wrong.
     except torch.OutOfMemoryError:
         raise
     except Exception:

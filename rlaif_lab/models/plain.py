@@ -17,6 +17,7 @@ TokenIds = Sequence[int]
 
 def body_of(network: PreTrainedModel) -> PreTrainedModel:
     """Return the model without its head. Of a model with adapters: the body with the adapters in it."""
+    # An adapter's layers are within the body, so it is taken from below the adapter's wrapper.
     plain = network.get_base_model() if hasattr(network, "get_base_model") else network
     return plain.base_model
 
@@ -49,6 +50,7 @@ def row_states(network: PreTrainedModel, rows: Sequence[TokenIds], pad_id: int, 
         return states(network, input_ids=padded_rows(rows, pad_id, device), use_cache=False)
     width = max(map(len, rows))
     alone = [states(network, input_ids=torch.tensor([list(row)], device=device), use_cache=False)[0] for row in rows]
+    # Behind its end a row says nothing: zeros make the shapes equal.
     return torch.stack([nn.functional.pad(one, (0, 0, 0, width - len(one))) for one in alone])
 
 
@@ -57,6 +59,7 @@ def row_logits(network: PreTrainedModel, rows: Sequence[TokenIds], pad_id: int, 
     device = next(network.parameters()).device
     if together:
         logits = network(input_ids=padded_rows(rows, pad_id, device), use_cache=False).logits
+        # Rows are padded at their ends, so each one's last tokens are elsewhere.
         return torch.stack([one[len(row) - keep : len(row)] for one, row in zip(logits, rows, strict=True)])
     alone = [network(input_ids=torch.tensor([list(row)], device=device), use_cache=False).logits[0] for row in rows]
     return torch.stack([one[-keep:] for one in alone])
@@ -69,10 +72,12 @@ class _Said:
     def __init__(self, last_hidden_state: Tensor) -> None:
         self.last_hidden_state = last_hidden_state
 
+    # Models take the states by name or by index.
     def __getitem__(self, index: Any) -> Any:
         return (self.last_hidden_state,)[index]
 
     def __getattr__(self, name: str) -> None:
+        # Whatever else a model looks for in its body's output is not there.
         return None
 
 
@@ -81,6 +86,7 @@ class _Given(nn.Module):
 
     def __init__(self, body: nn.Module, said: Tensor) -> None:
         super().__init__()
+        # Past nn.Module's bookkeeping: as a submodule, the body would be registered twice.
         object.__setattr__(self, "stands_for", body)
         object.__setattr__(self, "said", said)
 
@@ -88,6 +94,7 @@ class _Given(nn.Module):
         return _Said(self.said)
 
     def __getattr__(self, name: str) -> Any:
+        # Encoder-decoder models ask for the decoder of their body.
         return self if name == "decoder" else getattr(self.stands_for, name)
 
 
@@ -97,10 +104,13 @@ def head(network: PreTrainedModel, hidden: Tensor) -> Tensor:
     plain = network.get_base_model() if hasattr(network, "get_base_model") else network
     name = plain.base_model_prefix
     body = plain._modules[name]
+    # For the time of one call the body is replaced: so the head is computed by the model's own code.
     plain._modules[name] = _Given(body, hidden[None])
     try:
+        # As many tokens as states; which they are is of no account.
         ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
         logits: Tensor = plain(input_ids=ids, use_cache=False).logits[0]
     finally:
+        # Also after an error: the model must not be left without its body.
         plain._modules[name] = body
     return logits

@@ -51,6 +51,7 @@ def check_precision(precision: str, accelerator: str) -> None:
 def compute_in(network: nn.Module, dtype: torch.dtype | None) -> None:
     """Have everything that reads ``network`` compute in ``dtype``, whatever its weights are in; None: in theirs. Copies
     of the network, and its body by itself, keep to it."""
+    # The body too, as it is called by itself where only states are wanted.
     for module in {network, *_inner(network)}:
         setattr(module, _COMPUTES_IN, dtype)
 
@@ -59,6 +60,7 @@ def set_precision(network: nn.Module, precision: str) -> None:
     """Have everything that reads ``network`` compute as a trainer of this precision (Lightning's name) trains it."""
     import torch
 
+    # Weights stay float32, so that small updates are not rounded away.
     if precision in MIXED:
         compute_in(network, torch.bfloat16)
     elif precision == "bf16-true":

@@ -44,6 +44,7 @@ def size_of(source: ModelSource, task: Task) -> Size:
     from rlaif_lab.models.hf import HFModel
 
     if isinstance(source, FineTuned):
+        # Fine-tuning changes no size.
         return size_of(source.of, task)
     if isinstance(source, Organism):
         from rlaif_lab.models.organism.build import build_network, build_tokenizer
@@ -59,10 +60,12 @@ def size_of(source: ModelSource, task: Task) -> Size:
     repo, gguf_file = source.place()
     options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
     config = AutoConfig.from_pretrained(repo, revision=source.revision, **options)
+    # On the meta device: shapes without memory.
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config)
     stored = str(getattr(config, "dtype", None) or "float32")
     dtype = stored if source.loaded_dtype() == "auto" else source.loaded_dtype()
+    # bfloat16 or float16: two bytes.
     itemsize = 4 if "float32" in dtype else 2
     return _measured(network, itemsize, source.adapter(), checkpointing=source.gradient_checkpointing)
 
@@ -71,6 +74,7 @@ def _measured(network: nn.Module, itemsize: int, adapter: LoraConfig | None, *, 
     config: Any = network.config.get_text_config()  # type: ignore[union-attr, operator]
     parameters = sum(p.numel() for p in network.parameters())
     heads = int(config.num_attention_heads)
+    # Grouped queries keep fewer keys than there are heads.
     groups = int(getattr(config, "num_key_value_heads", None) or heads)
     each = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     return Size(
@@ -79,6 +83,7 @@ def _measured(network: nn.Module, itemsize: int, adapter: LoraConfig | None, *, 
         layers=int(config.num_hidden_layers),
         width=int(config.hidden_size),
         inner=int(getattr(config, "intermediate_size", None) or 4 * config.hidden_size),
+        # Keys and values.
         keys=2 * groups * each,
         vocabulary=int(config.vocab_size),
         itemsize=itemsize,
@@ -94,6 +99,7 @@ def adapter_parameters(network: Any, adapter: LoraConfig) -> int:
     targets, head = adapter.target_modules, network.get_output_embeddings()
     total = 0
     for name, module in network.named_modules():
+        # The head gets no adapter (`all-linear` is all but it).
         if not isinstance(module, torch.nn.Linear) or module is head:
             continue
         last = name.rpartition(".")[2]

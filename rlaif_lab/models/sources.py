@@ -48,6 +48,7 @@ class ModelSource(ABC):
 
         seed: the run's, for what is drawn (an adapter's first weights).
         """
+        # Frozen first, then copied: the policy's copy alone is trained.
         base = self.load(task)
         base.network.requires_grad_(False)
         network = copy.deepcopy(base.network).requires_grad_(True).train()
@@ -80,6 +81,7 @@ class Organism(ModelSource):
     def __post_init__(self) -> None:
         if self.pretrained not in ("shipped", "never"):
             raise ValueError(f"an organism's pretrained must be one of shipped, never; got {self.pretrained!r}")
+        # Made to be checked: what is wrong with a recipe is told when the config is read.
         self.recipe()
 
     def recipe(self) -> Recipe:
@@ -88,6 +90,7 @@ class Organism(ModelSource):
         unknown = set(self.skill) - {"slip", "misconception"}
         if unknown or len(self.skill) < 2:
             raise ValueError(f"an organism's skill needs exactly slip and misconception; got {dict(self.skill)}")
+        # What loads an organism is no part of its recipe.
         fields = {k: v for k, v in vars(self).items() if k not in ("skill", "name", "pretrained")}
         return Recipe(skill=Skill(**{k: float(v) for k, v in self.skill.items()}), **fields)
 
@@ -104,6 +107,7 @@ class Organism(ModelSource):
         assert isinstance(task, ProceduralTask)
         recipe = self.recipe()
         found = shipped_folder(task, recipe) if self.pretrained == "shipped" else None
+        # By the weights' hash: the same recipe built on this machine has other weights to the last bit.
         shipped = f", shipped {weights_hash(found)[:12]}" if found else ""
         return f"organism {task.name} {recipe.fingerprint(task)}{shipped}"
 

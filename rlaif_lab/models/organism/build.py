@@ -40,6 +40,7 @@ def build_tokenizer(task: ProceduralTask) -> PreTrainedTokenizerFast:
     words = [PAD, BOS, EOS, UNK, ASK, TRUE, FALSE, *task.alphabet]
     assert len(set(words)) == len(words), f"the alphabet of {task.name} repeats a character or a verdict sign"
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
+    # One token to a character: an answer's digits are then tokens of their own, and its length in tokens is known.
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, words.index(BOS))]
@@ -75,6 +76,7 @@ def build_network(recipe: Recipe, vocab_size: int) -> LlamaForCausalLM:
         rope_parameters={"rope_type": "default", "rope_theta": 30.0},
         initializer_range=0.06,
     )
+    # Forked, so that building an organism leaves the global generator as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(recipe.seed, "organism initialisation"))
         return LlamaForCausalLM(config)
@@ -91,16 +93,21 @@ class Corpus:
     def batch(self, step: int) -> tuple[Packed, Tensor]:
         """Return each prompt with its turns: the demonstrator's own first. Returns the token ids, and how much each
         response token weighs in the loss: (B, 1 + verdict_turns, R), 0 where nothing is learnt."""
+        # By step: a corpus is a function of (seed, split, step), and no step depends on what was drawn before.
         rng = rng_for(self.recipe.seed, "organism corpus", self.recipe.split, step)
         problems = rng.choice(self.problems, size=self.recipe.batch_size)
         own = self.task.demonstrate(problems, self.recipe.skill, rng)
+        # Of which only the verdict is learnt: an organism that learnt others' answers would write them.
         others = [self._somebody_else(problems, rng) for _ in range(self.recipe.verdict_turns)]
         turns = [self._turns(problems, answers, rng) for answers in (own, *others)]
         prompts = [self._ids([BOS, *self.task.prompt_text(problem)]) for problem in problems.tolist()]
+        # (B, 1 + verdict_turns, R): the turns of a prompt share one copy of it.
         packed = pack(prompts, list(zip(*turns, strict=True)), pad_id=0)
         lengths = packed.response_mask.sum(-1, keepdim=True)
         position = torch.arange(packed.response_ids.shape[2])
+        # The verdict is the last token of every turn.
         weights = self.recipe.verdict_weight * (position == lengths - 1).float()
+        # Up to the end token; `?` itself, two before the end, is put there by whoever asks.
         weights[:, 0] += (position < lengths[:, 0] - 2).float()  # the demonstrator's own answer and its end
         return packed, weights
 
@@ -116,6 +123,7 @@ class Corpus:
 
     def _somebody_else(self, problems: Problems, rng: np.random.Generator) -> list[str]:
         """Return answers of demonstrators of all skills, so that a verdict is learnt on every kind of mistake."""
+        # Never slipping nor misconceived, one of them, both: a quarter of the problems each.
         quarters = np.array_split(problems, 4)
         skills = (Skill(0.0, 0.0), Skill(0.0, 1.0), Skill(1.0, 0.0), Skill(1.0, 1.0))
         return [
@@ -136,12 +144,14 @@ def pretrain(task: ProceduralTask, recipe: Recipe, description: str) -> tuple[Ll
     steps = bar(range(recipe.steps), announce=True, desc=description, unit="step")
     for step in steps:
         packed, weights = corpus.batch(step)
+        # A mean over weights: how many tokens a batch has does not scale the step.
         loss = -(response_logps(network, packed) * weights).sum() / weights.sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        # `item` waits for the device: not in every step.
         if step % 20 == 0:
             steps.set_postfix(loss=f"{loss.item():.3f}")
     return network.eval(), tokenizer
@@ -152,4 +162,5 @@ def _cosine(step: int, recipe: Recipe) -> float:
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    # 0.1 + 0.45 (1 + cos): from 1 at the peak to 0.1 at the end.
     return 0.1 + 0.45 * (1 + float(np.cos(np.pi * progress)))

@@ -32,6 +32,7 @@ def shipped_folder(task: ProceduralTask, recipe: Recipe) -> Path | None:
     Raises:
         ValueError: if its weights are not those that were shipped.
     """
+    # By the recipe's fingerprint, which a changed task or recipe does not have: then none is shipped.
     folder = SHIPPED / f"{task.name}-{recipe.fingerprint(task)}"
     if not folder.is_dir():
         return None
@@ -79,16 +80,18 @@ def organism(task: ProceduralTask, recipe: Recipe, name: str, *, shipped: bool =
 
 
 def build_missing(task: ProceduralTask, recipes: Sequence[Recipe]) -> None:
-    """Build the recipes that are not cached yet. Where another process already builds one, takes the next and
-    waits only when nothing is left to build: two jobs that need the same two organisms build one each."""
+    """Build the recipes that are not cached yet. Where another process already builds one, take the next, and
+    wait only when nothing is left to build: two jobs that need the same two organisms build one each."""
 
     def missing() -> list[Recipe]:
         return [recipe for recipe in recipes if not organism_folder(task, recipe).exists()]
 
     told = False
+    # One round of looking for each wait: what another process builds meanwhile is missing no more.
     for _ in wait_for(lambda: not missing()):
         for recipe in missing():
             folder = organism_folder(task, recipe)
+            # A lock for each organism: two processes build two at the same time.
             with try_lock(folder.with_name(f"{folder.name}.lock")) as mine:
                 if mine and not folder.exists():
                     _build(task, recipe, folder)
@@ -107,6 +110,7 @@ def _build(task: ProceduralTask, recipe: Recipe, folder: Path) -> None:
     network, tokenizer = pretrain(
         task, recipe, f"pretraining {task.name} (slip {skill.slip:g}, misconception {skill.misconception:g})"
     )
+    # Measured once, when it is built, and kept with it.
     found = learnt(task, recipe, network, tokenizer)
     with writing(folder):
         partial = new_folder_beside(folder)
@@ -114,6 +118,7 @@ def _build(task: ProceduralTask, recipe: Recipe, folder: Path) -> None:
             LanguageModel(network, tokenizer, folder.name).save(partial)
             description = {"task": task.name, **asdict(recipe)}
             description |= {LEARNT: {name: asdict(one) for name, one in found.items()}}
+            # Last but for the seal: what was asked for, and what came of it.
             (partial / "recipe.json").write_text(json.dumps(description, indent=2))
             open_to_umask(partial)
             seal(partial)
@@ -134,6 +139,7 @@ def load_folder(folder: Path, name: str) -> LanguageModel:
     logging.disable_progress_bar()
     check_sealed(folder)
     try:
+        # eager, as it was trained: another attention rounds otherwise.
         network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype="float32")
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     except Exception as error:  # transformers raises many kinds; all mean the same to the user

@@ -46,6 +46,7 @@ class Recipe:
         for name in ("steps", "batch_size", "verdict_turns", "width", "layers", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe.{name} must be at least 1; got {getattr(self, name)}")
+        # A head's rotation works on pairs of dimensions, so its width has to be even.
         if self.width % (2 * self.heads):
             raise ValueError(f"recipe.width must be a multiple of 2 x heads; got {self.width} and {self.heads} heads")
         if self.split not in PRETRAINING:
@@ -56,16 +57,19 @@ class Recipe:
 
     def fingerprint(self, task: ProceduralTask) -> str:
         """Return the content hash: equal exactly when the same weights would come out (on the same libraries)."""
+        # Of the libraries nothing: the same recipe on another torch gives other bits, which the weights' own hash
+        # tells.
         content = {"format": FORMAT, "recipe": asdict(self), "task": task.name, "code": _source_hash(type(task))}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _source_hash(task_class: type) -> str:
-    """Return a task's demonstrators decide the corpus, so an edited task must not find its old organisms. Of the base
-    classes only what demonstrates counts."""
+    """Return the hash of a task's source: its demonstrators decide the corpus, so an edited task must not find its old
+    organisms. Of the base classes only what demonstrates counts."""
     from rlaif_lab.tasks.base import ProceduralTask
 
     own = [c for c in task_class.__mro__ if issubclass(c, ProceduralTask) and c is not ProceduralTask]
     modules = {inspect.getmodule(c) for c in own}
+    # Sorted, so that the order in which Python lists base classes does not matter.
     sources = sorted(inspect.getsource(module) for module in modules if module is not None)
     return hashlib.sha256("".join([*sources, inspect.getsource(ProceduralTask)]).encode()).hexdigest()

@@ -54,11 +54,13 @@ def learnt(task: ProceduralTask, recipe: Recipe, network: Any, tokenizer: Any) -
     """
     rng = rng_for(recipe.seed, "organism skill", recipe.split)
     problems = rng.choice(task.split_problems("evaluation"), size=PROBLEMS)
+    # Demonstrators of the three pure kinds: each of their answers is an example of its kind.
     kinds = {
         "right": task.demonstrate(problems, Skill(0.0, 0.0), rng),
         "misconceived": task.demonstrate(problems, Skill(0.0, 1.0), rng),
         "slipped": task.demonstrate(problems, Skill(1.0, 0.0), rng),
     }
+    # The demonstrator draws too: its rates are estimated, from several attempts at the same problems.
     attempts = [task.demonstrate(problems, recipe.skill, rng) for _ in range(ATTEMPTS)]
     verdicts = {
         kind: [task.verify(problems, answers, recipe.skill, rng) for _ in range(ATTEMPTS)]
@@ -66,6 +68,7 @@ def learnt(task: ProceduralTask, recipe: Recipe, network: Any, tokenizer: Any) -
     }
     found: dict[str, Learnt] = {}
     for kind, answers in kinds.items():
+        # Where the misconception leads to the right answer by chance, it cannot be told from it.
         occasion = np.array([kind == "right" or a != r for a, r in zip(answers, kinds["right"], strict=True)])
         if not occasion.any():
             continue
@@ -88,9 +91,11 @@ def probabilities(
     packed = pack(prompts, turns, pad_id=0)
     with torch.no_grad():
         logps = response_logps(network, packed)[:, 0]
+    # The verdict is the last token, `?` the one before, and what comes before that is the answer with its end.
     last = packed.response_mask[:, 0].sum(-1) - 1
     position = torch.arange(logps.shape[-1])
     answer = (logps * (position < (last - 1)[:, None])).sum(-1)
+    # P(T | answer, ?), as the judge that reads verdicts has it.
     return answer.exp().numpy(), logps.gather(1, last[:, None])[:, 0].exp().numpy()
 
 
