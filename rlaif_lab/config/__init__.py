@@ -77,11 +77,13 @@ class RunConfig:
 
 def schema(config: type) -> DictConfig:
     """Return fields and defaults for Hydra, which closes it; types are checked by ``check``, in its own words."""
+    # Plain values: Hydra would check types in its own words, before `check` could in ours.
     return OmegaConf.create(asdict(config()))
 
 
 ConfigStore.instance().store(name="schema", node=schema(RunConfig))  # what `schema` in conf/config.yaml stands for
 
+# In the order in which a config is checked and documented.
 FAMILIES = (
     "task",
     "policy",
@@ -125,6 +127,7 @@ KINDS = {
     "plan": "rlaif_lab.audit.plan.Plan",
 }
 """What a family's choice has to build."""
+# What a resumed run may change: where it logs, how much it exports, how many rounds it goes on for.
 NOT_IN_FINGERPRINT = (
     "logger",
     "metrics",
@@ -142,6 +145,7 @@ NOT_IN_FINGERPRINT = (
 
 def config_dir() -> str:
     """Return the conf/ folder: inside the installed package, else beside it in a clone."""
+    # Installed, conf/ is inside the package; in a clone, beside it.
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
@@ -153,6 +157,7 @@ def job_folder(overrides: str, longest: int = 200) -> str:
     """Return the name of a job's folder in sweeps of earlier versions, which their resumption has to find again."""
     if len(overrides) <= longest:
         return overrides
+    # 12 digits of a hash: two long names that begin alike are two folders.
     return f"{overrides[: longest - 13]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
@@ -162,6 +167,7 @@ def folder_name(text: Any, longest: int = 120) -> str:
     Letters, digits and ``._=+-`` stay; where anything else stood, or it is too long, a hash of the text ends the name.
     """
     plain_text = str(text)
+    # What file systems and shells take without quotes.
     name = re.sub(r"[^A-Za-z0-9._=+-]+", "-", plain_text).strip(".-")
     if name == plain_text and len(name) <= longest:
         return name
@@ -170,6 +176,7 @@ def folder_name(text: Any, longest: int = 120) -> str:
 
 def job_name(overrides: str) -> str:
     """Return the name of a sweep's job: its overrides, of which a path or a named variant is told by its last part."""
+    # A path tells a job by its end: the rest is the same for all jobs, and long.
     short = re.sub(r"[^_\s]*/", "", overrides)
     name = folder_name(short) or "job"
     if short == overrides:
@@ -179,6 +186,7 @@ def job_name(overrides: str) -> str:
 
 def policy_seed(block: int) -> int:
     """Return the seed that a block's policy organism is pretrained from; block 0 has that of a run by itself."""
+    # Even numbers for policies, odd ones for judges: no judge is ever pretrained from a policy's seed.
     return 2 * block
 
 
@@ -189,11 +197,13 @@ def judge_seed(block: int) -> int:
 
 def name_of(family: str, _root_: Any) -> str:
     """Return what the choice of a family is called: its ``name``, else that of its class."""
+    # Unresolved: the choice may refer to something that is not there yet.
     whole: Any = OmegaConf.to_container(_root_, resolve=False)
     content = whole.get(family) or {}
     if not isinstance(content, dict):
         return "none"
     if isinstance(named := content.get("name"), str):
+        # A name that refers to others is resolved where it stands.
         return str(OmegaConf.select(_root_, f"{family}.name")) if "${" in named else named
     return str(content.get("_target_") or "none").rpartition(".")[2]
 
@@ -238,6 +248,7 @@ MOVED = {
 }
 """Class paths of earlier versions, which run folders and users' own YAML files hold -> where the classes are now."""
 
+# What a key was worth before there was one: an old run goes on as it was begun.
 ADDED: dict[str, str] = {
     "trainer.half_life": "None",
     "engine._target_": "rlaif_lab.sampling.exact.Exact",
@@ -289,6 +300,7 @@ def check_core(cfg: DictConfig, core: type, families: tuple[str, ...], optional:
 
     An optional family that was put out (``bank=none``, an empty mapping) becomes None.
     """
+    # First as written, with its references: what is wrong then is told in the user's own words.
     raw = plain(cfg, resolve=False)
     check_fields("", core, raw, families)
     for path, number in not_finite(raw, ""):
@@ -297,6 +309,7 @@ def check_core(cfg: DictConfig, core: type, families: tuple[str, ...], optional:
     if missing:
         raise ValueError(f"{missing[0]} has no value; give one, e.g. {missing[0]}=...")
     for family in optional:
+        # `~bank`, or `bank=none`: an empty mapping, as Hydra cannot override a group with null.
         if raw[family] == {}:
             cfg[family] = None
     for family in families:
@@ -305,7 +318,9 @@ def check_core(cfg: DictConfig, core: type, families: tuple[str, ...], optional:
             continue
         check_family(family, node, family, optional)
     content = plain(cfg)
+    # Keys in wrong places before anything is written: what is resolved may hold a variable's content.
     check_config(content)
+    # And once more resolved: a reference may bring a value of another type.
     check_fields("", core, content, families)
     for key, hint in get_type_hints(core).items():
         if hint is str:
@@ -320,10 +335,13 @@ def check_family(path: str, node: Any, family: str, optional: tuple[str, ...] = 
         off = "; only " + ", ".join(optional) + " can be put out" if optional and not node else ""
         raise ValueError(f"{path} must be a mapping with a _target_; got {shown(node)}{off}")
     for place, text in _texts(node, path):
+        # Before it is imported: importing runs code already.
         if place.endswith("._target_") or text.startswith(PYTHON):
             check_allowed(place, text.removeprefix(PYTHON))
+    # From the inside out, so that the message names the innermost key that is wrong.
     for place, target in targets(node, path):
         check_target(place, target)
+    # Old class paths as today's: the class decides what it takes.
     check_value(path, located(path, KINDS[family]), with_current_paths(node))
 
 
@@ -342,6 +360,7 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 def packages_of(content: Any) -> list[str]:
     """Return the packages whose classes a config names, each once, without the lab's own."""
     named = (text.partition(".")[0] for place, text in _texts(content, "") if place.endswith("._target_"))
+    # In order of appearance, each once: a message lists them as the user wrote them.
     return [package for package in dict.fromkeys(named) if package != OWN]
 
 
@@ -385,8 +404,10 @@ def check_fields(path: str, core: type, content: dict[str, Any], families: tuple
                 names = ", ".join(entry.name for entry in fields(hints[key]))
                 raise ValueError(f"{place} must be a mapping with the keys {names}; got {shown(value)}")
             check_fields(f"{place}.", hints[key], value)
+        # A reference is checked once it is resolved.
         elif key not in families and not (isinstance(value, str) and "${" in value):
             number = isinstance(value, int | float) and not isinstance(value, bool)
+            # `arm=3` is a text: YAML reads a number, and means a name.
             check_value(place, hints[key], str(value) if hints[key] is str and number else value)
 
 
@@ -396,6 +417,7 @@ def targets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         node = plain(node)
     if isinstance(node, dict):
         for key, child in node.items():
+            # Children first: what a node is made of is checked before the node itself.
             yield from targets(child, f"{path}.{key!s}")
         if "_target_" in node:
             yield path, {str(key): value for key, value in node.items()}
@@ -411,6 +433,7 @@ def check_target(path: str, node: dict[str, Any]) -> None:
     if not callable(target):
         raise ValueError(f"{path}._target_: {node['_target_']!r} is no class")
     parameters = parameters_of(target)
+    # A function with `**kwargs` cannot be asked which names it takes.
     takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
     arguments = [key for key in node if not key.startswith("_")]
     for key in arguments:
@@ -426,6 +449,7 @@ def check_target(path: str, node: dict[str, Any]) -> None:
 
 def elsewhere(path: str, key: str) -> str:
     """Return which other choices of the group have a key that the composed one lacks, in words."""
+    # `heldout_judge` chooses from the group `judge`.
     folder = Path(config_dir()) / {"heldout_judge": "judge"}.get(path, path)
     having = [file.stem for file in sorted(folder.glob("*.yaml")) if key in (OmegaConf.load(file) or {})]
     return f" (of this group, {', '.join(having)} {'has' if len(having) == 1 else 'have'} it)" if having else ""
@@ -446,11 +470,13 @@ def _construct(value: Any, path: str) -> Any:
         return [_construct(child, f"{path}[{i}]") for i, child in enumerate(value)]
     if not isinstance(value, dict):
         return value
+    # The arguments before what takes them: an error is told with the path of the part that raised it.
     arguments = {k: _construct(child, f"{path}.{k}") for k, child in value.items() if k != "_target_"}
     if "_target_" not in value:
         return arguments
     try:
         if any(key.startswith("_") for key in arguments):  # Hydra's own: _args_, _partial_, ...
+            # Plain containers: no part should have to know OmegaConf.
             return instantiate(OmegaConf.create(value), _convert_="all")
         make = instantiate({"_target_": value["_target_"], "_partial_": True})  # Hydra says what may be called
         return make(**arguments)
@@ -468,6 +494,7 @@ def with_path(message: str, path: str, parameters: list[str]) -> str:
 
     A class says ``judge.flip``, which may be ``judge.of.flip`` or ``heldout_judge.flip`` here.
     """
+    # Only keys that this class has: another part's name in the message stays.
     told = PLACE.sub(lambda m: f"{path}.{m[1]}" if m[1] in parameters else m[0], message)
     return told if told.startswith(path) or path in told.split(";")[0] else f"{path}: {told}"
 
@@ -486,6 +513,7 @@ def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
         else:
             flat[prefix] = str(value)
 
+    # Flat, so that a difference can be told by its key.
     walk("", {key: value for key, value in content.items() if key not in NOT_IN_FINGERPRINT})
     return as_of_today(flat | identities)
 
@@ -504,4 +532,5 @@ def as_of_today(fingerprint: Mapping[str, str]) -> dict[str, str]:
     """
     current = {k: current_path(v) if k.endswith("_target_") else v for k, v in fingerprint.items()}
     current = {k: v for k, v in current.items() if k not in AT_ONCE}
+    # Today's keys win: what ADDED says holds for fingerprints that lack them.
     return ADDED | current

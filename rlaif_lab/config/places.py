@@ -31,6 +31,7 @@ class InstalledConfigs(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for entry in entry_points(group=ENTRY_POINT):
+            # At the end of the search path: the lab's own choices come first.
             search_path.append(provider=entry.name, path=f"pkg://{entry.value}")
 
 
@@ -38,12 +39,14 @@ def config_folders(arguments: Sequence[str]) -> list[Path]:
     """Return the user's own config folders that a command line names, where they are folders."""
     found: list[str] = []
     for i, argument in enumerate(arguments):
+        # As Hydra takes it, with a blank or with an equals sign.
         if argument in ("--config-dir", "-cd") and i + 1 < len(arguments):
             found.append(arguments[i + 1])
         elif argument.startswith("--config-dir="):
             found.append(argument.partition("=")[2])
         elif argument.lstrip("+").startswith("hydra.searchpath="):
             paths = argument.partition("=")[2].strip("[]'\"").split(",")
+            # Packages are no folders here, and bring choices of their own.
             found += [path.strip(" '\"").removeprefix("file://") for path in paths if "pkg://" not in path]
     return [Path(path).absolute() for path in found if Path(path).is_dir()]
 
@@ -66,6 +69,7 @@ def check_sizes(folders: Sequence[Path]) -> None:
     for folder in folders:
         for file in sorted(folder.rglob("*.yaml")):
             try:
+                # Composed, not loaded: aliases stay references, and are counted and not written out.
                 root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
                 counted = _values(root, {}, ())
             except RecursionError:
@@ -78,6 +82,7 @@ def check_sizes(folders: Sequence[Path]) -> None:
 
 def _values(node: yaml.Node | None, known: dict[int, int], above: tuple[int, ...]) -> int:
     """Return how many values a node comes to, its aliases written out; each node is gone through once."""
+    # An alias of itself, or a depth that nobody means.
     if id(node) in above or len(above) > DEEPEST:
         raise RecursionError
     if id(node) not in known:
@@ -87,6 +92,7 @@ def _values(node: yaml.Node | None, known: dict[int, int], above: tuple[int, ...
             children = [child for pair in node.value for child in pair]
         elif isinstance(node, yaml.SequenceNode):
             children = node.value
+        # A mapping's keys are values too: they are written out with it.
         known[id(node)] = 1 + sum(_values(child, known, tuple(inside)) for child in children)
     return known[id(node)]
 

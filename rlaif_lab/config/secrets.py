@@ -47,18 +47,23 @@ class Refused(BaseException):
 
 def problem(key: str, value: str) -> str | None:
     """Return what is wrong with a setting that holds a key, without the key; None where it holds none."""
+    # The last part of a dotted or grouped key is the setting's own name.
     last = key.rpartition(".")[2].rpartition("/")[2]
+    # The name of a variable is wanted here: a key in its place is refused without being repeated.
     if (last == "api_key_env" or last.endswith("_key_env")) and value not in ("", "null", "None"):
         if not NAME_OF_VARIABLE.fullmatch(value) or KEY_LIKE.search(value) or _random_looking(value):
             return f"{_printable(key)} is the NAME of an environment variable, and what it was given is none"
         return None
     if NAMED.search(last) and value not in ("", "null", "None"):
         return f"{_printable(key)} would hold a key"
+    # OmegaConf would put the variable's content into config.json.
     for name in ENVIRONMENT.findall(value):
         if SECRET_VARIABLE.search(name):
             return f"{_printable(key)} would hold the content of the environment variable {name}"
+    # By its shape, or because it is the content of a variable that is named like a key.
     if KEY_LIKE.search(value) or _of_environment(value):
         return f"{_printable(key)} holds what looks like a key"
+    # W&B's old keys are 40 hexadecimal digits, as git's commits are: refused only where no commit stands.
     if HEX.search(value) and last in ("entity", "project", "mode", "tags", "arm", "experiment_name", "name", "model"):
         return f"{_printable(key)} holds what looks like a key of W&B"
     for address in ADDRESS.findall(value):
@@ -69,18 +74,21 @@ def problem(key: str, value: str) -> str | None:
 
 def _printable(key: str) -> str:
     """Return a key's name, unless a key hides in it."""
+    # The key's name may hold the key itself, when something was left out in typing.
     clean = KEY_LIKE.sub("...", key)
     return clean if len(clean) <= 100 and clean.isprintable() and not _of_environment(key) else "a setting"
 
 
 def _random_looking(value: str) -> bool:
     """Return whether a name is rather a key: long, with lower case and digits mixed."""
+    # Changes between letters, digits and cases: names that people give have few.
     changes = len(re.findall(r"[A-Za-z](?=[0-9])|[0-9](?=[A-Za-z])|[a-z](?=[A-Z])", value))
     return len(value) >= 20 and changes >= 4
 
 
 def _of_environment(value: str) -> bool:
     """Return whether a text holds the content of an environment variable that is named like a key."""
+    # Short contents ("1", "true") would be found in any text.
     return any(
         SECRET_VARIABLE.search(name) and len(content) >= 8 and content in value for name, content in os.environ.items()
     )
@@ -89,6 +97,7 @@ def _of_environment(value: str) -> bool:
 def _address_holds_key(address: str) -> bool:
     try:
         parts = urlsplit(address)
+        # http://user@host: some services take a token for the user's name.
         if parts.password or (parts.username and parts.scheme.startswith("http")):
             return True
         return any(NAMED.search(name) and text for name, text in parse_qsl(parts.query, keep_blank_values=True))
@@ -100,6 +109,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
     """Look at a command line. Raises ValueError that says where keys belong."""
     for argument in arguments:
         key, separator, value = argument.partition("=")
+        # Without an equals sign it may be a key that was pasted.
         found = problem(key.lstrip("+~"), value.strip("'\"")) if separator else problem("an argument", argument)
         if found is None:  # mappings and lists on the command line: {Authorization: ...}
             pairs = re.findall(r"['\"]?([A-Za-z_][\w-]*)['\"]?\s*:\s*['\"]?([^,}'\"]+)", value) if "{" in value else []
@@ -113,6 +123,7 @@ def check_files(folders: Sequence[Path]) -> None:
     for folder in folders:
         for file in sorted(folder.rglob("*.yaml")):
             for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+                # Line by line, without reading YAML: a file that YAML refuses may hold a key all the same.
                 key, separator, value = line.partition("#")[0].partition(":")
                 if separator and (found := problem(key.strip(" -'\""), value.strip(" '\""))):
                     raise ValueError(f"{file}, line {number}: {found}: {WHERE}")

@@ -36,6 +36,7 @@ class _Names(Mapping[str, Any]):
         self.own = vars(sys.modules[module])
 
     def __getitem__(self, name: str) -> Any:
+        # What a module imports at run time comes first: it is what its own code sees.
         if name in self.own:
             return self.own[name]
         place = _type_checking_imports(self.own["__name__"])[name]
@@ -53,6 +54,7 @@ def _type_checking_imports(module: str) -> dict[str, str]:
     """Return name -> module of what stands under ``if TYPE_CHECKING:``."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
+    # Interactive classes have no source; their annotations then allow everything.
     except (OSError, TypeError, SyntaxError):
         return {}
     guarded = [node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
@@ -68,6 +70,7 @@ def parameters_of(target: Any) -> dict[str, tuple[Any, inspect.Parameter]]:
     signature = inspect.signature(target).parameters
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     named = {name: parameter for name, parameter in signature.items() if parameter.kind not in variable}
+    # `*args` and `**kwargs` have no name that a config could give.
     return {name: (_annotation(target, name, parameter.annotation), parameter) for name, parameter in named.items()}
 
 
@@ -78,12 +81,14 @@ def _annotation(target: Any, name: str, annotation: Any) -> Any:
         return annotation
     try:
         return eval(annotation, {}, _Names(_module_of(target, name)))
+    # A user's annotation may need what is not importable here: then nothing is checked.
     except Exception:
         return Any
 
 
 def _module_of(target: Any, name: str) -> str:
     """Return the module whose names an annotation uses: that of the base class that declares it."""
+    # The class that declares a parameter knows the names in its annotation, its subclasses need not.
     for owner in inspect.getmro(target) if inspect.isclass(target) else ():
         own = vars(owner).get("__init__") if not dataclasses.is_dataclass(owner) else None
         if name in vars(owner).get("__annotations__", {}) or name in getattr(own, "__annotations__", {}):
@@ -97,6 +102,7 @@ def _lenient(annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner = arguments[0]
+        # A range of our own replaces the general one.
         return Annotated[inner if inner in UNBOUNDED else _lenient(inner), *arguments[1:]]
     if annotation in UNBOUNDED:
         return UNBOUNDED[annotation]
@@ -111,6 +117,7 @@ def _lenient(annotation: Any) -> Any:
         return annotation
     if annotation in (str, bool, type(None), Any, list, dict) or origin is Literal:
         return annotation
+    # A callable has no class of its own: it is looked at as `Callable`.
     if origin is Callable:
         return _instance_of(Callable)
     return _instance_of(annotation) if inspect.isclass(annotation) else Any
@@ -119,6 +126,7 @@ def _lenient(annotation: Any) -> Any:
 def _instance_of(owner: Any) -> Any:
     from pydantic import PlainValidator
 
+    # Protocols are checked by their methods: nobody has to inherit from them.
     methods = {m for base in inspect.getmro(owner) for m in vars(base) if not m.startswith("_")}
     protocol = getattr(owner, "_is_protocol", False)
 
@@ -137,6 +145,7 @@ def _adapter(annotation: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter
 
     lenient = _lenient(annotation)
+    # strict: "3" is no 3, and true no 1.
     return TypeAdapter(lenient, config=ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True))
 
 
@@ -231,6 +240,7 @@ def check_value(path: str, annotation: Any, value: Any) -> None:
     """
     from pydantic import ValidationError
 
+    # Ahead of pydantic, whose words for nan are of a type.
     where, number = next(not_finite(value, path), (None, None))
     if where is not None:
         raise ValueError(f"{where} must be finite; got {number}")
@@ -245,6 +255,7 @@ def _sentence(path: str, annotation: Any, value: Any, error: Any) -> str:
     """Return the first complaint in words; a bound that is missed is told as such, where the type is right."""
     first = error.errors(include_url=False, include_input=False)[0]
     inside, place, at = value, path, annotation
+    # To the value that is wrong, and its place: pydantic names it by steps.
     for step in first["loc"]:
         if isinstance(inside, dict) and step in inside and "_target_" not in inside:
             inside, place = inside[step], f"{place}.{step}"
@@ -254,11 +265,13 @@ def _sentence(path: str, annotation: Any, value: Any, error: Any) -> str:
         known = list(getattr(annotation_of(at, dict), "__annotations__", {}))
         return f"{place}: unknown key{did_you_mean(place.rpartition('.')[2], known)}; known are {', '.join(known)}"
     numeric = isinstance(inside, int | float) and not isinstance(inside, bool)
+    # A single complaint, and of a bound: only then is the bound the news.
     if numeric and len(error.errors()) == 1 and (bounds := _bounds_in(at, first["type"])):
         return f"{place} must {bounds}; got {shown(inside)}"
     choices = [str(choice) for choice in _choices(annotation)]
     hint = did_you_mean(value, choices) if isinstance(value, str) else ""
     quote = ""
+    # Where a text is wanted and a number was read, quotes are what is missing.
     if isinstance(value, int | float) and not isinstance(value, bool) and annotation_of(annotation, str) is str:
         quote = f""" (as a string: '{path}="{value}"')"""
     detail = f" ({place} is {shown(inside)})" if place != path else ""
@@ -269,6 +282,7 @@ def _bounds_in(annotation: Any, kind: str) -> str:
     """Return the bounds of the one Annotated in an annotation, if a bound was what pydantic missed."""
     if not kind.startswith(("greater", "less")):
         return ""
+    # The general bounds, where an annotation names none.
     annotation = UNBOUNDED.get(annotation, annotation)
     if get_origin(annotation) is Annotated:
         return missed(get_args(annotation)[1:], too_low=kind.startswith("greater"))
@@ -307,9 +321,11 @@ def _built(value: Any, path: str) -> Any:
     held against the annotation."""
     if isinstance(value, dict) and "_target_" in value:
         target = located(path, str(value["_target_"]))
+        # A function's result is known when it is called; what it returns is not looked at here.
         if not inspect.isclass(target) or value.get("_partial_"):
             return _Unknown()
         try:
+            # Without `__init__`: only its class is looked at.
             return object.__new__(target)
         except TypeError:  # abstract
             return _Unknown()
@@ -337,5 +353,6 @@ def located(path: str, target: str) -> Any:
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Return a hint at the known word that is most like this one, or nothing."""
+    # Private names are no suggestion.
     close = difflib.get_close_matches(word, [k for k in known if not k.startswith("_")], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -43,9 +43,10 @@ class Watch:
             raise ValueError(f"watch.length is a factor and must be above 1, or null for no limit; got {self.length}")
 
     def alarms(self, row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
-        """Return the name -> sentence for what is beyond its limit in this round's row; ``first`` is round 0's."""
+        """Return name -> sentence for what is beyond its limit in this round's row; ``first`` is round 0's."""
         found: dict[str, str] = {}
 
+        # nan where one of the two was not logged: it compares false, and raises no alarm.
         fall = _value(row, "train/chosen_logp_at_start") - _value(row, "train/chosen_logp")
         if self.displacement is not None and fall > self.displacement:
             found["displacement"] = f"the chosen responses lost {fall:.2f} nats while they were trained on"
@@ -58,6 +59,7 @@ class Watch:
                 f"entropy fell from {before:.3f} to {entropy:.3f} nats per token: little is left to sample"
             )
         length, before = _value(row, "text/mean_length"), _value(first, "text/mean_length")
+        # Either way: answers that shrink are as much a sign of a judge that is gamed as answers that grow.
         if self.length is not None and (length > before * self.length or length < before / self.length):
             found["length"] = f"the mean length went from {before:.1f} to {length:.1f} tokens"
         cut = _value(row, "text/unfinished_rate")
@@ -66,10 +68,12 @@ class Watch:
         return found | self._over_optimised(row, first) | self._wrong_classes(row)
 
     def _over_optimised(self, row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
-        """Return whether the judge's own win rate has risen while gold, or else the held-out judge's win rate, fell."""
+        """Return the alarm where the judge's win rate has risen while gold, or else the held-out judge's, fell."""
         judge, gold, heldout = "judge/win_rate_vs_round_0", "quality/sampled", "heldout_judge/win_rate_vs_round_0"
+        # Gold where there is gold: a held-out judge may be fooled by the same.
         by = gold if row.get(gold) is not None else heldout
         risen, fallen = (_value(row, name) - _value(first, name) for name in (judge, by))
+        # Both by at least as much: small movements of either are noise.
         if self.hacked is None or not (risen >= self.hacked and fallen <= -self.hacked):
             return {}
         what = "quality" if by == gold else "the held-out judge's win rate"
@@ -80,6 +84,7 @@ class Watch:
 
     def _wrong_classes(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Return the classes of the bank in which the judge is mostly wrong before any training."""
+        # In round 0 only: later, training itself has moved what the judge is asked about.
         if self.judged_class is None or row.get("round") != 0:
             return {}
         classes = {name: _value(row, name) for name in row if name.startswith(CLASS)}
@@ -93,6 +98,7 @@ class Watch:
         }
 
     def names(self) -> list[str]:
+        # Alarms that are off are left out: they are not logged.
         return [name for name, limit in vars(self).items() if limit is not None]
 
 

@@ -37,6 +37,7 @@ class LightningTracker(Tracker):
     def begin(
         self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
     ) -> None:
+        # Written anew from our own rows: what a killed logger lost, or wrote twice, shows nowhere.
         shutil.rmtree(directory / self.folder, ignore_errors=True)
         self.logger = self.make(save_dir=str(directory / self.folder))
         for row, samples in history:
@@ -44,8 +45,10 @@ class LightningTracker(Tracker):
 
     def log(self, row: Row, samples: Samples) -> None:
         assert self.logger is not None
+        # Lightning's loggers take numbers; what was undefined is left out.
         values = {name: float(value) for name, value in row.items() if value is not None}
         self.logger.log_metrics(values, step=int(row["round"]))
+        # After every round, since a killed run must not lose what it has logged.
         self.logger.save()
 
     def end(self, result: RunResult | None) -> None:
@@ -75,6 +78,7 @@ class MLflowTracker(Tracker):
 
         uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         if uri is None:
+            # Newer versions refuse a folder of files unless this is set.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             uri = f"file:{directory.resolve() / 'mlflow'}"
         held = directory / "mlflow_run_id"
@@ -85,7 +89,9 @@ class MLflowTracker(Tracker):
             tags={"arm": arm, "group": group},
             run_id=held.read_text() if held.exists() else None,
         )
+        # At once: a run that is killed before its first round goes on under the same id.
         write_atomically(held, str(self.logger.run_id).encode())
+        # Rounds that MLflow has already: logging them again would draw their points twice.
         known = {point.step for point in self.logger.experiment.get_metric_history(self.logger.run_id, "round")}
         for row, samples in history:
             if row["round"] not in known:

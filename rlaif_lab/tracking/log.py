@@ -25,13 +25,16 @@ class RoundLog:
     def __call__(self, row: Row, samples: list[list[Any]]) -> None:
         """Log a row: metrics.jsonl first, since it is the truth, and W&B its mirror."""
         row = without_nan(row)
+        # Round 0 of the file, which a resumed run did not log itself; in round 0, this row.
         first = next(iter(self.store.rows()), row)
         alarms = self.watch.alarms(row, first)
+        # 0 as well as 1, for every limit that is on: a chart of an alarm needs both.
         row |= {f"alarm/{name}": float(name in alarms) for name in self.watch.names()}
         for name, sentence in alarms.items():
             say(self.label, f"alarm ({name}), round {row['round']}: {sentence}")
         if said := [name for name in ("plateau", "improving", "degrading") if row.get(f"detector/{name}_alarm")]:
             say(self.label, f"detector, round {row['round']}: {', '.join(said)}")
+        # A round that is there already, trained again after a crash, is not logged a second time.
         if self.store.append_row(row):
             self.tracker.log(row, samples)
         print_row(row, self.label, header=row["round"] == 0)

@@ -16,6 +16,7 @@ def run_name(directory: Path, config: Mapping[str, Any]) -> str:
     parts = [str(config.get("arm", directory.name)), f"s{config.get('seed', 0)}"]
     for override in swept(directory):
         key, _, value = override.lstrip("+").partition("=")
+        # `judge@judge.of` and `judge/of` are about the judge, as the arm says.
         if key.partition(".")[0].partition("@")[0].partition("/")[0] not in SAID_ALREADY:
             parts.append(f"{key.rpartition('.')[2]}={value}")
     return "_".join(parts)
@@ -23,6 +24,7 @@ def run_name(directory: Path, config: Mapping[str, Any]) -> str:
 
 def sweep_of(directory: Path) -> Path | None:
     """Return the folder of the sweep that a run is a job of; None of a run by itself."""
+    # From the run upwards: sweeps may lie within other folders, and the nearest one counts.
     return next((folder for folder in directory.absolute().parents if (folder / MULTIRUN).is_file()), None)
 
 
@@ -35,6 +37,7 @@ def swept(directory: Path) -> list[str]:
     sweep = sweep_of(directory)
     if sweep is None:
         return []
+    # What every job was started with tells no job from another.
     common = _listed(sweep / MULTIRUN, "hydra", "overrides", "task")
     return [override for override in _listed(directory / OVERRIDES) if override not in common]
 

@@ -50,6 +50,7 @@ def run_result(directory: Path, task: Task) -> RunResult:
     store = RoundStore(directory)
     rows = store.rows()
     config = read_json_file(directory / "config.json")
+    # From the same rows and stages as the report: nothing here is measured anew.
     tables = {"pass_at_k": pass_at_k(rows), "reliability": reliability(store, task, [row["round"] for row in rows])}
     return RunResult(
         result_values(config, rows, directory), {name: table for name, table in tables.items() if table.rows}
@@ -70,6 +71,7 @@ def result_values(
     from rlaif_lab.report.verdicts import run_verdict
 
     said = run_verdict(config, rows, directory)
+    # A run that logged no quality has nan, which is left out below.
     quality = [math.nan if row.get(QUALITY) is None else float(row[QUALITY]) for row in rows] or [math.nan]
     plateau = said.round if said.state == "plateaued" else None
     found: dict[str, float | str | None] = {
@@ -82,6 +84,7 @@ def result_values(
         "why": said.why,
         "outlook": said.outlook,
     }
+    # JSON and W&B's summary have no nan.
     return {k: v for k, v in found.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
 
 
@@ -89,6 +92,7 @@ def pass_at_k(rows: Sequence[Row]) -> ResultTable:
     """Tabulate coverage before the first and after the last round. Where the curves meet at some k, training has made
     likelier what the policy could do already, and no more."""
     found: list[list[float]] = []
+    # A single row is both the first and the last.
     for row in rows if len(rows) < 2 else (rows[0], rows[-1]):
         names = {int(name[1]): name[0] for name in map(PASS_AT_K.fullmatch, row) if name}
         found += [[row["round"], k, row[names[k]]] for k in sorted(names) if row[names[k]] is not None]
@@ -106,6 +110,7 @@ def reliability(store: RoundStore, task: Task, rounds: Sequence[int]) -> ResultT
 
     columns = ("stated_probability", "share_right", "comparisons")
     found: list[list[float]] = []
+    # Backwards: the last round was evaluated, not judged.
     for index in reversed(rounds if task.has_gold else []):
         if judgements := store.read_stage(index, JUDGEMENTS):
             generations = store.read_stage(index, GENERATIONS)

@@ -58,6 +58,7 @@ def offline_runs(directory: Path) -> list[WandbRun]:
         ValueError: there is no run at all, in one sentence.
     """
     found: dict[str, list[Path]] = {}
+    # By folder, whose name holds the time: the newest comes last.
     for file in sorted(directory.glob("**/offline-run-*/run-*.wandb"), key=lambda file: file.parent.name):
         found.setdefault(file.name, []).append(file)
     if not found:
@@ -69,6 +70,7 @@ def offline_runs(directory: Path) -> list[WandbRun]:
 def _newest_readable(files: Sequence[Path]) -> WandbRun:
     """Return the newest that can be read. files: of one run, the oldest first."""
     problem = ""
+    # From the newest: what was stopped too early to hold anything falls back to the one before.
     for file in reversed(files):
         try:
             return read_run(file)
@@ -77,6 +79,7 @@ def _newest_readable(files: Sequence[Path]) -> WandbRun:
         except Exception as error:  # protobuf's, JSON's and whatever comes of a file of something else
             problem = problem or f"{str(file)!r} is corrupt ({type(error).__name__}: {' '.join(str(error).split())})"
     file = files[-1]
+    # The run's folder, where W&B wrote into it; else W&B's own folder has a name at least.
     name = file.parents[2].name if file.parents[1].name == "wandb" else file.parent.name
     return WandbRun(
         file.stem.removeprefix("run-"), name, "", job_type="", config={}, history=[], summary={}, problem=problem
@@ -89,6 +92,7 @@ def read_run(file: Path) -> WandbRun:
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     history: list[dict[str, Any]] = []
+    # Later records change earlier ones, as W&B applies them.
     for record in records(file):
         kind = record.WhichOneof("record_type")
         if kind == "run":
@@ -175,10 +179,12 @@ def records(file: Path) -> Iterator[Any]:
             continue
         checksum, length, kind = RECORD_HEADER.unpack_from(content, at)
         piece = content[at + RECORD_HEADER.size : at + RECORD_HEADER.size + length]
+        # Cut off by a kill, or zeros that were reserved: what comes behind cannot be trusted.
         if kind not in (WHOLE, FIRST, MIDDLE, LAST) or zlib.crc32(bytes([kind]) + piece) != checksum:
             return
         at += RECORD_HEADER.size + length
         parts = piece if kind in (WHOLE, FIRST) else parts + piece
+        # A record is whole with its last piece.
         if kind in (WHOLE, LAST):
             record = Record()
             record.ParseFromString(parts)
@@ -211,6 +217,7 @@ def files_of(
     media: dict[str, Path] = {}
     for item in history:
         for name, value in item.items():
+            # Files are named relative to the run's folder; tables are among them.
             path = folder / value["path"] if isinstance(value, dict) and "path" in value else None
             if path is None or not path.is_file():
                 continue

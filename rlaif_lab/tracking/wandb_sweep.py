@@ -36,16 +36,19 @@ def log_report(
             project=of_runs(study, "project") or os.environ.get("WANDB_PROJECT") or "rlaif_lab",
             entity=of_runs(study, "entity"),
             dir=str(folder),
+            # The report on a folder has one id: made again, it goes on with the same run.
             id=run_id(folder),
             resume="allow" if mode == "online" else None,
             name=f"report on {study.folder}",
             group=study.title,
             job_type=REPORT,
             config={"arms": [arm.label for arm in study.arms], "runs": [run.name for run in study.runs]},
+            # No console output and no statistics of the machine: it is a report.
             settings=wandb.Settings(console="off", x_disable_stats=True),
         )
     except wandb.errors.Error as error:
         raise ValueError(f"W&B did not take the report: {' '.join(str(error).split())}") from error
+    # `wandb_id` is this run's own, and no part of the report.
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != "wandb_id")
     logged: dict[str, Any] = {}
     for path in files:
@@ -70,6 +73,7 @@ def of_runs(study: Study, key: str) -> str | None:
     """Return what all runs were logged with (``logger.<key>``); None where they differ, or went to no W&B."""
     loggers = [run.config.get("logger") for run in study.runs]
     found = {logger.get(key) if isinstance(logger, dict) else None for logger in loggers}
+    # None where they differ: the report belongs to no one of their projects.
     return found.pop() if len(found) == 1 else None
 
 

@@ -72,6 +72,7 @@ class WandbTracker(Tracker):
         said = os.environ.get("WANDB_MODE") or "offline"
         if mode is None and said not in MODES:
             raise ValueError(f"WANDB_MODE must be one of {', '.join(MODES)}; got {said!r}")
+        # W&B's own switch for turning it off.
         if mode is None and os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
             said = "disabled"
         self.mode = mode or MODES[said]
@@ -95,6 +96,7 @@ class WandbTracker(Tracker):
         import wandb
 
         self.directory = directory
+        # W&B need not keep what the terminal shows, unless somebody asks for it: the run's log has it.
         quiet: dict[str, Any] = {"console": "off"} if "WANDB_CONSOLE" not in os.environ else {}
         try:
             self.run = wandb.init(
@@ -105,6 +107,7 @@ class WandbTracker(Tracker):
                 notes=self.notes,
                 dir=self.dir or str(directory),
                 id=run_id(directory),
+                # Offline, a resumed run is a folder of its own, under the same id.
                 resume="allow" if self.mode == "online" else None,
                 name=self.name or _name(directory, config),
                 group=self.group or group,
@@ -112,6 +115,7 @@ class WandbTracker(Tracker):
                 config=config,
                 settings=wandb.Settings(x_disable_stats=True, **quiet),
             )
+        # A key that is missing, or a server that refuses: the run has not started, so nothing is lost.
         except wandb.errors.Error as error:
             raise ValueError(
                 f"logger.mode={self.mode}: W&B did not take the run: {' '.join(str(error).split())}"
@@ -132,8 +136,10 @@ class WandbTracker(Tracker):
 
         if self.run is None:
             return
+        # W&B has no null: what was undefined is not logged.
         values = {key: value for key, value in row.items() if value is not None}
         for name, value in values.items():
+            # Once for each name; again for a failure that was hidden, since its first count brings its chart.
             if name != "round" and (name not in self.defined or (name in self.hidden and is_failure(name, value))):
                 summary = next((kind for pattern, kind in SUMMARISED if pattern.fullmatch(name)), None)
                 # W&B makes a chart of every metric that is not hidden: people should see the headlines first, and a
@@ -149,6 +155,7 @@ class WandbTracker(Tracker):
             values["samples"] = wandb.Table(
                 columns=list(SAMPLE_COLUMNS), data=[list(sample) for sample in samples[: self.sample_rows]]
             )
+        # Each prompt's change is what reports pool seeds by: in W&B too, for those that read only that.
         if held := RoundStore(self.directory).read_json(row["round"], CHANGES):
             values[CHANGES_METRIC] = held["changes"]
         self.run.log(values, step=int(row["round"]))
@@ -176,6 +183,7 @@ class WandbTracker(Tracker):
             for name, table in result.tables.items()
         }
         if plots:
+            # In the last round's step: a later one would add a point to every curve.
             self.run.log(plots, step=self.last_round)
         self.run.summary.update(dict(result.values))
 
@@ -194,6 +202,7 @@ def run_id(directory: Path) -> str:
 
     file = directory / "wandb_id"
     if not file.exists():
+        # A run by itself may be told its id; jobs of a sweep would then be one run.
         given = None if in_a_sweep(directory) else os.environ.get("WANDB_RUN_ID")
         write_atomically(file, (given or uuid.uuid4().hex[:12]).encode())
     return read_checked(file).decode()

@@ -41,6 +41,7 @@ def workspace(entity: str, project: str, group: str | None = None) -> Workspace:
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces.expr import And, Metric, Ordering
 
+    # A band over seeds needs the runs of an arm as one group.
     by = [Metric("JobType")] if group else [Metric("Group"), Metric("JobType")]
     return ws.Workspace(
         entity=entity,
@@ -95,6 +96,7 @@ def details() -> dict[str, list[Row]]:
     """Return the metrics that no group of the page shows, by section of the catalogue; families of names are left out,
     since a panel needs the name itself."""
     shown = {panel.metric for group in GROUPS for panel in group.panels}
+    # A family's name holds a placeholder, which no panel can show.
     found = {
         title: [row for row in of_section if row.level == "detail" and "{" not in row.name and row.name not in shown]
         for title, of_section in sections().items()
@@ -163,6 +165,7 @@ def _made(name: str, text: str, panels: list[Any], is_open: bool) -> Section:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
+    # Three in a row, as W&B lays them out on a laptop.
     columns = 3
     return ws.Section(
         name=name,
