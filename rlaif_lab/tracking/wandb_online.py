@@ -11,7 +11,10 @@ from rlaif_lab.tracking.wandb_files import WandbRun, own
 
 def online_runs(project: str, group: str | None = None) -> list[WandbRun]:
     """Return every run of ``entity/project``, or of one experiment in it, sorted by group, job type and name; tables
-    and media stay at W&B. ``WANDB_BASE_URL`` names another server. ValueError, one sentence, where W&B does not answer."""
+    and media stay at W&B.
+
+    ``WANDB_BASE_URL`` names another server. Raises ValueError, one sentence, where W&B does not answer.
+    """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
