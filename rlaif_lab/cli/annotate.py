@@ -79,6 +79,7 @@ def check(options: argparse.Namespace) -> None:
         ("check_every", False),
     ):
         value = getattr(options, key)
+        # Written so that nan, which is not above anything, is refused too.
         if value is not None and not (value > 0.0 if above else value >= 0.0):
             allowed = "positive" if above else "0 or more"
             raise ValueError(f"--{key.replace('_', '-')} must be {allowed}; got {value}")
@@ -111,6 +112,7 @@ def queue_of_file(options: argparse.Namespace) -> LabelQueue:
     criteria = criteria_text(options.criteria) if options.criteria else None
     guidelines = Constitution.load(options.constitution).guidelines() if options.constitution else None
     queue = LabelQueue(options.where.with_suffix(".labels.sqlite"))
+    # By content: pairs that are in the queue already stay as they are, with their labels.
     items = [item_of(pair.comparison, criteria) for pair in pairs_of(options.where)]
     queue.add([replace(item, needed=options.labels_per_item) for item in items])
     seconds = None if options.max_minutes is None else 60.0 * options.max_minutes
@@ -133,6 +135,7 @@ def add_checks(queues: list[LabelQueue], path: Path) -> None:
     pairs, new = pairs_of(path), 0
     for queue in queues:
         asked = queue.items()
+        # Checks look like any other item, so they are asked by the same criteria.
         criteria = asked[0].criteria if asked else None
         new = max(new, queue.add([check_of(pair.comparison, pair.prob_first_is_better, criteria) for pair in pairs]))
     print(f"{new} attention checks added, {len(pairs) - new} known", file=sys.stderr)
@@ -152,6 +155,7 @@ def secret_of(folder: Path) -> bytes:
     """Return what decides the links, made once and readable by this user only, so that links outlive a restart."""
     path = folder / "annotate_secret"
     if not path.exists():
+        # The mode from the start: a file that is made readable first could be read in between.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(32))
@@ -169,11 +173,14 @@ def serve(queues: list[LabelQueue], options: argparse.Namespace) -> None:
     names = [name.strip() for name in options.annotators.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"--annotators needs one or more different names; got {options.annotators!r}")
+    # Beside the queue, so that the links of a sweep's people hold for all of its runs.
     folder = options.where if options.where.is_dir() else options.where.parent
     desk = Desk(queues, secret_of(folder), names, options.check_every, options.usd_per_hour)
     listener = socket.socket(socket.AF_INET6 if ":" in options.host else socket.AF_INET)
+    # A page that was just stopped leaves its port waiting; the next one may have it.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        # Bound before links are printed: port 0 has no number until then.
         listener.bind((options.host, options.port))
         listener.listen()  # a link that is printed can be opened at once
     except OSError as error:
@@ -185,6 +192,7 @@ def serve(queues: list[LabelQueue], options: argparse.Namespace) -> None:
             "all prompts and responses. Links travel unencrypted; put a proxy with TLS in front for other networks.",
             flush=True,
         )
+    # IPv6 addresses stand in brackets in a URL.
     address = f"http://{'[' + options.host + ']' if ':' in options.host else options.host}:{port}"
     for name in names:
         print(f"{name}: {address}/enter/{desk.token(name)}", flush=True)
@@ -197,6 +205,7 @@ def serve(queues: list[LabelQueue], options: argparse.Namespace) -> None:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         for queue in queues:
+            # Whoever waits for labels must not be sent to a page that is gone.
             queue.note_page(None)
 
 
@@ -204,6 +213,7 @@ def _loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
+        # A name and no address: only this one is sure to be the machine itself.
         return host == "localhost"
 
 

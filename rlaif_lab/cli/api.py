@@ -28,7 +28,9 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         ValueError: in one sentence, for anything that is wrong and can be found without loading weights.
     """
+    # Before Hydra sees them: it would write them into files.
     check_arguments(overrides)
+    # Hydra keeps one global state, which an earlier call, or a notebook, may have left.
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = hydra_compose("config", overrides=[kept for override in overrides for kept in without_null(override)])
@@ -64,6 +66,7 @@ def sweep(overrides: Sequence[str], directory: str | Path, baseline: str | None 
         ValueError: where jobs did not finish; their sentences are in the terminal.
     """
     place = str(Path(directory).absolute()).replace("\\", "\\\\").replace("'", "\\'")
+    # Quoted for Hydra's grammar, in which = and , in a folder's name would mean something.
     command = [sys.executable, "-m", "rlaif_lab", "-m", *overrides, f"hydra.sweep.dir='{place}'", "resume=true"]
     code = subprocess.run(command).returncode
     if code:

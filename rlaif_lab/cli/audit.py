@@ -54,6 +54,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
     task, policy, judge, bank = (build(cfg[family], family) for family in ("task", "policy", "judge", "bank"))
     plan = build(cfg.plan, "plan")
     models = Models(task, policy, cfg.device)
+    # Configurations and tokenizers: what is wrong with them is told before weights load.
     models.check(judge)
     bank.load(task)  # a mistake in it is told before weights load
     import torch
@@ -61,16 +62,20 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
     from rlaif_lab.audit.audit import Auditor
 
     torch.set_num_threads(cfg.threads)
+    # After the cheap checks: this one opens the device.
     check_device(cfg.device)
+    # Ahead of the audit, which measures how long verdicts take.
     models.prepare(judge)
 
     def context(gold: Task | None, seed: int, folder: Path) -> JudgeContext:
         from rlaif_lab.models.access import JudgeContext
 
+        # Outside a run all of the policy's weights are the same.
         return JudgeContext(seed, lambda weights: models.policy(), models.load, gold, folder)
 
     def other() -> LanguageModel | None:
         """Return the policy, unless it is the judge."""
+        # Self-preference is asked of two different models: none where the judge is the policy.
         mine = judge.language_model().weights_hash()
         return models.policy() if models.policy().weights_hash() != mine else None
 
@@ -92,6 +97,7 @@ def check_device(name: str) -> None:
     import torch
 
     try:
+        # An empty tensor is the least that opens a device.
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device={name} cannot be used here: {str(error).splitlines()[0][:120]}") from None
@@ -144,6 +150,7 @@ class Models:
         if identity not in self.loaded:
             model = source.load(self.task)
             model.network.requires_grad_(False)
+            # By content: a judge that is the policy is loaded once.
             self.loaded[identity] = model
         return self.loaded[identity]
 
@@ -156,6 +163,7 @@ def main() -> None:
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         print(f"rlaif-audit: {sentence(error, 'audit', 'rlaif-audit')}", file=sys.stderr)
         sys.exit(2)
+    # Refused is no Exception, so that Hydra's callbacks do not swallow it.
     except Refused as error:
         print(f"rlaif-audit: {error}", file=sys.stderr)
         sys.exit(2)

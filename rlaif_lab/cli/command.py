@@ -24,6 +24,7 @@ from rlaif_lab.config.secrets import Refused, check_arguments, check_files
 from rlaif_lab.progress import printable
 
 NULL_UNLESS_TOLD = ("experiment", "variant", "metrics")
+# `null` as a whole value, or as one of a list's or a sweep's.
 OFF = re.compile(r"(?<![^,=\[])null(?![^,\]])")
 
 
@@ -32,13 +33,16 @@ def prepare(program: str, arguments: list[str]) -> list[str]:
 
     Raises ValueError for a key in the wrong place, before anything is written.
     """
+    # Keys first: nothing that comes later may print one.
     check_arguments(arguments)
     own = config_folders(arguments)
     folders = [Path(config_dir()), *own, *installed_folders()]
+    # Questions are answered without composing anything.
     answer = quick_answer(program, arguments, folders)
     if answer is not None:
         print(answer)
         sys.exit(0)
+    # Before Hydra composes them: a file of aliases would fill the memory.
     check_sizes(own)
     check_files(own)
     open_places(arguments)
@@ -55,11 +59,13 @@ def without_null(argument: str) -> list[str]:
     """
     key, separator, value = argument.partition("=")
     group = key.lstrip("+")
+    # A held-out judge is chosen from the judges' group, under a name of its own.
     if group in OPTIONAL and not (Path(config_dir()) / group).is_dir():
         group = {"heldout_judge": "judge@heldout_judge"}[group]
         key = group
     family = group.partition("@")[0]
     folder = Path(config_dir()) / family
+    # An override of a key, not a choice of a group: null means null there.
     if not separator or not OFF.search(value) or not re.fullmatch(r"[a-z_]+", family) or not folder.is_dir():
         return [argument]
     if family in NULL_UNLESS_TOLD and value == "null":
@@ -73,6 +79,7 @@ def without_null(argument: str) -> list[str]:
 
 def before_writing(config: DictConfig, check: Callable[[DictConfig], None]) -> None:
     """Check a composed config when Hydra has not written anything yet. Raises Refused with the ValueError as cause."""
+    # A copy without Hydra's own part, which the checks know nothing of.
     task = copy.deepcopy(config)
     with read_write(task), open_dict(task):
         del task["hydra"]
@@ -91,6 +98,7 @@ def sentence(error: BaseException, config_name: str = "config", program: str = "
 def _sentence(error: BaseException, config_name: str, program: str) -> str:
     text = " ".join(str(error).split())
     arguments = sys.argv[1:]
+    # What Hydra says of these names its own grammar; users want to know what to type.
     if isinstance(error, OverrideParseException):
         return unreadable(str(error.override))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -136,10 +144,12 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str, program: s
 def composed_without(key: str, arguments: Sequence[str], config_name: str) -> DictConfig | None:
     """Return the config of a command line less the overrides of one key, of a sweep and of Hydra; None: it fails."""
     plain = [a for a in arguments if "=" in a and not a.startswith(("-", "hydra"))]
+    # Of a sweep the first value: any will do to see which keys there are.
     kept = [a.partition(",")[0] for a in plain if a.lstrip("+~").partition("=")[0] != key]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir(), version_base="1.3"):
             return compose(config_name, overrides=kept)
+    # Only a hint depends on it.
     except Exception:
         return None

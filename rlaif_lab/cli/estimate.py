@@ -44,6 +44,7 @@ def first_job(arguments: Sequence[str]) -> DictConfig:
     with initialize_config_dir(config_dir(), version_base="1.3"):
         whole = compose("config", overrides=overrides, return_hydra_config=True)
         params = OmegaConf.select(whole, "hydra.sweeper.params") or {}
+        # What the command line says wins over an experiment's sweep.
         given = {override.lstrip("+~").partition("=")[0] for override in overrides}
         swept = [first_choice(f"{key}={value}") for key, value in params.items() if str(key) not in given]
         cfg = compose("config", overrides=[*swept, *overrides], return_hydra_config=True) if swept else whole

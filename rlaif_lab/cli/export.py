@@ -12,7 +12,10 @@ from rlaif_lab.progress import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exit code 0 with the paths of what was written; 2 with one sentence on stderr where RUN_DIR has no export."""
+    """Run ``rlaif-export``.
+
+    Exit code 0 with the paths of what was written; 2 with one sentence on stderr where RUN_DIR has no export.
+    """
     parser = argparse.ArgumentParser(
         prog="rlaif-export",
         description="Preferences of one run for TRL and datasets in RUN_DIR/export/, and a model card in "

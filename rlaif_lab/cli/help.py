@@ -112,7 +112,9 @@ def quick_answer(program: str, arguments: Sequence[str], folders: Sequence[Path]
     if "--help" in arguments or "-h" in arguments:
         return help_of(program, folders)
     for argument in arguments:
+        # `judge=` and `judge@heldout_judge=` ask for the choices of one group.
         group = argument.lstrip("+").removesuffix("=").partition("@")[0]
+        # A key with a dot is no group.
         if argument.endswith("=") and "." not in group and (found := choices_of(group, folders)):
             width = max(map(len, found))
             lines = [f"  {name:{width}}  {said}".rstrip() for name, said in found.items()]
@@ -144,11 +146,13 @@ def choices_of(group: str, folders: Sequence[Path]) -> dict[str, str]:
         if group and place.is_dir():
             for file in sorted(place.rglob("*.yaml")):
                 name = str(file.relative_to(place).with_suffix(""))
+                # The first folder with a choice says what it is: the lab's own.
                 found.setdefault(name, _comment(file))
     return found
 
 
 def _comment(file: Path) -> str:
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    # The first lines only: what follows is about keys.
     said = [line.removeprefix("#").strip() for line in lines[:3] if line.startswith("# ") and "@package" not in line]
     return said[0] if said else ""

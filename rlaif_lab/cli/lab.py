@@ -50,8 +50,10 @@ def run(cfg: DictConfig) -> float:
     try:
         return one(cfg)
     except Exception as error:
+        # In a sweep Hydra has to see it, since it tells the sweeper.
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
+        # Kept and raised again by `main`: Hydra would print it in words of its own.
         Ended.error = error
         return float("nan")
 
@@ -61,10 +63,12 @@ def one(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(cfg, folder)
+    # Noted before it is checked: a run that is refused and mended can be resumed as well.
     noted(folder)
     check(cfg)
     from rlaif_lab.loop.run import Run
 
+    # Only now: ranks that find the config wrong should not wait for each other.
     join_others(cfg, folder)
     with explained(folder):
         return Run(cfg, folder).run()
@@ -81,6 +85,7 @@ def join_others(cfg: DictConfig, folder: Path) -> None:
     settings = build(cfg.trainer, "trainer")
     check_ranks(settings)
     join_from_outside(settings)
+    # All ranks must have the same folder, which Hydra names by the time if nobody does.
     if ranks.on_first(lambda: folder) != folder:
         raise ValueError("the ranks of this run write to different folders: name one by hydra.run.dir=FOLDER")
     if not ranks.first():
@@ -93,14 +98,18 @@ def explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        # It has finished: what failed came afterwards, and the run is whole.
         if finished_rounds(folder) is not None:
             raise
+        # Exceptions are noted by the run itself; what ends a process is not.
         if not isinstance(error, Exception) and ranks.first():
             write_failure(folder, failure(error))
+        # There is something to go on with, or the error says that there is.
         if (folder / "metrics.jsonl").exists() or isinstance(
             error, (Interrupted, DiskError, TryLaterError, RankDiedError)
         ):
             error.add_note(f"go on with: {resume_command(folder)}")
+        # SystemExit without a code would look like success.
         if isinstance(error, SystemExit) and not error.code:
             error.code = 1
         raise
@@ -111,6 +120,7 @@ def main() -> None:
     with jobs that did not finish ends with a line that names them, and exit code 1."""
     code = 0
     try:
+        # Taken out before Hydra, which knows no such flag.
         wanted = FLAG in sys.argv[1:]
         sys.argv[1:] = prepare("rlaif-lab", [argument for argument in sys.argv[1:] if argument != FLAG])
         if wanted:
@@ -119,6 +129,7 @@ def main() -> None:
         Ended.error = None
         with interruptible():
             hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(run)()
+        # After Hydra has put its own things away.
         if Ended.error is not None:
             raise Ended.error
     except NoObjectiveError:
@@ -130,6 +141,7 @@ def main() -> None:
         print(printable(f"rlaif-lab: {error}"), file=sys.stderr)
         code = 2
     except Interrupted as error:
+        # Of a sweep, `finish` says how to go on.
         if Sweep.current is None:
             print(f"rlaif-lab: {error}{how_to_go_on(error)}", file=sys.stderr)
         code = error.code
@@ -143,6 +155,7 @@ def main() -> None:
             raise
         traceback.print_exc()  # of the launcher: what it left undone is listed all the same
         code = 1
+    # The worse of both: a sweep with jobs that failed must not end with 0.
     code = max(code, finish(broken_off=code != 0))
     if code:
         sys.exit(code)
@@ -155,14 +168,17 @@ def resume() -> None:
         print(answer)
         return
     try:
+        # Ahead of everything that is printed or run.
         check_arguments(arguments)
         arguments, named = _without_trust(arguments)
         folder = Path(arguments[0]).absolute() if arguments else None
         found = recorded(folder) if folder else None
         if found is not None and folder is not None:
+            # First the packages that were named: they count as trusted in what follows.
             trust(named)
             origin = check_trusted(found.overrides, origin_of(found.folder), named)
             if not started_here(found.overrides, origin_of(found.folder)):
+                # For this process and its children: files may name further classes.
                 os.environ[ONLY_TRUSTED] = "1"  # also what files say that its choices name
     except ValueError as error:
         print(printable(f"rlaif-resume: {error}"), file=sys.stderr)
@@ -177,6 +193,7 @@ def resume() -> None:
     if found.folder != folder:
         print(printable(f"going on with the newest sweep in {folder}: {found.folder.name}"), flush=True)
     overrides = resumed(found, arguments[1:])
+    # Relative paths are those of the folder that the run was started in.
     go_back(origin)
     sys.argv[1:] = [*overrides, *origin.options]
     main()

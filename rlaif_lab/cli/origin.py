@@ -24,6 +24,7 @@ class Origin:
 def origin_of(folder: Path) -> Origin:
     """Read where the run or the sweep in ``folder`` (or the newest sweep in it) was started; nothing where it is not
     known."""
+    # A run has the first, a sweep the second; else the newest sweep within.
     files = [folder / ".hydra" / "hydra.yaml", folder / "multirun.yaml"]
     sweeps = sorted(folder.glob("*/multirun.yaml"), key=lambda file: file.stat().st_mtime, reverse=True)
     file = next((file for file in [*files, *sweeps] if file.is_file()), None)
@@ -32,6 +33,7 @@ def origin_of(folder: Path) -> Origin:
         runtime = content.get("runtime") or {}
         options: list[str] = []
         for source in runtime.get("config_sources") or []:
+            # Only folders that a command line named: the lab's own are there anyway.
             if source.get("provider") == "command-line":
                 options += ["--config-dir", str(source["path"])]
         if file is not None and file.name == "hydra.yaml":  # a sweep's own are among its overrides
@@ -48,6 +50,7 @@ def go_back(origin: Origin) -> None:
     if origin.cwd is None or origin.cwd == Path.cwd():
         return
     if not origin.cwd.is_dir():
+        # Told, not refused: a run may have been moved to another machine.
         print(f"started in {str(origin.cwd)!r}, which is not here: relative paths count from {str(Path.cwd())!r}")
         return
     os.chdir(origin.cwd)

@@ -49,7 +49,9 @@ def main() -> None:
         print(USAGE, end="")
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # A folder that is thrown away: nothing is run in it.
     with tempfile.TemporaryDirectory() as folder:
+        # One job after the other in this process: they build organisms between them.
         own = ["hydra/launcher=basic", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
         own.append("~hydra.callbacks.sweep")  # it would list all jobs as not run
         sys.argv[1:] = ["-m", *(a for a in arguments if a not in ("-m", "--multirun")), *own]

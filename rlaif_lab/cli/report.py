@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exit code 0 with the paths of what was written; 2 with one sentence on stderr where DIR cannot be reported on."""
+    """Run ``rlaif-report``.
+
+    Exit code 0 with the paths of what was written; 2 with one sentence on stderr where DIR cannot be reported on.
+    """
     parser = argparse.ArgumentParser(
         prog="rlaif-report",
         description="Curves with confidence intervals, a table and one self-contained HTML page, in DIR/report/.",
@@ -54,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "also by the environment: RLAIF_LAB_TRUST",
     )
     options = parser.parse_args(arguments)
+    # After parsing, so that --help answers at once.
     from rlaif_lab.config.trusted import trust
     from rlaif_lab.progress import printable
 
@@ -102,10 +106,12 @@ def report(
     write_table(folder / "table.csv", view.rows, view.verdicts, view.baseline)
     write_curves(folder / "curves.csv", view.study)
     write_verdict_tables(folder, view.study, view.verdicts, view.compared)
+    # Figures of panels that this report has not drawn would look like its own.
     for stale in (path for name in FIGURES for path in folder.glob(f"{name}.*")):
         stale.unlink()  # an earlier report may have had something to draw where this one has not
     for name, drawn in view.groups.items():
         figure = figure_of(view, name)
+        # PNG for documents, SVG for pages and print.
         for ending in ("png", "svg"):
             save(figure, folder / f"{name}.{ending}")
         write_drawn(folder / f"{name}.csv", drawn)
@@ -114,6 +120,7 @@ def report(
         for ending in ("png", "svg"):
             save(figure, folder / f"cost.{ending}")
         write_times(folder / "cost.csv", view.times)
+    # Last: the page shows what was written before.
     (folder / "report.html").write_text(page(view), encoding="utf-8")
     lines = [
         terminal_table(view.rows, view.verdicts, view.baseline),
@@ -122,6 +129,7 @@ def report(
         "",
     ]
     lines += multiplicity(view.compared)
+    # What is missing is said at the end, where it is seen.
     lines += [f"! {problem.name}: {problem.reason}" for problem in view.study.problems]
     lines += [f"! {note}" for note in view.study.notes]
     if wandb_mode:

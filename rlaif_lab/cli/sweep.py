@@ -61,9 +61,11 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
     again."""
     label, start = f"{cfg.arm}, seed {cfg.seed}", time.perf_counter()
     Terminal.sweep = True
+    # Bars of several jobs would overwrite each other.
     Terminal.bars = str(HydraConfig.get().launcher._target_).endswith(".BasicLauncher")  # one job after the other
     cfg.resume = cfg.resume or not swept_through()  # a trial that is asked for twice is answered by the first
     noted(folder)
+    # The sweep too: it may be resumed as a whole.
     noted(Path(str(HydraConfig.get().sweep.dir)).absolute())
     try:
         check(cfg)
@@ -71,26 +73,33 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
             raise ValueError("a sweep starts its jobs itself: use torchrun or srun with several tasks for single runs")
         from rlaif_lab.loop.run import Run
 
+        # What jobs have in common lies in the sweep's folder.
         loop = Run(cfg, folder, Path(str(HydraConfig.get().sweep.dir)).absolute() / SHARED)
         if loop.finished():
             print(f"{label}: finished before, {loop.result()}", flush=True)
             return report_objective(loop.objective())
+        # Ahead of the fork: the child inherits them, and does not import them again.
         import_libraries()
+        # Signals first, then the GPUs, then the lock: what is taken last is given back first.
         with interruptible(), own_gpus(cfg), exclusive_access(folder):
             code = in_own_process(loop.fit, folder)
+    # The sweep is to end, not this job alone.
     except Interrupted as error:
         print(printable(f"{label}: {error}"), file=sys.stderr, flush=True)
         raise
+    # One job's failure is not the sweep's: it is written down, and the next one runs.
     except Exception as error:
         problem = failure(error)
         write_failure(folder, problem)
         if problem.traceback:
             print(printable(problem.traceback), file=sys.stderr)
     else:
+        # Both: a child may end with 0 without having finished (a library that calls exit).
         if not code and finished_rounds(folder) is not None:
             Terminal.named = True
             print(f"{label}: finished in {time.perf_counter() - start:.0f} s, {loop.result()}", flush=True)
             return report_objective(loop.objective())
+        # The child has said why, if it could; a kill leaves nothing but its signal.
         problem = read_failure(folder) or killed(code)
         write_failure(folder, problem)
     how = "waiting" if problem.waits else "failed"
@@ -107,6 +116,7 @@ def own_gpus(cfg: DictConfig) -> AbstractContextManager[Any]:
     if not together or cfg.trainer.get("accelerator", "cpu") not in ("gpu", "cuda", "auto"):
         return nullcontext()
     gpus, count = visible(), int(cfg.trainer.get("devices", 1))
+    # Fewer than a job asks for: the check of devices says so in its own words.
     return leased(count, gpus) if len(gpus) >= count else nullcontext()
 
 
@@ -126,6 +136,7 @@ def report_objective(objective: float, problem: str = "") -> float:
     """Return the objective, in the way that the sweeper can take it."""
     if swept_through() or not math.isnan(objective):
         return objective
+    # An optimiser would take nan for a value; the exception makes it a failed trial.
     raise NoObjectiveError(problem or "no objective: the task has no gold, and no judge gave a win rate")
 
 
@@ -140,7 +151,9 @@ def in_own_process(work: Callable[[], Any], folder: Path) -> int:
     try:
         child.join()
     except BaseException as error:
+        # The child is told to end and waited for: it writes down how far it came.
         end(child)
+        # Unless it has said so itself.
         if finished_rounds(folder) is None and read_failure(folder) is None:
             write_failure(folder, failure(error))
         raise
@@ -157,12 +170,14 @@ def _child(work: Callable[[], Any], folder: Path, parent: int) -> None:
     except BaseException as error:  # SystemExit too, which some library may raise in place of an error
         ignore()  # the sweep that was interrupted as well asks its job to end, too
         problem = failure(error)
+        # It has finished: an interruption that came later takes nothing away.
         if finished_rounds(folder) is None:
             own = error.code if isinstance(error, (Interrupted, SystemExit, TryLaterError)) else 1
             code = own if isinstance(own, int) and own else 1
             write_failure(folder, problem)
         if problem.traceback:
             print(printable(problem.traceback), file=sys.stderr)
+    # Nothing can interrupt the exit code any more.
     ignore()
     sys.exit(code)
 
@@ -202,11 +217,13 @@ class Sweep(Callback):
         from rlaif_lab.cli.command import before_writing
         from rlaif_lab.config.secrets import check_config
 
+        # Jobs are checked one by one; of the whole sweep, keys in the wrong place.
         before_writing(config, lambda cfg: check_config(plain(cfg, resolve=False)))
         folder = Path(str(config.hydra.sweep.dir)).absolute()
         Sweep.current, Sweep.plan = (folder, now()), planned(config)
         name_by_all_that_is_swept(config)
         folder.mkdir(parents=True, exist_ok=True)
+        # Without it nothing could be resumed.
         OmegaConf.save(config, folder / MULTIRUN)  # which not every sweeper does
 
 
@@ -219,6 +236,7 @@ def name_by_all_that_is_swept(config: DictConfig) -> None:
         parsed = OverridesParser.create().parse_overrides([*swept, *_strings(config.hydra.overrides.task)])
     except Exception:  # an interface of another version
         return
+    # Keys that are swept over must tell folders apart, whatever is left out by default.
     keys = {override.key_or_group for override in parsed if override.is_sweep_override()}
     left_out = list(config.hydra.job.config.override_dirname.exclude_keys)
     if keys.isdisjoint(left_out):
@@ -235,10 +253,12 @@ def planned(config: DictConfig) -> Planned:
 
     sweeper = config.hydra.sweeper
     if not str(sweeper._target_).endswith(".BasicSweeper"):
+        # An optimiser decides job by job; only their number is known.
         return Planned(int(sweeper.get("n_trials") or 0))
     swept = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     try:
         parsed = OverridesParser.create().parse_overrides([*swept, *_strings(config.hydra.overrides.task)])
+        # As Hydra itself splits them, so that names and order are the same.
         batches = BasicSweeper.split_arguments(parsed, None)
     except Exception:  # a glob over choices, or an interface of another version: then they are not known
         return Planned()
@@ -258,11 +278,13 @@ def finish(broken_off: bool) -> int:
     jobs = sorted(run_folders(folder))
     names = job_names(folder, jobs)
     missing = {name: reason for name, job in zip(names, jobs, strict=True) if (reason := why_missing(job, since))}
+    # Jobs without a folder: the sweep broke off before their turn.
     unborn = never_began(Sweep.plan, jobs)
     missing |= dict.fromkeys(unborn, "never began")
     total = max(len(jobs) + len(unborn), Sweep.plan.count)
     command = resume_command(folder)
     if not missing and not broken_off:
+        # Nobody needs it any more; the jobs' own files are links to the same content.
         shutil.rmtree(folder / SHARED, ignore_errors=True)
         print(f"all {total} jobs finished; see them with: rlaif-report {command.partition(' ')[2]}", flush=True)
         return 0
@@ -270,6 +292,7 @@ def finish(broken_off: bool) -> int:
         told = f"the sweep broke off, with {len(jobs)} jobs finished"
     else:
         finished = len(jobs) + len(unborn) - len(missing)
+        # Nothing failed: the code says that it can be started again later.
         waiting = not unborn and all(waits(job, since) for job in jobs if why_missing(job, since))
         how = "wait" if waiting else "did not finish"
         told = f"{total - finished} of {total} jobs {how} ({_grouped(missing)})"
@@ -284,8 +307,10 @@ def never_began(plan: Planned, jobs: list[Path]) -> list[str]:
     """Return the names of planned jobs that have no folder."""
     if not plan.overrides:
         return [f"{plan.count - len(jobs)} more"] * (plan.count > len(jobs))
+    # By overrides, not by names: folders of earlier versions are named otherwise.
     begun = [set(overrides_of(job)) for job in jobs]
     unborn = [overrides for overrides in plan.overrides if set(overrides) not in begun]
+    # What all jobs share tells none of them.
     common = set.intersection(*map(set, plan.overrides))
     return [" ".join(o for o in overrides if o not in common) or " ".join(overrides) for overrides in unborn]
 
@@ -302,7 +327,7 @@ def _grouped(missing: dict[str, str], shown: int = 5) -> str:
 
 
 def job_names(sweep: Path, jobs: list[Path]) -> list[str]:
-    """Return each by those of its overrides that not all of them have, by its folder where that tells nothing."""
+    """Return the name of each job: its overrides that not all of them have, or its folder where those tell nothing."""
     given = [overrides_of(job) for job in jobs]
     planned = Sweep.plan.overrides if Sweep.current else ()  # one job of many has something of its own, too
     common = set.intersection(*map(set, [*given, *planned])) if given else set()
@@ -313,9 +338,11 @@ def job_names(sweep: Path, jobs: list[Path]) -> list[str]:
 def why_missing(job: Path, since: str) -> str:
     """Return why a job of a sweep that began at ``since`` has no result of it; empty for one that has."""
     failed = read_failure(job)
+    # Of this sweep: what an earlier one wrote is told only where nothing newer is known.
     if failed and failed.time >= since:
         return failed.sentence
     if is_whole(job):
+        # Finished, and its numbers are as they were written.
         return damage(job)
     if being_worked_on(job):
         return "another process is still working on it"
@@ -355,6 +382,7 @@ def recorded(folder: Path) -> Recorded | None:
     sweeps = [folder / MULTIRUN] if (folder / MULTIRUN).is_file() else list(folder.glob(f"*/{MULTIRUN}"))
     if not sweeps:
         return None
+    # By time: the newest is what was interrupted last.
     newest = max(sweeps, key=lambda file: file.stat().st_mtime)
     try:
         overrides: Any = OmegaConf.to_container(OmegaConf.load(newest).hydra.overrides)
@@ -370,6 +398,7 @@ def recorded(folder: Path) -> Recorded | None:
 def resumed(found: Recorded, changes: list[str]) -> list[str]:
     """Return the command line that goes on. changes: overrides that come after those it was started with."""
     if found.sweep is None:
+        # RUN, also where the command was a sweep's: one of its jobs is resumed by itself.
         own = ["hydra.mode=RUN", f"hydra.run.dir={_quoted(found.folder)}", "resume=true"]
         return [*found.overrides, *own, *changes]
     replaced = ["resume=", "hydra.mode=", "hydra.sweep.dir="]
@@ -384,6 +413,7 @@ def resumed(found: Recorded, changes: list[str]) -> list[str]:
 def noted(folder: Path) -> None:
     """Remember that whoever runs this has started the run or the sweep in ``folder``: its resumption is trusted."""
     try:
+        # Of this very folder: a sweep within another one has its own record.
         if (found := recorded(folder)) is not None and found.folder == folder:
             remember(found.overrides, origin_of(folder))
     except ValueError:

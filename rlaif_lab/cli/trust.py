@@ -38,11 +38,13 @@ PATHS = re.compile(r"_target_['\"]?\s*[=:]\s*['\"]?([\w.]+)|" + re.escape(PYTHON
 def remember(overrides: Sequence[str], origin: Origin) -> None:
     """Note that this command line was run on this machine by this user."""
     digest = _digest(overrides, origin)
+    # Known already: the list does not grow with every resumption.
     if digest in _known():
         return
     file = cache_root() / "started"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        # One short line, appended in one write: several processes may do so at once.
         with file.open("a") as opened:
             opened.write(digest + "\n")
     except OSError:
@@ -69,9 +71,11 @@ def check_trusted(overrides: Sequence[str], origin: Origin, named: str | None) -
         return origin
     for override in overrides:
         paths = [first or second for first, second in PATHS.findall(override)]
+        # Every class path in it, also those in nested mappings.
         for path in paths:
             if not is_trusted(path):
                 raise ValueError(_refusal(f"{override!r}", path.partition(".")[0]))
+        # It names a class in a way that is not understood here: refused rather than guessed.
         unread = "_target_" in override and not paths
         hydras = override.lstrip("+~").startswith("hydra")
         if (
@@ -82,10 +86,13 @@ def check_trusted(overrides: Sequence[str], origin: Origin, named: str | None) -
         ):
             raise ValueError(_refusal(f"{override!r}", None))
         key, _, value = override.partition("=")
+        # Of a group's choice, or of Hydra's: paths of data are the task's business.
         if (hydras or "." not in key.partition("@")[0]) and not key.endswith(".dir") and OUTSIDE.search(value):
             raise ValueError(_refusal(f"{override!r}", None))
+    # Config folders hold YAML files that could name anything.
     if origin.options and not named:
         raise ValueError(_refusal(" ".join(origin.options), "PACKAGE"))
+    # A stranger's folder says nothing about where to go: relative paths count from here.
     return origin if named else Origin(None)
 
 
@@ -98,6 +105,7 @@ def _refusal(what: str, package: str | None) -> str:
 
 
 def _digest(overrides: Sequence[str], origin: Origin) -> str:
+    # Sorted: the order of overrides does not make another command.
     kept = sorted(override for override in overrides if not override.lstrip("+").startswith(CHANGES))
     content = json.dumps([kept, str(origin.cwd), list(origin.options)])
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
@@ -105,6 +113,7 @@ def _digest(overrides: Sequence[str], origin: Origin) -> str:
 
 def _known() -> set[str]:
     try:
+        # Somebody else's list would let them decide what this user trusts.
         if os.stat(file := cache_root() / "started").st_uid not in (os.getuid(), 0):
             return set()  # somebody else's list
         return set(file.read_text().split())

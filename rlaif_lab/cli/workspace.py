@@ -16,7 +16,10 @@ PACKAGE = "wandb-workspaces"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exit code 0 with the address of the workspace (or the path of the file); 2 with one sentence on stderr."""
+    """Run ``rlaif-workspace``.
+
+    Exit code 0 with the address of the workspace (or the path of the file); 2 with one sentence on stderr.
+    """
     parser = argparse.ArgumentParser(
         prog="rlaif-workspace",
         description="Saves a workspace in a W&B project: the sections of the report's page, x axis = round, runs "
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write(file: Path, options: argparse.Namespace) -> str:
-    """Return the definition as JSON, without a network. Returns the path."""
+    """Write the definition as JSON, without a network. Returns the path."""
     from rlaif_lab.tracking.wandb_workspace import definition, workspace
 
     _check_package()
