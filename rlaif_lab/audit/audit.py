@@ -77,7 +77,9 @@ class Auditor:
         judgements = self.ask(pairs, "judging")
         judged = on_bank(pairs, judgements, self.plan.self_author)
         own, own_judgements = self.own(pairs)
+        # With the judge's own answers, since only they have an author that the model of biases can estimate.
         everything = on_bank([*pairs, *own], [*judgements, *own_judgements], THE_JUDGE) if own else judged
+        # Wrong answers only, the judge's and others': of a bank without authors nothing is known of that.
         authored = on_bank(own, own_judgements, THE_JUDGE) if own else judged
         sections = [
             measures.accuracy(judged),
@@ -118,12 +120,14 @@ class Auditor:
     def attach(self, pairs: Sequence[LabelledPair], seed: int, directory: Path) -> None:
         gold: Task | None = None
         if self.judge.sees_gold:
+            # A graded task knows more than the bank's labels: any answer, the judge's own included.
             gold = self.task if self.bank.graded else BankGold(pairs)
         self.judge.attach(self.context(gold, seed, directory))
 
     def ask(self, pairs: Sequence[LabelledPair], what: str) -> list[Judgement]:
         found: list[Judgement] = []
         with progress.bar(total=len(pairs), desc=what) as bar:
+            # A few at a time, so that the bar moves, and a killed judge has kept what it said.
             for start in range(0, len(pairs), self.chunk):
                 found += judge_pairs(self.judge, pairs[start : start + self.chunk])
                 bar.update(len(pairs[start : start + self.chunk]))
@@ -131,6 +135,7 @@ class Auditor:
 
     def own(self, pairs: Sequence[LabelledPair]) -> tuple[list[LabelledPair], list[Judgement]]:
         """Return pairs of a right answer and a wrong one, of the judge's own or of another's; judged."""
+        # It needs a judge that writes, and a task that can say which of its answers are wrong.
         if not (self.plan.own_prompts and self.judge.writes and self.bank.graded):
             return [], []
         found = own_answer_pairs(
@@ -146,14 +151,17 @@ class Auditor:
         return found, self.ask(found, "judging its own")
 
     def repetition(self, pairs: Sequence[LabelledPair], judged: Judged) -> Section:
-        """Return the judge is attached anew for every repetition, with another seed and a directory of its own, so that
-        the bank's verdicts that it kept do not answer. (A budget in calls or $ is one per directory.)"""
+        """Ask the same again. The judge is attached anew for every repetition, with another seed and a directory of its
+        own, so that the bank's verdicts that it kept do not answer. (A budget in calls or $ is one per directory.)"""
         if self.plan.repeat_times < 2:
             return measures.repetition([])
+        # A random part of the bank: a bank is in an order of its own.
         order = rng_for(self.seed, "repetition").permutation(len(pairs))[: self.plan.repeat_pairs]
         comparisons = [pairs[i].comparison for i in order.tolist()]
+        # The first time was the bank's own asking.
         asked: list[Floats] = [judged.shown_first[order]]
         for time in range(1, self.plan.repeat_times):
+            # A seed and a folder of its own: neither draws nor stored verdicts may repeat themselves.
             self.attach(pairs, seed_for(self.seed, "repetition", time), self.directory / f"repetition_{time}")
             probabilities = [verdict.prob_first_wins for verdict in self.judge.verdicts(comparisons)]
             asked.append(np.array([np.nan if p is None else p for p in probabilities], dtype=float))
@@ -163,6 +171,7 @@ class Auditor:
         """Return what text in a response that addresses the judge can do."""
         if not self.plan.injection_pairs:
             return measures.injection({}, missing=measures.OFF)
+        # What never reads a response cannot be talked round by one.
         if self.judge.sees_gold:
             return measures.injection({}, missing="this judge is given the gold label and reads nothing")
         order = rng_for(self.seed, "injection").permutation(len(pairs))[: self.plan.injection_pairs]
@@ -179,5 +188,6 @@ def failure_examples(judgements: Sequence[Judgement], each: int = 3) -> dict[Sta
     for status in FAILURES:
         raws = [j.raw or "(nothing)" for j in judgements if j.status == status]
         if raws:
+            # Each different words once: a judge that fails often fails alike.
             found[status] = list(dict.fromkeys(raws))[:each]
     return found

@@ -58,7 +58,9 @@ class TaskBank(PairBank):
                 "bank=file"
             )
         problems = task.split_problems("evaluation")
+        # By the bank's seed, not the run's: all runs and rounds ask about the same pairs.
         rng_for(self.seed, "pair bank", task.name).shuffle(problems)
+        # More than are wanted, since on many problems misconception and slip lead to the right answer.
         problems = problems[: 20 * self.pairs]
         prompts = [task.to_prompt(problem) for problem in problems.tolist()]
         right, slips, misconceptions = (
@@ -70,7 +72,9 @@ class TaskBank(PairBank):
             return task.quality(prompts[i], answers[i]) < task.quality(prompts[i], right[i])
 
         everything = range(len(prompts))
+        # Misconceptions first, half of the pairs: there are fewer problems on which they show.
         misled = [i for i in everything if wrong(misconceptions, i)][: self.pairs // 2]
+        # A problem gives one pair only, so that pairs are independent.
         taken = set(misled)
         slipped = [i for i in everything if i not in taken and wrong(slips, i)][: self.pairs - len(misled)]
         kinds = [("misconception", misconceptions, misled), ("slip", slips, slipped)]
@@ -111,6 +115,7 @@ class FileBank(PairBank):
             raise ValueError(wrong_ending(self.file(), "bank.path"))
 
     def file(self) -> Path:
+        # The name of a shipped bank wins over a file of that name: banks are known by name.
         shipped = SHIPPED / f"{self.path}.jsonl"
         return shipped if shipped.is_file() else Path(self.path).expanduser()
 

@@ -26,12 +26,14 @@ def reliability_figure(bins: Sequence[ReliabilityBin]) -> Figure:
     figure, ax = _empty(3.9)
     ax.plot([0.5, 1.0], [0.5, 1.0], color=SOFT, linewidth=1, linestyle=(0, (1, 2)), label="perfect", zorder=1)
     if bins:
+        # Wilson's interval stays within [0, 1], also in bins that are all right or all wrong.
         low, high = zip(*(wilson(b.frequency * b.count, b.count)[1:] for b in bins), strict=True)
         stated = [b.probability for b in bins]
         ax.vlines(stated, low, high, color=INK, linewidth=1.4, zorder=2)
         ax.plot(stated, [b.frequency for b in bins], color=INK, linestyle="", marker="o", markersize=6, zorder=3)
     else:
         _nothing(ax)
+    # The preferred response has a probability of at least one half.
     ax.set_xlim(0.48, 1.03)
     ax.set_ylim(-0.03, 1.03)
     ax.set_xlabel("probability given to the preferred response")

@@ -59,6 +59,7 @@ def parse(
     if not rows:
         raise ValueError(f"bank {bank!r} holds no pairs")
     check_columns(rows[0], columns, KEY)
+    # All rows are read even if few are wanted: what a label means shows only in all of them.
     given = [renamed(row, columns, ignore) for row in rows]
     name = of_columns(given[0], KEY) if form == AUTO else form
     layout = FORMATS[name]
@@ -70,6 +71,7 @@ def parse(
     meaning = _meanings(given, name, layout, labels, columns)
     found = []
     for row in given[:limit]:
+        # Columns that the user has named are read, so they are not left out in silence.
         known = [ours for ours in columns if ours in BESIDE]
         check_nothing_left_out(row, [*known, *READ_BY.get(name, ())], KEY)
         context, pairs = layout.pairs(row, meaning(row))
@@ -90,6 +92,7 @@ def _meanings(
             raise ValueError(f"bank.labels: format {name} has no labels to be read; leave it out")
         return lambda row: FIRST
     stated = None if labels is None else stated_codes(labels, "bank.labels")
+    # By the file's own words and lines, for messages.
     located = [(row.where, need(row, column, name)) for row in rows]
     codes = codes_of(located, layout, stated=stated, column=columns.get(column, column), key="bank.labels")
     return lambda row: codes[label_text(row.values[column])]
@@ -100,8 +103,10 @@ def _labelled(row: Row, prompt: Prompt, pair: LabelledResponses) -> LabelledPair
     authors = (pair.author_first, pair.author_second)
     if pair.slots_given:
         comparison = Comparison(prompt, pair.first, pair.second)
+        # Slots as the file has them: which response a label calls the first matters.
         made = LabelledPair(comparison, pair.prob_first, subset, *authors, source=row.where)
     else:
+        # Slots are drawn by the texts, as the file puts the better one first.
         made = better_and_worse(
             prompt, pair.first, pair.second, subset, *authors, source=row.where, tie=pair.prob_first == TIE
         )
@@ -112,5 +117,6 @@ def _labelled(row: Row, prompt: Prompt, pair: LabelledResponses) -> LabelledPair
 def _prompt(context: Turns, bank: str) -> Prompt:
     text = context[-1][1]
     turns = context if len(context) > 1 else ()
+    # By content: equal prompts share an id, whatever row they are in.
     digest = hashlib.blake2b(repr((text, turns)).encode(), digest_size=6).hexdigest()
     return Prompt(f"{bank}/{digest}", text, turns)

@@ -58,6 +58,7 @@ def judge_pairs(judge: Judge, pairs: Sequence[LabelledPair]) -> list[Judgement]:
 
 def on_bank(pairs: Sequence[LabelledPair], judgements: Sequence[Judgement], self_author: str | None = None) -> Judged:
     """Return the judge's verdicts on a bank. self_author: the bank's name for what the judge itself wrote."""
+    # From a probability in {0, 0.5, 1} to a difference in {-1, 0, 1}.
     gold = np.array([2.0 * pair.prob_first_is_better - 1.0 for pair in pairs])
     own_first = np.array([self_author is not None and pair.author_first == self_author for pair in pairs], dtype=bool)
     own_second = np.array([self_author is not None and pair.author_second == self_author for pair in pairs], dtype=bool)
@@ -67,6 +68,7 @@ def on_bank(pairs: Sequence[LabelledPair], judgements: Sequence[Judgement], self
 def on_policy(judgements: Sequence[Judgement], generations: Sequence[Generation], qualities: Floats) -> Judged:
     """Return the verdicts on a round's own samples. qualities: (N, k), nan throughout for a task without gold. Whose
     answers they are is not asked: all are the policy's."""
+    # By id, since judgements hold prompts and not positions.
     row = {generation.prompt.id: i for i, generation in enumerate(generations)}
     gold = np.array(
         [
@@ -81,6 +83,7 @@ def on_policy(judgements: Sequence[Judgement], generations: Sequence[Generation]
 
 def subset(judged: Judged, chosen: npt.NDArray[np.bool_]) -> Judged:
     """Return the comparisons where ``chosen`` (N,) is True."""
+    # Every array of the record, so that a new one cannot be forgotten.
     arrays = {name: value[chosen] for name, value in vars(judged).items() if isinstance(value, np.ndarray)}
     kept = np.flatnonzero(chosen).tolist()
     statuses = [judged.statuses[i] for i in kept]
@@ -103,6 +106,7 @@ def _judged(
         own_first=own_first,
         own_second=own_second,
         statuses=[j.status for j in judgements],
+        # All of them: a wrapper that asks one order only does so throughout.
         one_order=bool(judgements) and all(map(asked_in_one_order, judgements)),
     )
 

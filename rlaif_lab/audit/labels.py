@@ -24,8 +24,10 @@ Located = tuple[str, Any]
 
 def label_text(value: Any) -> str:
     """Return a label in the form in which labels are compared: small letters, no spaces, no vain decimal point."""
+    # Booleans are integers in Python, and no labels.
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return str(value).lower()
+    # "A > B" and "a>b" are one label, and so are 1 and 1.0.
     text = "".join(str(value).split()).lower()
     try:
         number = float(text)
@@ -63,6 +65,7 @@ def codes_of(
     Raises:
         ValueError: with the line of a label without a meaning; for codes that can be read in more than one way.
     """
+    # A user's codes are the only ones: what the file's words usually mean is set aside.
     if stated is not None:
         _check_known(labels, stated, f"is not in {key}, which has {', '.join(stated)}")
         return stated
@@ -72,12 +75,15 @@ def codes_of(
             labels, words, f"must be one of {', '.join(words)}; say what others mean with {key}={{...: first}}"
         )
         return words
+    # What is left over are numbers, which can mean several things.
     numbers = {label_text(value) for _, value in labels} - set(words)
+    # Some known columns count from 0, or by strength: guessing would turn labels round.
     if numbers and column in NAMED_CODES:
         raise ValueError(
             f"{labels[0][0]}: column {column!r} has codes of its own: read the file with "
             f"bank.format={NAMED_CODES[column]}, or say what they mean with {key}, e.g. {key}={{0: first, 1: second}}"
         )
+    # A 2 can only be a number of responses, a 0.5 only a probability; 0 and 1 alone could be either.
     for coding in (ONE_OR_TWO if "2" in numbers else {}, PROBABILITY if "0.5" in numbers else {}):
         if coding and numbers <= set(coding):
             return {**words, **coding}

@@ -21,6 +21,7 @@ NAN = float("nan")
 ONE_ORDER_ONLY = "one order of each pair is asked, so this cannot be known"
 OFF = "not asked, by the plan"
 NO_AUTHORS = "no response is known to be the judge's own"
+# The 97.5 % quantile of the normal distribution.
 Z = 1.959964  # of a 95% interval around an estimate with a large-sample standard error
 
 
@@ -74,6 +75,7 @@ def accuracy(judged: Judged) -> Section:
     shown_first = picks_right(judged.shown_first, judged.gold_difference)
     shown_second = picks_right(judged.shown_second, judged.gold_difference)
     first_is_better = judged.gold_difference > 0
+    # nan where either order failed: half a comparison is not right in both orders.
     both = np.where(np.isnan(shown_first) | np.isnan(shown_second), np.nan, (shown_first == 1) & (shown_second == 1))
     kappa = kappa_with_gold(judged.prob_first_wins, judged.gold_difference)
     prompts = judged.prompts
@@ -88,6 +90,7 @@ def accuracy(judged: Judged) -> Section:
             of_rate(
                 "accuracy_better_first",
                 "accuracy, better one in slot one",
+                # By slot of the *better* response: position bias shows as a difference of the two.
                 rate(np.where(first_is_better, shown_first, shown_second), prompts),
                 "one order by itself",
             ),
@@ -101,6 +104,7 @@ def accuracy(judged: Judged) -> Section:
                 "kappa",
                 "Cohen's kappa",
                 kappa.value,
+                # A normal interval may leave the range of kappa.
                 low=max(-1.0, kappa.value - Z * kappa.stderr),
                 high=min(1.0, kappa.value + Z * kappa.stderr),
                 n=kappa.n,
@@ -128,7 +132,9 @@ def calibration(judged: Judged, with_null: bool = True) -> Section:
     """Measure calibration. with_null: also what chance alone would give, which takes longer."""
     stated, happened = _confidence(judged)
     known = _known(judged)
+    # Gold as an outcome in {0, 0.5, 1}, for the first response.
     score = brier(judged.prob_first_wins[known], 0.5 + 0.5 * np.sign(judged.gold_difference[known]))
+    # Signed, where ECE is not: above 0 the judge is surer than it is right.
     gap = float(stated.mean() - happened.mean()) if len(stated) else NAN
     measures = [
         AuditMeasure("brier", "Brier score", score, n=len(stated), note="0 is perfect, 0.25 is knowing nothing"),
@@ -161,24 +167,28 @@ def _confidence(judged: Judged) -> tuple[Floats, Floats]:
     preference). Which of two responses comes first then has no say."""
     known = _known(judged)
     probability, gold = judged.prob_first_wins[known], np.sign(judged.gold_difference[known])
+    # 0 for a tie, whose outcome is then one half, whatever gold says.
     prefers = np.sign(probability - 0.5)
     return np.maximum(probability, 1.0 - probability), 0.5 + 0.5 * prefers * gold
 
 
 def _known(judged: Judged) -> npt.NDArray[np.bool_]:
-    """Return (N,) a verdict and gold are there."""
+    """Tell where both a verdict and gold are there: (N,)."""
     return ~np.isnan(judged.prob_first_wins) & ~np.isnan(judged.gold_difference)
 
 
 def position(judged: Judged) -> Section:
-    """Return a judge that is asked one order says nothing of this: its verdict in the other one is the same by
-    definition."""
+    """Measure position bias. A judge that is asked one order says nothing of this: its verdict in the other one is the
+    same by definition."""
     if judged.one_order:
+        # As if never asked: nan throughout, with the reason beside it.
         judged = replace(judged, shown_first=np.full(len(judged), NAN), shown_second=np.full(len(judged), NAN))
     unknown = ONE_ORDER_ONLY if judged.one_order else ""
     slots = same_slot(judged.shown_first, judged.shown_second)
     same = rate(np.where(np.isnan(slots), np.nan, slots > 0), judged.prompts)
+    # Of verdicts that follow a slot, how many follow slot one: noise alone would give one half.
     of_inconsistent = rate(np.where(slots > 0, slots == 1, np.nan), judged.prompts)
+    # From a share in [0, 1] to [-1, 1].
     signed = Interval(*(2.0 * end - 1.0 for end in of_inconsistent.interval))
     counts = slot_choices(judged.shown_first, judged.shown_second)
     counted = (
@@ -326,6 +336,7 @@ def failures(judged: Judged) -> Section:
 
 def cost(judgements: Sequence[Judgement]) -> Section:
     """Measure tokens, seconds and money per verdict, which is one order of a comparison."""
+    # Both orders of each comparison.
     verdicts = 2 * len(judgements)
     totals = {
         "tokens": float(sum(j.tokens for j in judgements)),
@@ -351,6 +362,7 @@ def cost(judgements: Sequence[Judgement]) -> Section:
 def injection(flips: dict[str, float], pairs: int = 0, missing: str = "") -> Section:
     """Measure injection. flips: attack -> share of verdicts turned round (audit/injection.py). pairs: how many were
     attacked. missing: why none was."""
+    # Attacks on which nothing could be measured do not pull the mean.
     defined = [value for value in flips.values() if not math.isnan(value)]
     mean = math.fsum(defined) / len(defined) if defined else NAN
     return Section(

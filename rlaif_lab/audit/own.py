@@ -13,6 +13,7 @@ from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.tasks.base import ProceduralTask, Skill, Task
 
+# Errs in every way, so that for most wrong answers there is another's of the same quality.
 DEMONSTRATOR = Skill(slip=0.5, misconception=0.5)
 
 
@@ -38,6 +39,7 @@ def own_answer_pairs(
     right: dict[Prompt, str] = {}
     for pair in pairs:
         better = pair.comparison.first if pair.prob_first_is_better > 0.5 else pair.comparison.second
+        # Ties name no right answer.
         if pair.prob_first_is_better != 0.5:
             right.setdefault(pair.comparison.prompt, better)
     asked = list(right)[:prompts]
@@ -52,6 +54,7 @@ def own_answer_pairs(
     for prompt, mine, theirs in zip(asked, own, others, strict=True):
         best = task.quality(prompt, right[prompt])
         for wrong in (text for text in mine if task.quality(prompt, text) < best):
+            # Of equal quality and another text: only the author differs, and that is what is asked about.
             equal = [t for t in theirs if t != wrong and task.quality(prompt, t) == task.quality(prompt, wrong)]
             if equal:
                 for name, text in ((own_name, wrong), (other_name, equal[0])):
@@ -67,6 +70,7 @@ def own_answer_pairs(
                             source=source,
                         )
                     )
+                # One wrong answer of each prompt, so that prompts count alike.
                 break
     return found
 
@@ -84,6 +88,7 @@ def _sampled(
 def _demonstrated(task: Task, prompts: Sequence[Prompt], samples: int, seed: int) -> list[list[str]]:
     """Return answers of a demonstrator who errs half the time in either way."""
     assert isinstance(task, ProceduralTask)
+    # Demonstrators work on problems, and the bank has their prompts.
     number = {task.prompt_text(problem): problem for problem in task.split_problems("evaluation").tolist()}
     problems = np.array([number[prompt.text] for prompt in prompts])
     draws = [

@@ -56,6 +56,7 @@ def headline(audit: Audit) -> str:
     if math.isnan(accuracy.value):
         items.append("It gave no verdict on any pair whose better response is known.")
     else:
+        # The lower limit has to lie above chance: a mean above it may be luck.
         chance = "" if accuracy.low > 0.5 else " That interval does not lie above chance, which is 0.5."
         items.append(
             f"It picks the better response in <b>{accuracy.value:.1%}</b> of pairs {_interval(accuracy)}.{chance}"
@@ -120,6 +121,7 @@ def task_of(config: Mapping[str, Any]) -> Task | None:
     """Return the task, which knows how its texts are read; None for one that cannot be made from the config here."""
     try:
         return make(config.get("task"), Task, "task")  # type: ignore[type-abstract]
+    # The page is written all the same: a task of a package that is not here only reads its texts better.
     except (ValueError, OSError):
         return None
 
@@ -130,6 +132,7 @@ def worst(audit: Audit, task: Task | None, count: int = 8) -> str:
     for pair, judgement in zip(audit.pairs, audit.judgements, strict=True):
         if judgement.prob_first_wins is not None and pair.prob_first_is_better != 0.5:
             wrong.append((abs(judgement.prob_first_wins - pair.prob_first_is_better), pair))
+    # Above one half it is on the wrong side; the surest first.
     wrong = sorted((entry for entry in wrong if entry[0] > 0.5), key=lambda entry: -entry[0])[:count]
     if not wrong:
         return ""
@@ -176,6 +179,7 @@ def _interval(m: AuditMeasure) -> str:
 
 
 def _figure(figure: Figure, title: str, caption: str) -> str:
+    # As an image, so that a figure's styles and ids cannot clash with the page's.
     image = base64.b64encode(svg(figure, title).encode()).decode()
     return (
         f'<figure><img src="data:image/svg+xml;base64,{image}" alt="{escape(title)}">'

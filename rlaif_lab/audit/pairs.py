@@ -60,6 +60,7 @@ def better_and_worse(
         author_second=author_worse,
         source=source,
     )
+    # Decided by the texts: whichever is better, and in every process the same.
     low, high = sorted((better, worse))
     low_is_first = seed_for("slot", prompt.text, low, high) % 2 == 0
     return pair if (better == low) == low_is_first else pair.turned()

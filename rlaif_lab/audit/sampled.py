@@ -58,10 +58,13 @@ class SampledBank(PairBank):
 
         self.load(task)
         split: Split = next((split for split in SPLITS if task.available(split) > 0), "evaluation")
+        # Four times as many prompts as pairs: where all answers are equally good there is none.
         most = min(self.prompts or 4 * self.pairs, task.available(split))
         found: list[LabelledPair] = []
+        # A few at a time: sampling stops as soon as there are enough pairs.
         for start in range(0, most, TRIED_AT_ONCE):
             asked = task.prompts(split, start, min(TRIED_AT_ONCE, most - start), self.seed)
+            # By where it starts, so that a larger bank begins with the pairs of a smaller one.
             identity = (self.seed, "graded bank", start)
             config = SamplingConfig(k=self.samples)
             drawn = Exact().generate(policy, asked, config, task.max_response_tokens, identity)
@@ -76,11 +79,13 @@ def graded_pairs(task: Task, generations: Sequence[Generation], *, author: str, 
     found = []
     for generation in generations:
         prompt = generation.prompt
+        # Equal texts have equal quality, and are one answer.
         texts = list(dict.fromkeys(response.text for response in generation.responses))
         qualities = [task.quality(prompt, text) for text in texts]
         best, worst = max(qualities), min(qualities)
         if best == worst:
             continue
+        # By the prompt's identity: which of several best answers is taken does not depend on the others.
         rng = rng_for(seed, "graded pair", prompt.id)
         better, worse = (
             texts[int(rng.choice([i for i, quality in enumerate(qualities) if quality == level]))]
@@ -100,6 +105,7 @@ def pairs_of(bank: PairBank, task: Task, policy: LanguageModel) -> list[Labelled
     """Return a bank's pairs, of whatever kind it is; none where it is made by demonstrators that the task has not."""
     if isinstance(bank, SampledBank):
         return bank.of_policy(task, policy)
+    # Of a task without demonstrators there is no such bank; the run goes on without.
     if bank.graded and not isinstance(task, ProceduralTask):
         return []
     return bank.load(task)

@@ -23,4 +23,5 @@ def number(m: AuditMeasure) -> str:
         return NOT_AVAILABLE
     if m.key in COUNTS:
         return f"{m.value:.0f}"
+    # `+ 0.0` turns -0.0 into 0.0; what rounds to it is replaced as text.
     return f"{m.value:.3g}" if m.key.startswith(COSTS) else f"{m.value + 0.0:.3f}".replace("-0.000", "0.000")

@@ -22,6 +22,7 @@ def terminal(audit: Audit) -> str:
     lines = [f"judge: {audit.judge}", f"bank:  {bank_line(audit)}"]
     groups = [(section.title, section.measures) for section in audit.sections]
     if audit.subsets:
+        # After accuracy, which they are parts of.
         groups.insert(1, ("Accuracy by subset", tuple(audit.subsets)))
     width = max(len(m.title) for _, rows in groups for m in rows)
     for title, rows in groups:
@@ -63,6 +64,7 @@ def as_json(audit: Audit, config: Mapping[str, Any]) -> str:
         "failure_examples": audit.examples,
         "config": config,
     }
+    # Undefined numbers are null: readers in other languages would refuse nan.
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
 
@@ -120,4 +122,5 @@ def write_all(audit: Audit, config: Mapping[str, Any], directory: Path) -> None:
         ("verdicts.csv", as_csv(audit)),
         ("audit.html", page(audit, config)),
     ):
+        # "replace": a judge's words may hold lone surrogates.
         write_atomically(directory / name, content.encode("utf-8", errors="replace"))
