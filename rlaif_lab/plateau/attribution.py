@@ -66,12 +66,15 @@ def attribution(seeds: Mapping[int, Factors], confidence: float = 0.95) -> Attri
     Pure, and the same whatever the order of the seeds.
     """
     windows: dict[int, tuple[slice, slice]] = {}
+    # In the order of the seeds, so that the sums do not depend on the mapping's.
     for seed in sorted(seeds):
         rounds = len(seeds[seed].gap)
         if rounds >= 2:
+            # Halves at most: the two windows must not share a round.
             size = min(recent(rounds), rounds // 2)
             windows[seed] = slice(0, size), slice(rounds - size, rounds)
     means = {seed: [_means(seeds[seed], part) for part in both] for seed, both in windows.items()}
+    # Without I, which is undefined where no pair of a window differs: a seed is not lost for that.
     means = {seed: both for seed, both in means.items() if np.isfinite([window[:-1] for window in both]).all()}
     if not means:
         return None
@@ -79,10 +82,12 @@ def attribution(seeds: Mapping[int, Factors], confidence: float = 0.95) -> Attri
 
     def phase(quantity: int) -> Phase:
         both = values[:, :, quantity]
+        # Paired by seed: what is undefined in one window leaves the seed out of both.
         early, late = both[np.isfinite(both).all(1)].T
         return Phase(*(t_interval(v.tolist(), confidence) for v in (early, late, late - early)))
 
     diversity, gap, loss, gain, informativeness = (phase(quantity) for quantity in range(5))
+    # Of the longest seed: where seeds differ in length, the sentence speaks of it.
     first, last = max((windows[seed] for seed in means), key=lambda both: both[1].stop)
     return Attribution(
         _sentence(diversity, informativeness, gap, gain),
@@ -100,6 +105,7 @@ def attribution(seeds: Mapping[int, Factors], confidence: float = 0.95) -> Attri
 def _means(seed: Factors, window: slice) -> list[float]:
     """Return D, gap, eps, gain and I of a window. I is the ratio of the means, nan where no pair differed at all."""
     diversity, gap, loss = (float(v[window].mean()) for v in (seed.diversity, seed.gap, seed.update_loss))
+    # A ratio of means and not a mean of ratios: rounds in which hardly a pair differs would dominate.
     return [diversity, gap, loss, gap - loss, gap / diversity if diversity > 0 else math.nan]
 
 
@@ -117,6 +123,7 @@ def _moved(name: str, phase: Phase) -> str:
     before, after = _number(phase.early.mean), _number(phase.late.mean)
     change = phase.change
     same = before == after or (not math.isnan(change.low) and change.low <= 0.0 <= change.high)
+    # Near the same and not shown to differ: a difference that is large but uncertain is told as "went".
     if same and abs(change.mean) < 0.1 * abs(phase.early.mean) + 0.005:
         return f"{name} stayed at {after}" if before == after else f"{name} stayed near {after}"
     if same:

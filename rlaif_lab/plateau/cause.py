@@ -50,6 +50,7 @@ Cause = Literal[
 ]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
+# 1 - Q: below it nobody would ask for causes.
 LITTLE = 0.06
 NEAR = 0.2
 """Preference (from -1 to 1) that is near 0."""
@@ -89,17 +90,23 @@ def what_is_left(
         misconceived: Of each sample, its quality under the task's misconception; None where the task has none.
     """
     taught = list(misconceived) if misconceived is not None else [0.0] * len(quality)
+    # 1 for a right answer, -1 for one that is right under the misconception only, 0 for any other.
     kinds = [(right == 1.0) - (error == 1.0) for right, error in zip(quality, taught, strict=True)]
     compared = decided = 0
     mean, best = math.fsum(quality) / len(quality), max(quality)
     sides, gains = [], []
     for one, other, probability in verdicts:
         difference = quality[one] - quality[other]
+        # A tie, and no verdict, speak for neither.
         said = 0 if probability is None else (probability > 0.5) - (probability < 0.5)
+        # Best of two takes the judge's pick in place of a random one of the pair: half of the difference.
         gains.append(said * difference / 2.0)
+        # A right answer against a misconceived one: the comparison that teaches or unteaches.
         if kinds[one] * kinds[other] < 0:
             compared += 1
+            # Rightly decided: +1, wrongly: -1.
             decided += said * kinds[one]
+        # Pairs of equal quality have no better answer to be preferred.
         if difference != 0.0:
             sides.append(said if difference > 0.0 else -said)
     preference = sum(sides) / len(sides) if sides else 0.0
@@ -108,6 +115,7 @@ def what_is_left(
     kind: Kind
     if left <= 0.0:
         kind = "solved"
+    # The larger of both parts names the prompt; ties go to coverage, which no judge can mend.
     elif beyond >= choice:
         kind = "coverage"
     elif preference <= -SIDE:
@@ -115,6 +123,7 @@ def what_is_left(
     else:
         kind = "not taken up" if preference >= SIDE else "judge cannot tell"
     gap = math.fsum(gains) / len(gains) if gains else 0.0
+    # Only what is wrong of an answer counts as left.
     held = math.fsum((1.0 - right) * error for right, error in zip(quality, taught, strict=True)) / len(quality)
     return Left(
         left,
@@ -157,6 +166,7 @@ def of_seed(rounds: Sequence[Sequence[Left]], recent: int, gain: float) -> SeedL
         recent: How many of them are the last.
         gain: Per round in these, nan where unknown.
     """
+    # The last rounds tell what is so now; what was taught is looked for in all of them, below.
     last = [prompt for prompts in rounds[-recent:] for prompt in prompts]
     if not last:
         return None
@@ -166,6 +176,7 @@ def of_seed(rounds: Sequence[Sequence[Left]], recent: int, gain: float) -> SeedL
         choice = prompt.left - prompt.beyond
         parts["coverage"] += prompt.beyond
         stakes += choice
+        # Weighed by what is at stake in the prompt: where no choice matters, a preference does not.
         sided += choice * prompt.preference
         if prompt.preference <= -SIDE:
             parts["judge prefers wrong"] += choice
@@ -175,6 +186,7 @@ def of_seed(rounds: Sequence[Sequence[Left]], recent: int, gain: float) -> SeedL
             parts["judge cannot tell"] += choice
     total = math.fsum(parts.values())
     shares = {name: value / total if total > 0.0 else 0.0 for name, value in parts.items()}
+    # Prompts on which right answers were already few: there a judge that prefers the rest can drive them out.
     minority = [prompt for prompts in rounds for prompt in prompts if prompt.minority]
     weight = math.fsum(prompt.left - prompt.beyond for prompt in minority)
     compared, decided = (sum(prompt.between[which] for prompts in rounds for prompt in prompts) for which in (0, 1))
@@ -234,6 +246,7 @@ def remains(seeds: Mapping[int, SeedLeft], state: TrendState, delta: float, *, h
 
     def over(name: str) -> Interval:
         values = [float(getattr(seed, name)) for seed in known]
+        # Seeds in which a quantity is undefined do not take part in it.
         return t_interval([value for value in values if math.isfinite(value)])
 
     found = {name: over(name) for name in SHARES}
@@ -258,6 +271,7 @@ SHARES = (
 
 
 def _low(interval: Interval) -> float:
+    # With one seed there are no limits: the value itself is all there is to go by.
     return interval.mean if math.isnan(interval.low) else interval.low
 
 
@@ -266,24 +280,31 @@ def _high(interval: Interval) -> float:
 
 
 def _cause(found: Mapping[str, Interval], gain: Interval, state: TrendState, *, delta: float, hacked: bool) -> Cause:
+    # In the order of the module's list: what is said first is the stronger statement.
     if hacked:
         return "misled"
     if found["left"].mean <= LITTLE:
         return "solved"
+    # Undecided, but the last rounds gain: an early run is not called stuck.
     if state == "improving" or (state == "undecided" and gain.low > 0.0):
         return "still going"
     preference, coverage = found["preference"], found["coverage"]
     choice = 1.0 - coverage.mean
+    # With next to nothing to choose, a preference is an accident. Half of NEAR below 0: known to be wrong, not only
+    # near 0.
     if choice > 0.05 and _high(preference) < -NEAR / 2:
         return "misled"
     if _taught(found):
         return "misled"
+    # Lost for good: right answers have gone, and where they were few, the judge spoke against them.
     if coverage.mean > 0.5 and _high(found["drawn_away"]) < -NEAR / 2:
         return "misled"
     if state == "undecided":
         return "undecided"
+    # Known to be near 0: the whole interval, not the mean alone.
     if choice > 0.05 and _low(preference) > -NEAR and _high(preference) < NEAR:
         return "judge cannot tell"
+    # Twice delta: a gap that training could take up and that would count.
     if _low(found["gap"]) >= 2.0 * delta and gain.mean < UPTAKE * found["gap"].mean and _low(preference) > 0.0:
         return "not taken up"
     if _low(coverage) > 0.5:

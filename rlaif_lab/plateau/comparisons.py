@@ -37,6 +37,7 @@ class Difference:
 def all_differences(quantity: str, arms: Mapping[str, Mapping[int, float]]) -> list[Difference]:
     """Return every pair of arms (label -> seed -> value) with at least one seed in common, in the order of ``arms``."""
     found = []
+    # Pairs of arms in a fixed order, so that a difference's sign means the same everywhere.
     for first, second in combinations(arms, 2):
         values = paired_difference(arms[first], arms[second])
         if values:
@@ -46,6 +47,7 @@ def all_differences(quantity: str, arms: Mapping[str, Mapping[int, float]]) -> l
                     quantity, first, second, interval=t_interval(values), seeds=len(values), p=p, p_holm=math.nan
                 )
             )
+    # All comparisons of one quantity are one family; other quantities have their own.
     adjusted = holm([difference.p for difference in found])
     return [replace(difference, p_holm=p) for difference, p in zip(found, adjusted, strict=True)]
 
@@ -58,6 +60,7 @@ def t_test(values: Sequence[float]) -> float:
     if n < 2:
         return math.nan
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    # No spread over seeds: equal by construction, or different beyond any doubt.
     if spread == 0.0:
         return 1.0 if mean == 0.0 else 0.0
     return float(2.0 * stdtr(n - 1, -abs(mean) / (spread / math.sqrt(n))))
@@ -70,6 +73,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = [math.nan] * len(p_values)
     highest = 0.0
     for rank, (p, index) in enumerate(known):
+        # Step down: each is at least as large as those below it, so that none is rejected before a smaller one.
         highest = max(highest, min(1.0, (len(known) - rank) * p))
         adjusted[index] = highest
     return adjusted
@@ -99,6 +103,7 @@ def gap_recovered(
     confidence: float = 0.95,
 ) -> GapRecovered:
     """Return the gap recovered, from final qualities by seed. floor, ceiling: label and values."""
+    # Seeds of all three arms: the ratio is of one and the same seeds.
     seeds = [seed for seed in run if seed in floor[1] and seed in ceiling[1]]
     interval, reason = UNDEFINED, ""
     if len(seeds) < 2:
@@ -107,6 +112,7 @@ def gap_recovered(
         gained = np.array([run[seed] - floor[1][seed] for seed in seeds])
         possible = np.array([ceiling[1][seed] - floor[1][seed] for seed in seeds])
         interval = fieller(gained, possible, confidence)
+        # Fieller's set is then no interval, as the floor and the ceiling may be one.
         if math.isnan(interval.mean):
             reason = f"{ceiling[0]} is not shown to differ from {floor[0]}"
     return GapRecovered(interval, floor[0], ceiling[0], len(seeds), reason)
@@ -126,6 +132,7 @@ def fieller(numerators: Floats, denominators: Floats, confidence: float = 0.95) 
     square = b * b - t2 * float(covariance[1, 1])
     middle = a * b - t2 * float(covariance[0, 1])
     constant = a * a - t2 * float(covariance[0, 0])
+    # The denominator is not shown to differ from 0 at this confidence.
     if b == 0.0 or square <= 0.0:
         return UNDEFINED
     root = math.sqrt(max(0.0, middle * middle - square * constant))
@@ -136,6 +143,7 @@ def fieller(numerators: Floats, denominators: Floats, confidence: float = 0.95) 
 def interquartile_mean(scores: Floats) -> Floats:
     """Return the mean of the middle half: a quarter of the values, rounded down, is left out at either end (Agarwal et
     al. 2108.13264). Shapes: (..., n) -> (...)."""
+    # Rounded down, so that with fewer than four values all count.
     cut = scores.shape[-1] // 4
     result: Floats = np.sort(scores, axis=-1)[..., cut : scores.shape[-1] - cut].mean(-1)
     return result
@@ -155,6 +163,7 @@ def stratified_bootstrap(
     and is somewhat too narrow below about 10 runs per task.
     """
     rng = rng_for(seed, "stratified_bootstrap")
+    # Within each task, so that tasks keep their weights.
     drawn = [task[rng.integers(0, len(task), (resamples, len(task)))] for task in tasks]
     values = statistic(np.concatenate(drawn, axis=1))
     tail = (1.0 - confidence) / 2

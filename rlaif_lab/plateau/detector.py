@@ -80,7 +80,9 @@ class Detector:
 
     def threshold(self, state: State) -> float:
         """Return the evidence from which on there is an alarm."""
+        # Half of the rest for each mirror; all three shares add up to alpha.
         share = self.plateau_share if state == "plateaued" else (1.0 - self.plateau_share) / 2
+        # T / (alpha x share): such a process reaches it alpha x share times in T rounds at most, on average.
         return self.horizon / (self.alpha * share)
 
 
@@ -107,6 +109,7 @@ class Evidence:
 
     def value(self, state: State) -> float:
         """Return R_t, the mean over the stakes."""
+        # A mean of e-detectors is one again, and needs no choice of a stake.
         return math.fsum(self.sums[state]) / len(STAKES)
 
     def to_json(self) -> dict[str, Any]:
@@ -142,6 +145,7 @@ def step(detector: Detector, before: Evidence, changes: Sequence[Floats], round_
     policy after the change; None: the round after ``before``'s. Raises ValueError for a change outside [-1, 1] or nan.
     """
     pooled = np.concatenate([np.asarray(seed, dtype=np.float64) for seed in changes])
+    # nan compares false, and is refused too.
     if not (np.abs(pooled) <= 1.0).all():
         raise ValueError("changes in quality must lie in [-1, 1]; a bet on anything else proves nothing")
     sums: dict[State, tuple[float, ...]] = {}
@@ -150,17 +154,23 @@ def step(detector: Detector, before: Evidence, changes: Sequence[Floats], round_
     since: dict[State, int] = {}
     index = before.round_index + 1 if round_index is None else round_index
     for state in STATES:
+        # By the spread of the rounds before: bets are fixed before this round's changes are seen.
         logs = [log_bet(pooled, detector.delta, state, stake, before.square) for stake in STAKES]
         restarted = state in before.alarms
         old = (0.0,) * len(STAKES) if restarted else before.sums[state]
+        # e^500 is far beyond any threshold, and keeps the sum from overflowing.
         sums[state] = tuple((value + 1.0) * math.exp(min(log, 500.0)) for value, log in zip(old, logs, strict=True))
         run = 0.0 if restarted else max(0.0, before.log_runs[state])  # the stretch with most evidence for it
+        # The middle stake: which stretch speaks for a state is asked of one bet, not of three.
         log_runs[state] = run + logs[1]
+        # A run begins anew where the evidence so far is against the state.
         since[state] = before.since[state] if run > 0.0 else index - 1
         if math.fsum(sums[state]) / len(STAKES) >= detector.threshold(state):
             alarms.append(state)
     count = before.prompts + len(pooled)
+    # After the bets, so that this round's spread sets the stakes of the next only.
     square = (before.square * before.prompts + float(np.square(pooled).sum())) / count
+    # Several at once: the last of STATES holds, so that a fall is not called a plateau.
     latest, latest_round = (alarms[-1], index) if alarms else (before.latest, before.latest_round)
     return Evidence(
         index,
@@ -180,9 +190,11 @@ def log_bet(changes: Floats, delta: float, state: State, stake: float, square: f
 
     square: mean square of the changes before this round, which sets lambda.
     """
+    # The bet that grows fastest is about mean / second moment; at a gain of 0 these are delta and square + delta^2.
     best = stake * delta / (square + delta**2)
     excess = {"improving": delta - changes, "plateaued": changes - delta, "degrading": changes}[state]
     most = {"improving": 1.0 + delta, "plateaued": 1.0 - delta, "degrading": 1.0}[state]
+    # No factor below 0.1: a single prompt cannot take all of the evidence.
     return float(np.log1p(-min(best, 0.9 / most) * excess).sum())
 
 

@@ -70,8 +70,10 @@ def compare(seeds: Mapping[int, Seen], confidence: float = 0.95) -> Families | N
     known = [seeds[seed] for seed in sorted(seeds)]
     if len(known) < 2 or min(len(seen.rounds) for seen in known) < 2:
         return None
+    # Every family is compared on the same seeds, so one that some seeds cannot fit is left out.
     names = [name for name in PARAMETERS if name != "hump" or all(seen.kl is not None for seen in known)]
     fits = {name: _fits(name, known) for name in names}
+    # fits[0] is of all seeds, fits[1 + i] of all but seed i.
     errors = {
         name: [_error(held_out, fit) for held_out, fit in zip(known, fits[name][1:], strict=True)] for name in names
     }
@@ -80,6 +82,7 @@ def compare(seeds: Mapping[int, Seen], confidence: float = 0.95) -> Families | N
         FamilyError(
             name,
             t_interval(errors[name], confidence),
+            # Paired by seed: which seed is hard to predict is hard for all families.
             t_interval([mine - its for mine, its in zip(errors[name], errors[best], strict=True)], confidence),
             fits[name][0].parameters,
         )
@@ -95,6 +98,7 @@ def _error(seen: Seen, fitted: Fit) -> float:
 
 def _sentence(found: Sequence[FamilyError], turned: bool) -> str:
     first, second = found[0], found[1]
+    # Not shown to be worse: the paired difference reaches down to 0.
     close = [error.name for error in found[1:] if error.behind.low <= 0.0]
     text = f"{first.name} predicts a seed left out best (error {first.error.mean:.4f} per round)"
     if first.name == "hump":
@@ -108,6 +112,7 @@ def _turned(hump: FamilyError, seeds: Sequence[Seen]) -> bool:
     """Return whether the seeds went well past the top of d (alpha - beta log d), exp(alpha / beta - 1) if beta > 0."""
     alpha, beta = hump.parameters["alpha"], hump.parameters["beta"]
     furthest = float(np.mean([np.sqrt(seen.kl.max()) for seen in seeds if seen.kl is not None]))
+    # In logarithms, as exp(alpha / beta - 1) may overflow; 0.9, so that the top was passed and not just reached.
     return beta > 0 and alpha / beta - 1.0 < math.log(0.9 * furthest)
 
 
@@ -133,6 +138,7 @@ class Fit:
         names = PARAMETERS[self.family]
         shape = np.array([self.parameters[names[-1]]])
         linear = _columns(self.family, seen, shape)[0]
+        # The last name is the shape's, which is in the columns already.
         result: Floats = linear @ np.array([self.parameters[name] for name in names[: linear.shape[1]]])
         return result
 
@@ -151,13 +157,16 @@ def _columns(family: str, seen: Seen, shapes: Floats) -> Floats:
     if family == "power law":
         return np.stack([ones, -((1.0 + t) ** -shapes)], 2)
     assert family == "hump" and seen.kl is not None
+    # KL is estimated, and may come out below 0 by rounding.
     d = np.broadcast_to(np.sqrt(np.maximum(seen.kl, 0.0)), t.shape)
+    # d log d is 0 at d = 0.
     return np.stack([ones, d, -d * np.log(np.where(d > 0, d, 1.0))], 2)
 
 
 def _shapes(family: str, last_round: float) -> Floats:
     """Return values tried for the parameter that is not linear; one placeholder where all are."""
     if family == "exponential":
+        # From curves that have ended after a round to such as are straight within what was seen.
         return np.geomspace(0.2, 10.0 * last_round, GRID)
     return np.geomspace(0.01, 10.0, GRID) if family == "power law" else np.zeros(1)
 
@@ -169,13 +178,16 @@ def _fits(family: str, seeds: Sequence[Seen]) -> list[Fit]:
     designs = [_columns(family, seen, shapes) for seen in seeds]
     squares = np.stack([np.einsum("knp,knq->kpq", design, design) for design in designs])  # (seeds, shapes, p, p)
     products = np.stack([np.einsum("knp,n->kp", d, seen.quality) for d, seen in zip(designs, seeds, strict=True)])
+    # Without seed i: its normal equations are subtracted from the sum, and nothing is fitted twice.
     left = np.concatenate([squares.sum(0)[None], squares.sum(0) - squares])
     right = np.concatenate([products.sum(0)[None], products.sum(0) - products])
+    # Columns may be all but collinear at the ends of the grid.
     solved = np.einsum("fkpq,fkq->fkp", np.linalg.pinv(left, rcond=1e-13, hermitian=True), right)
     chosen = (solved * right).sum(2).argmax(1)  # the explained sum of squares
     names = PARAMETERS[family]
     fits = []
     for parameters, index in zip(solved, chosen, strict=True):
         values = [*parameters[index].tolist(), float(shapes[index])]
+        # strict=False: families without a shape have one name less than values.
         fits.append(Fit(family, dict(zip(names, values, strict=False))))
     return fits

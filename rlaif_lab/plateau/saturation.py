@@ -144,12 +144,15 @@ def saturation(
     rounds = common_rounds([curves[seed] for seed in seeds])
     if len(rounds) < LEAST:
         return unidentified(f"a ceiling needs at least {LEAST} evaluated rounds that all seeds have")
+    # (seeds, rounds): rounds that all seeds have, so that their mean is one curve.
     levels = np.stack([curves[seed].at(rounds).quality for seed in seeds])
     quarter = max(2, math.ceil(len(rounds) / 4))
+    # Gain per round over the last quarter, of each seed.
     steps = (levels[:, -1] - levels[:, -1 - quarter]) / (rounds[-1] - rounds[-1 - quarter])
     gain = t_interval(steps.tolist())
     if len(seeds) == 1:
         return unidentified("one seed cannot tell its swings from its curve", gain)
+    # Means of quarters: a single round may be a swing.
     change = t_interval((levels[:, -quarter:].mean(1) - levels[:, :quarter].mean(1)).tolist())
     if change.low <= 0.0 <= change.high:
         return unidentified(
@@ -164,6 +167,7 @@ def saturation(
     covariance = of_the_mean(levels, rounds)
     found = compare(levels.mean(0), covariance, shapes)
     promises, level, remaining = found.promises(), found.level(), found.remaining()
+    # Reasons in the order of what they take to find out: the cheap ones first.
     reason = doubt or _doubts(found, level, remaining, len(rounds))
     if not reason and not _predicts(levels.mean(0), covariance, shapes):
         reason = "the first two thirds of the rounds do not predict the last third"
@@ -175,8 +179,10 @@ def saturation(
         True,
         "",
         f"if nothing new begins after round {2 * last}",
+        # Quality lies in [0, 1], whatever a curve promises.
         ceiling=Interval(min(level.mean, 1.0), max(level.low, 0.0), min(level.high, 1.0)),
         remaining=remaining,
+        # Either way: a curve may also promise a fall.
         exhausted=-delta < remaining.low and remaining.high < delta,
         last_gain=gain,
         promises=promises,
@@ -190,19 +196,31 @@ def saturation(
 def of_the_mean(levels: Floats, rounds: Floats) -> Floats:
     """Return the covariance of the seeds' mean curve, (n, n), from the seeds' levels (seeds, n), at least two seeds."""
     seeds = len(levels)
+    # Deviations from the seeds' mean curve are too small by (s - 1) / s.
     unbiased = seeds / (seeds - 1.0)
     steps = np.diff(levels, axis=1)
+    # What all seeds do is the curve; what is left are swings.
     steps = steps - steps.mean(0)
     single = unbiased * float((steps**2).mean())
+    # Covariances of steps that are one and two rounds apart.
     neighbours = unbiased * float((steps[:, 1:] * steps[:, :-1]).mean())
     second = unbiased * float((steps[:, 2:] * steps[:, :-2]).mean())
+    # Level = random walk + independent error: neighbouring steps share an error with opposite signs, so their
+    # covariance is its variance, negated.
     error = max(-neighbours, 0.0)
+    # Over the whole run a walk adds up, and the error counts twice only.
     whole = float((levels[:, -1] - levels[:, 0]).var(ddof=1)) - 2.0 * error
+    # Var(step) + 2 Cov is what stays of a step: the walk. With the second neighbour, for errors that are mended a round
+    # late.
     near, nearer = single + 2.0 * neighbours + 2.0 * second, single + 2.0 * neighbours
     walk = CAUTION * max(near, nearer, whole / (len(rounds) - 1.0), LEAST_WALK * single)
+    # Estimated per evaluated round, and needed per round of the loop.
     per_round = (len(rounds) - 1.0) / (rounds[-1] - rounds[0])
+    # Cov of a walk at t and s: its variance times the smaller of both.
     inside = error * np.eye(len(rounds)) + walk * per_round * np.minimum.outer(rounds, rounds)
+    # What seeds differ by throughout, beyond what walk and error explain.
     offset = max(0.0, float(levels.mean(1).var(ddof=1)) - float(inside.mean()))
+    # Of the mean curve: a seed's share of it.
     return (inside + offset + NEGLIGIBLE * np.eye(len(rounds))) / seeds
 
 
@@ -227,6 +245,8 @@ class Fitted:
         for each shape that has any."""
         kept = self.error <= bound
         scaled = (columns / self.scales)[kept]
+        # Over {coefficients: error <= bound}, an ellipsoid, a linear function's extremes are its middle plus and minus
+        # this.
         middle = (scaled * self.best[kept]).sum(1)
         spread = np.einsum("kp,kpq,kq->k", scaled, self.inverse[kept], scaled)
         half = np.sqrt(np.maximum(bound - self.error[kept], 0.0) * np.maximum(spread, 0.0))
@@ -238,6 +258,7 @@ class Fitted:
         columns = self.shapes.at[kept]
         if not self.shapes.rises:
             return np.zeros(int(kept.sum()), dtype=np.bool_)
+        # Of columns that fall to their limit (exp(-t / tau)) a negative coefficient rises: both signs count.
         moved: Floats = (columns[:, -1, 1:] - columns[:, 0, 1:]) / self.scales[kept][:, 1:] * self.best[kept][:, 1:]
         return np.all(moved >= 0.0, axis=1)
 
@@ -281,34 +302,43 @@ class Comparison:
                 continue
             now = fitted.shapes.at[:, -1]
             rising = fitted.rising(self.bound)
+            # A curve that rises has at least what it has reached by now.
             floor = np.zeros(len(rising)) if minus_last else fitted.reach(now, self.bound)[0]
+            # At twice the rounds and at the end: curves that never end are asked for the first only.
             for columns in (fitted.shapes.twice, fitted.shapes.end):
                 lows, middles, highs = fitted.reach(columns - now if minus_last else columns, self.bound)
                 lows = np.where(rising, np.maximum(lows, floor), lows)
                 low, high = min(low, float(lows.min())), max(high, float(highs.max()))
+                # In the middle: what the best of all curves promises.
                 if float(fitted.error.min()) < least:
                     least = float(fitted.error.min())
                     middle = float(middles[int(fitted.error[fitted.error <= self.bound].argmin())])
+        # The best curve's promise may lie outside of the union where that is held to a floor.
         return Interval(min(max(middle, low), high), low, high)
 
 
 def compare(mean: Floats, covariance: Floats, shapes: Sequence[Shapes], slack: float = SLACK) -> Comparison:
     """Return every family's generalised least squares fit to a mean curve (n,)."""
+    # The covariance's inverse root turns generalised least squares into the ordinary kind.
     whitening = np.linalg.inv(np.linalg.cholesky(covariance))
     target = whitening @ mean
     fits = []
     for family in shapes:
         columns = np.tensordot(whitening, family.at, (1, 1))  # (n, K, p)
+        # Columns of one length, so that the normal matrices can be inverted without loss.
         scales: Floats = np.sqrt((columns**2).sum(0)) + 1e-12
         columns /= scales
         width = columns.shape[-1]
         normal = np.empty((columns.shape[1], width, width))
+        # Entry by entry: at most 3 by 3, for thousands of shapes at once.
         for row in range(width):
             for column in range(width):
                 normal[:, row, column] = (columns[:, :, row] * columns[:, :, column]).sum(0)
+        # A ridge far below what matters, for columns that are all but collinear.
         inverse = np.asarray(np.linalg.inv(normal + 1e-10 * np.eye(width)), dtype=np.float64)
         explained: Floats = np.tensordot(target, columns, (0, 0))  # (K, p)
         best: Floats = (inverse * explained[:, None, :]).sum(-1)
+        # |target|^2 - explained: the weighted sum of squares that is left.
         left: Floats = float(target @ target) - (best * explained).sum(-1)
         error = np.maximum(left, 0.0)
         fits.append(Fitted(family, scales, best, inverse, error))
@@ -319,11 +349,13 @@ def compare(mean: Floats, covariance: Floats, shapes: Sequence[Shapes], slack: f
 def _doubts(found: Comparison, level: Interval, remaining: Interval, rounds: int) -> str:
     from scipy.special import chdtrc  # slow to import
 
+    # Three coefficients are fitted at most; n - 3 degrees of freedom.
     if float(chdtrc(rounds - 3, found.least)) < MISFIT:
         return "no family of curves fits"
     left = [one for one in found.promises() if not one.excluded]
     names = ", ".join(one.family for one in left)
     span = f"{limited(level.low)} to {limited(level.high)}"
+    # Either way: what is still to be gained, and what may yet be lost.
     if max(-remaining.low, remaining.high) > MOST_LEFT:
         most = max(left, key=lambda one: one.remaining.high)
         return (
@@ -340,6 +372,7 @@ def _predicts(mean: Floats, covariance: Floats, shapes: Sequence[Shapes]) -> boo
     seen = len(mean) - len(mean) // 3
     if seen < 4:
         return False
+    # The last third's mean stands for the end: that is what the first two thirds have to allow for.
     part = [
         Shapes(one.name, one.at[:, :seen], one.at[:, seen:].mean(1), one.at[:, seen:].mean(1), one.rises)
         for one in shapes
@@ -348,6 +381,7 @@ def _predicts(mean: Floats, covariance: Floats, shapes: Sequence[Shapes]) -> boo
     bounds = [
         fitted.reach(fitted.shapes.end, found.bound) for fitted in found.fits if (fitted.error <= found.bound).any()
     ]
+    # The mean of the last third has an error of its own.
     error = PREDICTED * math.sqrt(float(covariance[seen:, seen:].mean()))
     low = min(float(lows.min()) for lows, _, _ in bounds) - error
     high = max(float(highs.max()) for _, _, highs in bounds) + error
@@ -360,6 +394,7 @@ def _without_each(
     """Return a reason where the best curve without one of the seeds ends outside of the interval; "" if none does."""
     if len(seeds) < 3:
         return ""
+    # A mean of one seed less is less certain.
     wider = covariance * len(seeds) / (len(seeds) - 1.0)
     for index, seed in enumerate(seeds):
         rest = np.delete(levels, index, axis=0).mean(0)

@@ -75,7 +75,9 @@ def family(
     count = at.shape[0]
     end = twice
     if limits is not None:
+        # What each column tends to; a column that ends where it is now is its own limit.
         end = np.stack([np.broadcast_to(np.asarray(limit), (count,)) for limit in limits], -1)
+        # Too slow to be followed to the end: looked at as far as twice the rounds.
         end = end if slow is None else np.where(slow[:, None], twice, end)
     ones = np.ones((count, 1))
     return Shapes(
@@ -96,8 +98,10 @@ def crossed(*values: Floats) -> list[Floats]:
 def _families(given: tuple[float, ...]) -> tuple[Shapes, ...]:
     rounds = np.array(given)
     last = rounds[-1]
+    # Grids are geometric: curves differ by ratios of their scales.
     tau = np.geomspace(0.3, 5.0 * last, 80)[:, None]
     fast, slow = crossed(np.geomspace(0.3, last, 22), np.geomspace(0.6, 5.0 * last, 26))
+    # Two speeds that are nearly one are the exponential, and ill-conditioned.
     apart = (slow > 1.5 * fast)[:, 0]
     fast, slow = fast[apart], slow[apart]
     offset, power = crossed(np.geomspace(0.25, 16.0, 7), np.geomspace(0.1, 8.0, 40))
@@ -119,12 +123,14 @@ def _families(given: tuple[float, ...]) -> tuple[Shapes, ...]:
             [0.0, 0.0],
             slow=slow[:, 0] > last,
         ),
+        # Held so that exp does not overflow; beyond it the curve is flat.
         family("logistic", rounds, [lambda t: 1.0 / (1.0 + np.exp(np.clip((t - middle) / width, -60, 60)))], [0.0]),
         family("Gompertz", rounds, [lambda t: np.exp(-np.exp(np.clip(-(t - middle) / width, -60, 6)))], [1.0]),
         family("kink", rounds, [lambda t: np.minimum(t, knees)], [knees[:, 0]]),
         family("log", rounds, [lambda t: np.log1p(t / knee)], None),
         family("root", rounds, [lambda t: t**root], None),
         family("linear", rounds, [lambda t: t * one], None),
+        # `t + 0.0 * tau`: the same column for every tau, in the shape of the others.
         family("linear + exponential", rounds, [lambda t: t + 0.0 * tau, lambda t: np.exp(-t / tau)], None),
         family("hump", rounds, [lambda t: t * np.exp(-t / peak)], [0.0], rises=False),
     )
@@ -138,6 +144,7 @@ def families(rounds: Floats, kl: Floats | None = None) -> list[Shapes]:
     """
     found = list(_families(tuple(rounds.tolist())))
     root = np.sqrt(rounds) if kl is None else np.sqrt(np.maximum(kl, 0.0))
+    # KL grows with the rounds, its root with their root: at twice the rounds by sqrt(2).
     further = float(root[-1]) * np.sqrt(2.0)
 
     def terms(d: Floats) -> Floats:

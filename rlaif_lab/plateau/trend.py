@@ -84,19 +84,25 @@ def log_ratio(count: Floats, cosine: Floats) -> Floats:
     for effect in EFFECTS:
         # E exp(-a W), W ~ chi with n degrees of freedom, by quadrature about the mode of the integrand.
         a = effect * np.sqrt(n) * c
+        # The mode of w^(n-1) exp(-w^2/2 - a w), and its width there, by the second derivative of the logarithm.
         mode = (-a + np.sqrt(a**2 + 4.0 * (n - 1.0))) / 2.0
         width = 1.0 / np.sqrt((n - 1.0) / mode**2 + 1.0)
+        # Nine widths to either side: what lies beyond is below rounding.
         w = mode[..., None] + width[..., None] * _NODES
+        # A number on which log can be taken; what is not above 0 has no density.
         inside = np.where(w > 0.0, w, 1.0)
         log_density = (n[..., None] - 1.0) * np.log(inside) - inside**2 / 2.0 - a[..., None] * inside
         log_density = np.where(w > 0.0, log_density, -np.inf)
         integral = _log_sum(log_density) + np.log(width * (_NODES[1] - _NODES[0]))
+        # Less the chi density's normaliser, and the alternative's own exponent n effect^2 / 2.
         logs.append(integral - _log_chi(n) - n * effect**2 / 2.0)
+    # In equal parts: the mean of the alternatives' ratios.
     return _log_sum(np.stack(logs, -1)) - math.log(len(EFFECTS))
 
 
 def _log_sum(logs: Floats) -> Floats:
     top = logs.max(-1)
+    # Less the largest: no term overflows.
     result: Floats = top + np.log(np.exp(logs - top[..., None]).sum(-1))
     return result
 
@@ -116,7 +122,9 @@ def critical_cosines(most: int, threshold: float) -> Floats:
     counts = np.arange(2.0, max(most, 2) + 1.0)
     wanted = math.log(threshold)
     low, high = np.full(len(counts), -1.0), np.zeros(len(counts))
+    # Even the strongest sample of so few units does not reach it.
     never = log_ratio(counts, low) < wanted
+    # Bisection: evidence falls in the cosine. Fifty halvings are more than a double holds.
     for _ in range(50):
         middle = (low + high) / 2.0
         reached = log_ratio(counts, middle) >= wanted
@@ -140,6 +148,7 @@ def gains(levels: Floats) -> Floats:
     for index in range(1, levels.shape[-1]):
         now = levels[..., index]
         age = age + 1.0
+        # A gain over a gap is spread over its rounds, and counted once.
         found[..., index - 1] = (now - last) / age
         known = np.isfinite(now)
         last, age = np.where(known, now, last), np.where(known, 0.0, age)
@@ -174,7 +183,9 @@ class Sums:
 
     def __init__(self, found: Floats, floor: Floats | None = None) -> None:
         known = np.isfinite(found)
+        # Unknown gains add nothing to sums, and are not counted.
         value = np.where(known, found, 0.0)
+        # Neighbours that are both known: pairs for the correlation.
         pair = known[..., 1:] & known[..., :-1]
         self.rounds = found.shape[-1]
         self.seeds = found.shape[-2]
@@ -187,10 +198,12 @@ class Sums:
         self.product = _running((value[..., 1:] * value[..., :-1] * pair).sum(-2))
         self.steps = _running((np.diff(value) ** 2 * pair).sum(-2))
         per_round, at_once = value.sum(-2), known.sum(-2)
+        # Rounds without any gain: the divisor is of no account.
         safe = np.maximum(at_once, 1)
         self.round_count = _running((at_once > 0).astype(np.float64))
         self.round_mean = _running(per_round / safe)
         self.round_square = _running((per_round / safe) ** 2)
+        # Deviations within a round: between seeds, whatever the round did to all of them.
         apart = np.where(known, value - (per_round / safe)[..., None, :], 0.0)
         self.apart, self.apart_count = _running((apart**2).sum(-2)), _running(np.maximum(at_once - 1.0, 0.0))
         self.floor = None if floor is None else _running(np.broadcast_to(floor, (*found.shape[:-2], self.rounds)))
@@ -202,20 +215,26 @@ class Sums:
         count = by_seed.sum(-1)
         safe = np.maximum(count, 1.0)
         mean = total_by_seed.sum(-1) / safe
+        # Rounding may lead below 0.
         variance = np.maximum((self.square[..., end] - self.square[..., start]) / safe - mean**2, 0.0)
         worst = variance * self._widening(start, end, mean, variance)
         if self.seeds > 1:
             taking_part = by_seed > 0
             seeds = np.maximum(taking_part.sum(-1).astype(np.float64), 2.0)
+            # Of each seed its own mean over the window, less the window's.
             means = np.where(taking_part, total_by_seed / np.maximum(by_seed, 1.0) - mean[..., None], 0.0)
+            # Times units per seed: from the variance of seeds' means to that of a unit.
             worst = np.maximum(worst, (means**2).sum(-1) / (seeds - 1.0) * safe / seeds)
             rounds = np.maximum(self.round_count[..., end] - self.round_count[..., start], 2.0)
             centre = (self.round_mean[..., end] - self.round_mean[..., start]) / rounds
             together = (self.round_square[..., end] - self.round_square[..., start]) / rounds - centre**2
+            # Likewise from the variance of rounds' means: swings that all seeds share count once.
             worst = np.maximum(worst, together * rounds / (rounds - 1.0) * safe / rounds)
+            # Over all rounds so far, not the window's alone.
             worst = np.maximum(worst, EARLIER * self.apart[..., end] / np.maximum(self.apart_count[..., end], 1.0))
         worst = np.maximum(worst, LEAST_SPREAD**2)
         if self.floor is not None:
+            # Per round of the window: evaluation's error does not shrink with more rounds in it.
             worst = np.maximum(worst, (self.floor[..., end] - self.floor[..., start]) / (end - start))
         middle = (start + end) // 2
         later_count = np.maximum((self.count[..., end] - self.count[..., middle]).sum(-1), 1.0)
@@ -234,6 +253,7 @@ class Sums:
         ends = (self.first + self.second)[..., high] - (self.first + self.second)[..., low]
         covariance = (self.product[..., high] - self.product[..., low] - mean * ends) / safe + mean**2
         tiny = np.maximum(variance, LEAST_SPREAD**2)
+        # Plus its standard error: a correlation that is not known to be small is taken to be large.
         correlation = np.clip(covariance / tiny + 1.0 / np.sqrt(safe), 0.0, STRONGEST)
         return (1.0 + correlation) / (1.0 - correlation)
 
@@ -262,6 +282,7 @@ def sides(window: Window, state: State, delta: float) -> tuple[Floats, npt.NDArr
         excess, agree = delta - window.mean, (window.later > delta) & (window.latest > delta)
     else:
         excess, agree = window.mean, (window.later < 0.0) & (window.latest < 0.0)
+    # m / sqrt(m^2 + v): the t statistic on a bounded scale, whatever the number of units.
     return excess / np.sqrt(excess**2 + window.variance), agree
 
 
@@ -275,12 +296,14 @@ def raised(found: Floats, settings: Detector, state: State, floor: Floats | None
         floor: See `Sums`.
     """
     sums, threshold = Sums(found, floor), settings.threshold(state)
+    # Once for all windows: evidence is monotone in the cosine, so a comparison does.
     critical = critical_cosines(sums.seeds * sums.rounds, threshold)
     alarms = np.zeros((*found.shape[:-2], sums.rounds), dtype=np.bool_)
     for end in range(LEAST_ROUNDS, sums.rounds + 1):
         for start in range(end - LEAST_ROUNDS + 1):
             window = sums.window(start, end)
             cosine, later = sides(window, state, settings.delta)
+            # `window.count`: units, which may be fewer than rounds times seeds.
             alarms[..., end - 1] |= later & (cosine <= critical[window.count.astype(int)])
     return alarms
 
@@ -356,6 +379,7 @@ def trend(found: Floats, settings: Detector, *, stderr: Floats | None = None, me
         stderr: Standard errors of the gains by evaluation, the same shape; nan or None where unknown.
         measure: What the gains are of; only said, not used.
     """
+    # Beyond the horizon alpha is spent: those rounds are not looked at.
     found = np.atleast_2d(np.asarray(found, dtype=np.float64))[:, : settings.horizon]
     last = found.shape[-1]
     floor = None if stderr is None else evaluation_variance(np.atleast_2d(stderr)[:, : settings.horizon])
@@ -365,18 +389,22 @@ def trend(found: Floats, settings: Detector, *, stderr: Floats | None = None, me
     first = since = improved = None
     for index in range(1, last + 1):
         said = [one for one in reversed(STATES) if index in processes[one].alarms]
+        # The gravest first.
         said.sort(key=("degrading", "plateaued", "improving").index)
         if said:
             if said[0] != state:
                 first = index
             state, since = said[0], processes[said[0]].since[index - 1]
             improved = index if state == "improving" else improved
+        # Improving is said of the rounds that raise it: of later ones nothing is known.
         elif state == "improving":
             state, first, since = "undecided", None, None
+        # A plateau, or a fall, holds as long as the mean since does not contradict it.
         elif since is not None:
             mean = float(sums.window(since, index).mean)
             if not mean < (settings.delta if state == "plateaued" else 0.0):
                 state, first, since = "undecided", None, None
+    # At least one round more than a window needs.
     recent = min(last, max(LEAST_ROUNDS + 1, math.ceil(last / 4)))
     window = sums.window(last - recent if since is None else since, last) if last else None
     gain = float(window.mean) if window is not None and window.count > 0 else math.nan
@@ -406,10 +434,12 @@ def _processes(sums: Sums, settings: Detector) -> dict[State, Process]:
         for state in STATES:
             best, begins = -math.inf, end
             looked = [(window, *sides(window, state, settings.delta)) for window in windows]
+            # Windows that speak for the state at all; the others' evidence is below 1.
             looked = [(window, cosine, later) for window, cosine, later in looked if later and cosine < 0.0]
             if looked:
                 counts = np.array([float(window.count) for window, _, _ in looked])
                 logs = log_ratio(counts, np.array([float(cosine) for _, cosine, _ in looked]))
+                # The window with most evidence says since when.
                 best, begins = float(logs.max()), looked[int(logs.argmax())][0].start
             evidence[state].append(best)
             since[state].append(begins)
@@ -427,6 +457,7 @@ def _forecast(sums: Sums, window: Window, settings: Detector) -> Forecast | None
         return None
     gain, spread = float(window.mean), math.sqrt(_seen_variance(sums))
     state: State = "plateaued" if gain < settings.delta else "improving"
+    # As if the last rounds' gain and spread went on: what more of the same would show.
     cosine = -abs(gain - settings.delta) / math.hypot(gain - settings.delta, spread)
     wanted = math.log(settings.threshold(state))
 
@@ -434,8 +465,10 @@ def _forecast(sums: Sums, window: Window, settings: Detector) -> Forecast | None
         enough = np.flatnonzero(log_ratio(counts, np.full(len(counts), cosine)) >= wanted)
         return int(enough[0]) + 1 if len(enough) else None
 
+    # So many units more per round as now.
     more_rounds = first(count + count / rounds * np.arange(1.0, MOST_ROUNDS + 1.0))
     in_all = first(count / sums.seeds * np.arange(1.0, MOST_SEEDS + 1.0))
+    # More seeds than there are: those there are have not decided it.
     return Forecast(gain, spread, state, more_rounds, in_all if in_all is None else max(in_all, sums.seeds + 1))
 
 
@@ -449,6 +482,7 @@ def _seen_variance(sums: Sums) -> float:
         found = float(sums.apart[..., end] - sums.apart[..., start]) / degrees
     else:
         pairs = float(sums.pairs[..., end - 1] - sums.pairs[..., start])
+        # Half of the mean squared step: independent rounds differ by twice their variance.
         found = float(sums.steps[..., end - 1] - sums.steps[..., start]) / max(2.0 * pairs, 1.0)
     return max(found, LEAST_SPREAD**2)
 
@@ -518,6 +552,7 @@ def trend_metrics(given: Trend) -> dict[str, float]:
     for state, process in given.processes.items():
         log = process.evidence[-1] if process.evidence else -math.inf
         evidence, alarm = NAMES[state]
+        # As in the detector: large enough for any threshold.
         found[evidence] = math.exp(min(log, 500.0))
         found[alarm] = float(given.rounds in process.alarms)
     return found | {
@@ -540,9 +575,11 @@ def measured(
     """
     if changes:
         found = _stacked(seeds, CHANGE)[:, 1:]
+        # Changes where every seed has some: on shared prompts they are far less noisy than levels' differences.
         if np.isfinite(found).any(-1).all() and len(found):
             return found, _stacked(seeds, f"{CHANGE}_stderr")[:, 1:]
     levels, errors = _stacked(seeds, LEVELS[measure]), _stacked(seeds, f"{LEVELS[measure]}_stderr")
+    # Two independent evaluations: their variances add up.
     return gains(levels), np.sqrt(errors[:, 1:] ** 2 + errors[:, :-1] ** 2)
 
 

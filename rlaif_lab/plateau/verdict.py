@@ -73,6 +73,7 @@ def verdict(traces: Traces, last_round: int) -> TraceVerdict:
         return TraceVerdict("undecided", None, None, NO_DETECTOR, {})
     alarms = sorted(
         (index, STATES.index(state), since)
+        # In order of rounds; within one, in that of STATES, whose last holds.
         for state, trace in traces.items()
         for index, since in zip(trace.alarms, trace.since, strict=True)
     )
@@ -80,10 +81,12 @@ def verdict(traces: Traces, last_round: int) -> TraceVerdict:
         return TraceVerdict("undecided", None, None, "no alarm in any round", traces)
     state = STATES[alarms[-1][1]]
     window = recent(last_round)
+    # Too long ago to say anything about now.
     if state == "improving" and alarms[-1][0] <= last_round - window:
         reason = f"it improved until round {alarms[-1][0]}; nothing is shown of the rounds since"
         return TraceVerdict("undecided", None, None, reason, traces)
     unbroken = list(alarms)
+    # A plateau counts from its first alarm since anything else was said.
     if state == "plateaued":
         others = [position for position, alarm in enumerate(alarms) if STATES[alarm[1]] != state]
         unbroken = alarms[others[-1] + 1 :] if others else alarms
@@ -113,6 +116,7 @@ def pooled(settings: Detector, changes: Sequence[Mapping[int, Floats]]) -> Trace
     by_round = [[seed[index] for seed in changes if index in seed] for index in range(1, last + 1)]
     if not by_round:
         return {}
+    # A round without a change is no evidence either way.
     found = detector.trace(settings, [seeds or [np.empty(0)] for seeds in by_round])
     traces = {}
     for state in STATES:
@@ -144,13 +148,16 @@ def factors(logged: Logged) -> list[float]:
     """Return e_t of each round; 1, which is no evidence, for a round that was not logged."""
     found, before = [], 0.0
     for value, alarm in zip(logged.evidence, logged.alarms, strict=True):
+        # R_t = (R_{t-1} + 1) e_t, solved for e_t.
         found.append(1.0 if math.isnan(value) else value / (before + 1.0))
+        # After an alarm the run started anew.
         before = 0.0 if alarm else (before if math.isnan(value) else value)
     return found
 
 
 def _average(runs: Sequence[Logged]) -> Trace:
     grown = [factors(run) for run in runs]
+    # The strictest of the runs' thresholds, where they differ.
     threshold = max(run.threshold for run in runs)
     sums = np.zeros(len(runs))
     likelihood = [0.0]  # of a change after round 0, 1, ...: the mean over seeds of the evidence from there on
@@ -158,6 +165,7 @@ def _average(runs: Sequence[Logged]) -> Trace:
     evidence, alarms, since = [], [], []
     for index in range(1, max(len(run) for run in grown) + 1):
         present = np.array([index <= len(run) for run in grown])
+        # A run that has ended adds no evidence, and keeps what it has.
         factor = np.array([run[index - 1] if index <= len(run) else 1.0 for run in grown])
         sums = np.where(present, (sums + 1.0) * factor, sums)
         products = products * factor
@@ -165,7 +173,9 @@ def _average(runs: Sequence[Logged]) -> Trace:
         evidence.append(float(sums.mean()))
         if evidence[-1] >= threshold:
             alarms.append(index)
+            # The change point with most evidence, counted back from here.
             since.append(index - len(likelihood) + int(np.argmax(likelihood)))
             sums, products = np.zeros(len(runs)), np.ones((0, len(runs)))
+        # A change may have happened after this round: its evidence begins at 1.
         products = np.vstack([products, np.ones((1, len(runs)))])
     return Trace(tuple(evidence), threshold, tuple(alarms), tuple(since))
