@@ -39,6 +39,7 @@ def picks_right(prob_first_wins: Floats, gold_difference: Floats) -> Floats:
     """Return 1 where the judge picks the better response, 0 the worse, 0.5 for its tie; nan without verdict, without
     gold, or where the two are equally good."""
     picks_first = decisions(prob_first_wins)
+    # Of equal quality neither pick is right or wrong; nan is put in below, whatever stands here.
     right = np.where(gold_difference > 0, picks_first, 1.0 - picks_first)
     return np.where((gold_difference == 0) | np.isnan(gold_difference), np.nan, right)
 
@@ -54,8 +55,10 @@ def rate(values: Floats, clusters: Sequence[Hashable], confidence: float = 0.95)
     if not len(left):
         return Rate(Interval(math.nan, math.nan, math.nan), 0, "none")
     mean = float(left.mean())
+    # Independent values: the score interval, which is right near 0 and 1 as well.
     if len(set(groups)) == len(groups):
         return Rate(wilson(float(left.sum()), len(left), confidence), len(left), "Wilson")
+    # (value - mean) / N: how far each value moves the mean.
     return Rate(clustered(mean, (left - mean) / len(left), groups, confidence), len(left), "t over prompts")
 
 
@@ -69,6 +72,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # Rounding may lead beyond [0, 1] by a bit.
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
@@ -85,6 +89,7 @@ def clustered(estimate: float, influence: Floats, clusters: Sequence[Hashable], 
     groups = len(sums)
     if groups < 2:
         return Interval(estimate, math.nan, math.nan)
+    # The sandwich with the correction for few clusters, as in statistics/clusters.py.
     stderr = math.sqrt(groups / (groups - 1) * math.fsum(s * s for s in sums.values()))
     half = t_quantile(groups - 1, confidence) * stderr
     return Interval(estimate, estimate - half, estimate + half)
@@ -106,11 +111,13 @@ def kappa_with_gold(prob_first_wins: Floats, gold_difference: Floats, ties: Ties
     if ties not in get_args(Ties):
         raise ValueError(f"ties must be one of {', '.join(get_args(Ties))}; got {ties!r}")
     kept = ~np.isnan(prob_first_wins) & ~np.isnan(gold_difference)
+    # -1, 0, 1: second, tie, first.
     said, is_so = np.sign(prob_first_wins[kept] - 0.5), np.sign(gold_difference[kept])
     if ties == "drop":
         both = (said != 0) & (is_so != 0)
         said, is_so = said[both], is_so[both]
     counts = np.zeros((3, 3), dtype=np.int64)
+    # add.at, since several comparisons fall into one cell.
     np.add.at(counts, (said.astype(int) + 1, is_so.astype(int) + 1), 1)
     return cohen_kappa(counts)
 
@@ -125,8 +132,10 @@ def cohen_kappa(counts: npt.ArrayLike) -> Kappa:
     shares = table / n
     rows, columns = shares.sum(1), shares.sum(0)
     agreement, chance = float(np.trace(shares)), float(rows @ columns)
+    # Both always say the same one thing: there is nothing to agree on beyond chance.
     if chance >= 1.0:
         return Kappa(math.nan, math.nan, n)
+    # The three terms of Fleiss, Cohen and Everitt (1969), eq. 15.
     diagonal = np.diag(shares) * ((1 - chance) - (rows + columns) * (1 - agreement)) ** 2
     crossed = shares * (columns[:, None] + rows[None, :]) ** 2
     off_diagonal = (1 - agreement) ** 2 * (crossed.sum() - np.trace(crossed))
@@ -144,6 +153,7 @@ def at_chance(correct: int, wrong: int, confidence: float = 0.95) -> bool:
     counted. ValueError for negative counts or a confidence outside (0, 1).
     """
     interval = clopper_pearson(correct, wrong, confidence)
+    # Either way: a judge that is reliably wrong is not at chance, and the gate is for those that know nothing.
     return not (interval.low > 0.5 or interval.high < 0.5)
 
 
@@ -156,6 +166,7 @@ def clopper_pearson(correct: int, wrong: int, confidence: float = 0.95) -> Inter
     from scipy.stats import beta  # slow to import
 
     tail = (1.0 - confidence) / 2.0
+    # At the ends the exact interval is one-sided.
     low = float(beta.ppf(tail, correct, wrong + 1)) if correct else 0.0
     high = float(beta.ppf(1.0 - tail, correct + 1, wrong)) if wrong else 1.0
     return Interval(correct / (correct + wrong) if correct + wrong else math.nan, low, high)
@@ -165,6 +176,7 @@ def one_per_prompt(right: Floats, prompts: Sequence[Hashable]) -> tuple[int, int
     """Return (correct, wrong), one decided comparison of each prompt: the first in order. right: as ``picks_right``."""
     first: dict[Hashable, float] = {}
     for prompt, value in zip(prompts, right.tolist(), strict=True):
+        # Ties decide nothing, and a later pair of the prompt may.
         if value in (0.0, 1.0):
             first.setdefault(prompt, value)
     correct = sum(value == 1.0 for value in first.values())

@@ -67,6 +67,7 @@ class Row:
     def pattern(self) -> str:
         """Return a regular expression of the names that this row explains."""
         parts = re.split(r"\{(\w+)\}", self.name)
+        # Odd parts are the placeholders' names.
         return "".join(f"({FAMILIES[part][0]})" if i % 2 else re.escape(part) for i, part in enumerate(parts))
 
     @property
@@ -120,6 +121,7 @@ def own_metrics(metrics: Sequence[Metric], view: RoundView) -> dict[str, float]:
     found: dict[str, float] = {}
     for metric in metrics:
         for name, value in metric.compute(view).items():
+            # A name without a row would have no caption and no chart.
             if not any(row.matches(name) for row in metric.rows):
                 raise ValueError(f"metric {type(metric).__name__} returns {name!r}, which none of its rows describes")
             if name in found:

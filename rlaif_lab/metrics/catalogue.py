@@ -45,6 +45,7 @@ def rows() -> list[Row]:
 @functools.cache
 def _of_the_catalogue(name: str) -> Row | None:
     """Return the most literal row that matches, so that ``gap/best_of_2`` is not explained as one of a family."""
+    # Fewest placeholders: the most literal description of a name.
     return min((row for row in rows() if row.matches(name)), key=lambda row: row.name.count("{"), default=None)
 
 
@@ -69,6 +70,7 @@ def headlines(names: Iterable[str]) -> list[str]:
 def never_left_zero(name: str, values: Iterable[float | None]) -> bool:
     """Return whether a failure count, an alarm or a cost was 0 all the time, so that it gets no chart of its own."""
     row = _of_the_catalogue(name)
+    # Any value but 0, nan included, gives the metric its chart.
     return row is not None and row.failure and not any(values)
 
 

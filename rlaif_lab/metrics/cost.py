@@ -56,11 +56,13 @@ def round_flops(row: Metrics, segments: Sequence[Segment], parts: Spenders) -> M
         return sum(map(len, prompts)) + sum(len(r.token_ids) for g in generations for r in g.responses)
 
     def by_judge(tokens: float) -> float:
+        # Nothing was judged, so an unknown size costs nothing.
         return forward_flops(judge_size, tokens) if judge_size is not None else float("nan") if tokens else 0.0
 
     sampled = [g for s in segments for g in s.feedback.generations]
     shown = [g for s in segments for g in s.feedback.demonstrations]
     found = {
+        # Samples are the learner's cost where it learns from them; a distilled policy's are only measured.
         "flops/sampling": forward_flops(size, read(sampled)) if {"judgements", "revisions"} & {*needs} else 0.0,
         "flops/judging": by_judge(row["tokens/judging"]) if "judgements" in needs else 0.0,
         "flops/demonstrating": by_judge(read(shown)) if shown else 0.0,

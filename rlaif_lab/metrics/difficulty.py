@@ -26,6 +26,7 @@ def difficulty_metrics(task: Task, sampled: Sequence[Generation], qualities: Flo
         level = task.difficulty(generation.prompt)
         if level is not None:
             levels[metric_name(level)].append(float(row.mean()))
+    # A number of three prompts would say nothing.
     if len(levels) > MOST_LEVELS:
         return {}
     return {f"quality/difficulty_{level}": sum(found) / len(found) for level, found in sorted(levels.items())}

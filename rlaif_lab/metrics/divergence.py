@@ -31,6 +31,7 @@ def kl_and_entropy(policy_logits: Tensor, base_logits: Tensor, batch: Packed) ->
     policy = torch.log_softmax(policy_logits[:, :, :-1].float(), -1)
     base = torch.log_softmax(base_logits[:, :, :-1].float(), -1)
     probabilities = policy.exp()
+    # Rounding may lead below 0; the divergence of a position cannot be.
     kl = (probabilities * (policy - base)).sum(-1).clamp(min=0)
     entropy = -(probabilities * policy).sum(-1)
     return {"kl": (kl * mask).sum(-1), "entropy": (entropy * mask).sum(-1), "tokens": mask.sum(-1)}
@@ -38,6 +39,7 @@ def kl_and_entropy(policy_logits: Tensor, base_logits: Tensor, batch: Packed) ->
 
 def divergence(policy: PreTrainedModel, base: PreTrainedModel, batch: Packed) -> dict[str, Tensor]:
     """Return both of them, and the numbers of tokens, (B, n) each; logits exist for some positions at a time."""
+    # Of few positions the logits are held as they are: one pass of each model.
     if fits_at_once(policy, batch):
         return kl_and_entropy(response_logits(policy, batch), response_logits(base, batch), batch)
     kl, entropy = by_position([policy, base], batch, _at_positions)
@@ -57,12 +59,14 @@ def divergence_metrics(
     """Return the full-vocabulary KL to the base policy and entropy, on the first sample of each prompt."""
     prompts = policy.encode_prompts([g.prompt for g in generations])
     responses = [g.responses[0].token_ids for g in generations]
+    # Prompts are read with the responses, so both count.
     longest = max(len(ids) + len(said) for ids, said in zip(prompts, responses, strict=True))
     batch_size = max(1, min(256, TOKENS_AT_ONCE // longest))
     totals: dict[str, list[float]] = {"kl": [], "entropy": [], "tokens": []}
     for start in range(0, len(generations), batch_size):
         some = slice(start, start + batch_size)
         batch = pack(prompts[some], [[said] for said in responses[some]], policy.pad_id).to(policy.device)
+        # The policy's mode and precision; the base is never trained.
         with inference(policy.network), out_of_memory("evaluation.prompts"):
             for name, values in divergence(policy.network, base.network, batch).items():
                 totals[name] += values[:, 0].tolist()

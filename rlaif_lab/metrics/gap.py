@@ -37,10 +37,13 @@ class Gap:
 def pairwise_gap(qualities: Floats, prob_beats: Floats) -> Gap:
     """Attribute a plateau on best-of-two (gap = E[p(1-p)(2a-1)] = D x I)."""
     k = qualities.shape[1]
+    # Every pair once: (k (k - 1) / 2) columns.
     first, second = np.triu_indices(k, 1)
     difference = qualities[:, first] - qualities[:, second]  # (N, pairs)
     picks_first = decisions(prob_beats[:, first, second])
+    # Where the judge says nothing it picks at random, and gains nothing.
     gain = np.where(np.isnan(picks_first), 0.0, (picks_first - 0.5) * difference)
+    # Of equal quality, or without verdict: left out of accuracy, but not of the gap.
     decided = (difference != 0) & ~np.isnan(picks_first)
     correct = np.where(difference > 0, picks_first, 1.0 - picks_first)
     diversity = float(np.abs(difference).mean() / 2)
@@ -63,7 +66,9 @@ def best_of_k_gap(qualities: Floats, prob_beats: Floats) -> tuple[float, float]:
     rates = np.nan_to_num(win_rates(prob_beats, hard=True), nan=-1.0)  # without any verdict: all are equally good
     best = rates == rates.max(axis=1, keepdims=True)
     mean = qualities.mean(axis=1)
+    # Samples that tie for best share the pick.
     gain = (qualities * best).sum(axis=1) / best.sum(axis=1) - mean
     possible = qualities.max(axis=1) - mean
+    # 0 / 0 := 0: where all samples are equally good there is nothing to gain.
     share = np.divide(gain, possible, out=np.zeros_like(gain), where=possible > 0)
     return float(gain.mean()), float(share.mean())

@@ -16,6 +16,7 @@ def human_metrics(judgements: Sequence[Judgement]) -> dict[str, float]:
     any); ``human/overruled_rate``: how often a person preferred the other one than the AI, where both had a preference.
     With labels drawn at random that is the AI's rate of disagreement with people everywhere; with labels routed by
     uncertainty it is not."""
+    # Either order's details may say that a person judged: both are one comparison.
     by_people = [d for d in (_orders(j.details) for j in judgements) if any(map(_is_human, d))]
     overruled = [d[0].get("overruled") for d in by_people]
     decided = [o for o in overruled if o is not None]
@@ -23,6 +24,7 @@ def human_metrics(judgements: Sequence[Judgement]) -> dict[str, float]:
     spent = sum(j.cost_usd for j in judgements)
     return {
         "cost/human_labels": float(len(by_people)),
+        # What both orders took is the same time, told twice.
         "cost/human_minutes": sum(max(float(o.get("human_seconds", 0.0)) for o in d) for d in by_people) / 60.0,
         "cost/per_accepted_label": spent / accepted if accepted else float("nan"),
         "human/overruled_rate": float(np.mean(decided)) if decided else float("nan"),

@@ -26,6 +26,7 @@ def same_slot_rate(judgements: Sequence[Judgement]) -> float:
     decided = [
         (j.prob_first_wins_shown_first, j.prob_first_wins_shown_second)
         for j in judgements
+        # A tie, or no verdict, follows no slot.
         if j.prob_first_wins_shown_first not in (None, 0.5) and j.prob_first_wins_shown_second not in (None, 0.5)
         if not asked_in_one_order(j)
     ]
@@ -37,9 +38,9 @@ def same_slot_rate(judgements: Sequence[Judgement]) -> float:
 def policy_preference(
     verdict_pairs: Sequence[tuple[Verdict, Verdict]], quality_differences: Sequence[float]
 ) -> dict[str, float]:
-    """Do the judge favour the policy, where it is wrong to? Of comparisons of the policy's answer (``first``) with
-    the round-0 policy's, both orders asked: how often it picks the policy's worse answer over a better one of round 0,
-    and round 0's worse answer over a better one of the policy's; a tie is half a pick.
+    """Return how the judge favours the policy where it is wrong to. Of comparisons of the policy's answer (``first``)
+    with the round-0 policy's, both orders asked: how often it picks the policy's worse answer over a better one of
+    round 0, and round 0's worse answer over a better one of the policy's; a tie is half a pick.
 
     ``self_preference`` is the first minus the second: a judge that is merely weak errs on both, one that is partial to
     the policy (a live self judge to its own answers) on the first. quality_differences: policy minus round 0, nan
@@ -48,10 +49,12 @@ def policy_preference(
     wrongly: dict[bool, list[float]] = {True: [], False: []}  # is the policy's answer the worse one?
     for (shown_first, shown_second), difference in zip(verdict_pairs, quality_differences, strict=True):
         a, b = shown_first.prob_first_wins, shown_second.prob_first_wins
+        # Equal quality, or no verdict: nothing can be wrong about the pick.
         if a is None or b is None or not difference:
             continue
         picks_policy = float(decisions(np.array((a + 1.0 - b) / 2)))
         if not np.isnan(difference):
+            # In both cases: how often the worse answer was picked.
             wrongly[difference < 0].append(picks_policy if difference < 0 else 1.0 - picks_policy)
     policy, start = (float(np.mean(w)) if w else float("nan") for w in (wrongly[True], wrongly[False]))
     return {

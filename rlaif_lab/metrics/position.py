@@ -55,6 +55,7 @@ def same_slot(shown_first: Floats, shown_second: Floats) -> Floats:
     """Return (N,) the slot that won in both orders, 1 or 2; 0 where one response won in both; nan where an order is a
     tie or failed."""
     first, second = decisions(shown_first), decisions(shown_second)
+    # Shown first and shown second are of one response: more in slot one than in slot two means that slot one draws.
     slot = np.where(first > second, 1.0, np.where(first < second, 2.0, 0.0))
     decided = np.isin(first, (0.0, 1.0)) & np.isin(second, (0.0, 1.0))
     return np.where(decided, slot, np.nan)
@@ -81,5 +82,6 @@ def stability(repetitions: Sequence[Floats]) -> float:
     r, n = asked.shape
     if n == 0:
         return float("nan")
+    # Ordered pairs of askings, less each with itself.
     alike = (asked[:, None] == asked[None, :]).sum() - r * n
     return float(alike / (r * (r - 1) * n))

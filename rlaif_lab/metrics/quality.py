@@ -26,6 +26,7 @@ def pass_at_k(correct: int, n: int, k: int) -> float:
 def mean_pass_at_k(qualities: Floats, k: int) -> float:
     """Return pass@k over prompts; a sample passes at quality 1. Shapes: (N, n) -> scalar."""
     n = qualities.shape[1]
+    # A sample passes at quality 1, whatever half-right answers are worth.
     return float(np.mean([pass_at_k(int(c), n, k) for c in (qualities >= 1.0).sum(1)]))
 
 
@@ -35,6 +36,7 @@ def majority_quality(qualities: Floats, texts: Sequence[Sequence[str]]) -> float
     for row, answers in zip(qualities, texts, strict=True):
         counts = Counter(answers)
         top = max(counts.values())
+        # Equal answers have equal quality; equally frequent ones share the vote.
         winners = {answer: q for answer, q in zip(answers, row, strict=True) if counts[answer] == top}
         values.append(np.mean(list(winners.values())))
     return float(np.mean(values))
@@ -56,6 +58,7 @@ def quality_metrics(task: Task, sampled: Sequence[Generation], greedy: Sequence[
         return {f"quality/{name}": float("nan") for name in names}
     qualities = gold_qualities(task, sampled)
     asked = [(g.prompt.text, g.prompt.turns) for g in sampled]  # a finite set may ask one and the same twice
+    # One sample mean of each prompt, clustered by question.
     stderr = stderr_of_mean(qualities.mean(1), asked) if len(sampled) > 1 else 0.0
     values = (
         qualities.mean(),
@@ -110,6 +113,7 @@ def gold_nll(policy: LanguageModel, task: Task, prompts: Sequence[Prompt]) -> fl
     answers = [task.gold_answer(prompt) for prompt in prompts]
     known = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer is not None]
     total = tokens = 0.0
+    # So many at a time as fit into memory, with any vocabulary of the lab's models.
     for start in range(0, len(known), 128):
         some = known[start : start + 128]
         encoded = policy.encode_responses([answer for _, answer in some])

@@ -37,6 +37,7 @@ class Segment:
 
     def trained_tokens(self) -> int:
         """Return tokens that training reads, over all passes; a prompt counts once for all its responses."""
+        # Every pass over the data is a step of its own, so passes are counted.
         packed = [batch.packed for step in self.steps for batch in step.batches]
         return sum(int(p.prompt_mask.sum() + p.response_mask.sum()) for p in packed)
 
@@ -63,6 +64,7 @@ def round_metrics(view: RoundView, segments: Sequence[Segment], own: Sequence[Me
         **gap_metrics(qualities, view.prob_beats),
         **judge_metrics(judgements),
         "pairs/judged": len(judgements),
+        # Pairs of equal texts are not judged: what is missing to k (k - 1) / 2 are duplicates.
         "pairs/duplicate_rate": 1.0 - len(judgements) / (len(generations) * k * (k - 1) / 2) if k > 1 else 0.0,
         "pairs/count": sum(len(s.feedback.pairs) for s in segments),
         "pairs/examples": sum(e.round_index == view.index for e in examples),
@@ -76,12 +78,14 @@ def round_metrics(view: RoundView, segments: Sequence[Segment], own: Sequence[Me
     scores = [s.feedback.scores for s in segments if s.feedback.scores is not None]
     if scores:
         metrics |= reward_metrics(np.concatenate(scores), qualities)
+    # The user's own come last, and may not replace the lab's.
     return metrics | own_metrics(own, view)
 
 
 def gap_metrics(qualities: Floats, prob_beats: Floats) -> Metrics:
     """Return the metrics of the gap; nan throughout without gold."""
     unknown = Gap(*[float("nan")] * 5)
+    # One sample without gold, and nothing about the gap is known.
     graded = not np.isnan(qualities).any()
     gap = pairwise_gap(qualities, prob_beats) if graded else unknown
     absolute, relative = best_of_k_gap(qualities, prob_beats) if graded else (float("nan"), float("nan"))
@@ -99,12 +103,14 @@ def gap_metrics(qualities: Floats, prob_beats: Floats) -> Metrics:
 def reward_metrics(scores: Floats, qualities: Floats) -> Metrics:
     """Describe the number that a learner takes as reward: its spread, its failures, and how often it orders two samples
     as gold does. scores, qualities: (N, k)."""
+    # above[p, i, j]: by how much sample i is rewarded more than j.
     above = scores[:, :, None] - scores[:, None, :]
     known = scores[np.isfinite(scores)]
     return {
         "reward/mean": float(known.mean()) if known.size else float("nan"),
         "reward/std": float(known.std()) if known.size else float("nan"),
         "reward/missing_rate": float(1 - known.size / scores.size),
+        # As a judge's decisions: 1 where i is rewarded more, 0.5 for a tie, nan without a reward.
         "reward/accuracy": gap_metrics(qualities, 0.5 + 0.5 * np.sign(above))["judge/accuracy"],
     }
 
@@ -113,5 +119,6 @@ def length_amplification(row: Metrics) -> float:
     """Return how far the policy's lengths have drifted per unit of the judge's bias for length: as measured on the
     frozen bank, else on the round's own pairs; nan where neither tells."""
     biases = (row.get(f"audit/b_length_{where}", float("nan")) for where in ("frozen", "on_policy"))
+    # nan is unequal to itself.
     bias = next((b for b in biases if b == b), float("nan"))
     return amplification(row.get("text/length_drift", float("nan")), bias)

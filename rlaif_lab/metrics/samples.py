@@ -20,6 +20,7 @@ def sample_rows(
     index: int, generations: Sequence[Generation], prob_beats: Floats, task: Task, prompts: int = 64
 ) -> list[SampleRow]:
     """Return one row for each response to the first prompts. prob_beats: (N, k, k)."""
+    # The first prompts only: the table is for a look.
     shown = generations[:prompts]
     qualities, rates = gold_qualities(task, shown), win_rates(prob_beats[:prompts])
     found: list[SampleRow] = []

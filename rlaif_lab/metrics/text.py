@@ -19,6 +19,7 @@ def text_metrics(generations: Sequence[Generation]) -> dict[str, float]:
         "text/unfinished_rate": float(np.mean([not r.finished for g in generations for r in g.responses])),
         "text/unique_rate": float(np.mean([unique_rate([r.text for r in g.responses]) for g in generations])),
         "text/distinct_2": float(np.mean([distinct_n([r.token_ids for r in g.responses], 2) for g in generations])),
+        # Per response, in nats: how surprising the policy's own samples are to it.
         "text/sampled_nll": float(np.mean([-sum(r.logps) for g in generations for r in g.responses])),
     }
 

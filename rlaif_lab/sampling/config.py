@@ -50,4 +50,5 @@ class SamplingConfig:
         """Return the settings with this round's temperature."""
         if not self.temperatures:
             return self
+        # The last temperature holds for all later rounds.
         return replace(self, temperature=self.temperatures[min(index, len(self.temperatures) - 1)], temperatures=())

@@ -51,10 +51,12 @@ class Continuous:
         limit: int,
         identity: Sequence[int | str],
     ) -> list[Generation]:
+        # Evaluation compares two policies with the same draws, which needs them by item.
         if identity[1] in COMMON_DRAWS or not prompts:
             return Exact().generate(model, prompts, config, limit, identity)
         most = config.max_new_tokens or limit
         ids = [row for row in model.encode_prompts(prompts) for _ in range(config.k)]
+        # By all prompts of the call: another call, or another order, has other draws.
         seed = seed_for("sample together", *identity, *(prompt.id for prompt in prompts)) % 2**31
         with inference(model.network), out_of_memory("engine.num_blocks"):
             written = self._written(model, ids, config, most, seed)
@@ -69,12 +71,14 @@ class Continuous:
         import torch
         from transformers import ContinuousBatchingConfig, GenerationConfig
 
+        # An adapter's wrapper has no `generate_batch`; its layers are within the base model.
         network: Any = model.network.get_base_model() if hasattr(model.network, "peft_config") else model.network
         attention = network.config._attn_implementation
         batching = ContinuousBatchingConfig(
             seed=seed, max_batch_tokens=self.max_batch_tokens, num_blocks=self.num_blocks, page_size=self.page_size
         )
         drawn = config.temperature > 0
+        # Greedy decoding refuses settings of sampling.
         settings = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p} if drawn else {}
         generation = GenerationConfig(
             do_sample=drawn,
@@ -83,6 +87,7 @@ class Continuous:
             pad_token_id=model.pad_id,
             **settings,
         )
+        # transformers seeds the global generator: forked, so that its state is as before.
         with torch.random.fork_rng():
             try:
                 found = network.generate_batch(
@@ -92,10 +97,12 @@ class Continuous:
                     progress_bar=False,
                 )
             finally:
+                # It may leave the network with its own attention.
                 if network.config._attn_implementation != attention:
                     network.set_attn_implementation(attention)
         outputs = list(found.values())  # in the order of what was asked
         failed = next((output.error for output in outputs if output.error is not None), None)
+        # Responses that are missing would shift all that follow.
         if failed is not None or len(outputs) != len(ids):
             raise ValueError(
                 f"transformers' continuous batching gave up ({failed or 'responses are missing'}); use engine=exact, "

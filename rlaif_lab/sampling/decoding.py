@@ -27,7 +27,7 @@ class Decoder(Protocol):
         """Go on with these of its rows only."""
 
     def advance(self, tokens: Tensor) -> None:
-        """Append one token to each row, (rows,), and computes ``logits`` anew."""
+        """Append one token to each row, (rows,), and compute ``logits`` anew."""
 
 
 def decoder(network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int, steps: int = 0) -> Decoder:
@@ -36,6 +36,7 @@ def decoder(network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int, steps: 
 
     The fastest decoder that has been tried on this model, at this width, and found right (see models/passes.py).
     """
+    # Tests hold it to transformers' numbers, so that it need not be tried.
     if is_small_llama(network):
         return SmallLlamaDecoder(network, ids, mask, k)
     return fastest(network, ids.shape[1] + steps)(network, ids, mask, k)
@@ -57,10 +58,12 @@ class CachedDecoder:
         self.mask = None if bool(mask.all()) else mask
         output = network(ids, attention_mask=self.mask, position_ids=positions, use_cache=True, logits_to_keep=1)
         self.cache = output.past_key_values
+        # The prompt is computed once, and its keys copied k times.
         self.cache.batch_repeat_interleave(k)
         self.logits = output.logits[:, -1].repeat_interleave(k, dim=0)
         if self.mask is not None:
             self.mask = self.mask.repeat_interleave(k, dim=0)
+        # Positions count real tokens.
         self.next_position = mask.sum(1).repeat_interleave(k, dim=0)
 
     def keep(self, rows: Tensor) -> None:
@@ -70,6 +73,7 @@ class CachedDecoder:
 
     def advance(self, tokens: Tensor) -> None:
         if self.mask is not None:
+            # What is appended is real.
             self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
         output = self.network(
             tokens[:, None],
@@ -91,6 +95,7 @@ class GroupedDecoder:
         self.network = network
         lengths = mask.sum(1)
         self.groups: list[_Group] = []
+        # Without padding: only prompts of one length can share a batch.
         for length in lengths.unique().tolist():
             prompts = (lengths == length).nonzero().squeeze(1)
             rows = ids[prompts, -length:].repeat_interleave(k, dim=0)
@@ -102,10 +107,12 @@ class GroupedDecoder:
 
     def _gather(self) -> None:
         """Gather the logits of the rows that are left, by their places."""
+        # Back into the order in which the caller counts its rows.
         places = torch.cat([group.places for group in self.groups])
         self.logits = torch.cat([group.logits[group.alive] for group in self.groups])[places.argsort()]
 
     def keep(self, rows: Tensor) -> None:
+        # old place -> new place, -1 for rows that leave.
         new = torch.full((int(rows.max()) + 1,), -1, device=rows.device)
         new[rows] = torch.arange(len(rows), device=rows.device)
         for group in self.groups:
@@ -117,6 +124,7 @@ class GroupedDecoder:
 
     def advance(self, tokens: Tensor) -> None:
         for group in self.groups:
+            # A copy: rows that have left keep their last token, which nobody looks at.
             group.last = group.last.clone()
             group.last[group.alive] = tokens[group.places]
             output = self.network(group.last[:, None], past_key_values=group.cache, use_cache=True)
@@ -142,6 +150,7 @@ class RecomputingDecoder:
     def __init__(self, network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int) -> None:
         self.network, self.device = network, ids.device
         prompts = [row[real.bool()].tolist() for row, real in zip(ids, mask, strict=True)]
+        # Token lists, one for each row: the sequences grow apart.
         self.rows: list[list[int]] = [list(prompt) for prompt in prompts for _ in range(k)]
         self.logits = next_logits(network, prompts, 1)[:, 0].repeat_interleave(k, dim=0)
 
@@ -174,9 +183,11 @@ def _try_decoders(network: PreTrainedModel, widest: int) -> type[CachedDecoder |
     rows = trial_rows(network, 4, longest)
     width, short = longest - steps, max(1, (longest - steps) // 3)
     prompts = [rows[0][:width], rows[1][:short]]
+    # Padded left, as the sampler's prompts are.
     ids = torch.tensor([prompts[0], [0] * (width - short) + prompts[1]], device=device)
     mask = torch.tensor([[1] * width, [0] * (width - short) + [1] * short], device=device)
     said = [row[-steps:] for row in rows]
+    # Row i follows prompt i // 2, with its own continuation.
     whole = [[*prompts[i // 2], *said[i]] for i in range(4)]
     right = row_logits(network, whole, 0, together=False, keep=steps + 1)
 
@@ -184,12 +195,14 @@ def _try_decoders(network: PreTrainedModel, widest: int) -> type[CachedDecoder |
         ahead, left, worst = made(network, ids, mask, 2), [0, 1, 2, 3], 0.0
         for step in range(steps):
             worst = max(worst, relative_error(ahead.logits, right[left, step]))
+            # One row leaves half-way: what rearranges a cache wrongly shows then.
             if step == steps // 2:
                 left = [0, 2, 3]
                 ahead.keep(torch.tensor(left, device=device))
             ahead.advance(torch.tensor([said[i][step] for i in left], device=device))
         return max(worst, relative_error(ahead.logits, right[left, steps]))
 
+    # The faster one first.
     for made in (CachedDecoder, GroupedDecoder):
         if holds(lambda made=made: error(made), tolerance):  # type: ignore[misc]
             return made
@@ -202,8 +215,10 @@ class SmallLlamaDecoder:
 
     def __init__(self, network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int) -> None:
         self.network, self.k, self.past, self.width = network, k, KeyValues(), ids.shape[1]
+        # Not -inf: a row without anything to see would be nan.
         self.unseen = torch.finfo(torch.float32).min
         positions = (mask.cumsum(1) - 1).clamp(min=0)
+        # Causal within the prompt: (1, 1, P, P).
         seen = torch.ones(self.width, self.width, dtype=torch.bool).tril_()[None, None]
         padding = mask == 0
         if bool(padding.any()):
@@ -211,6 +226,7 @@ class SmallLlamaDecoder:
         logits = forward(network, ids, positions, self.additive(seen), kept=1, past=self.past)
         self.logits = logits[:, 0].repeat_interleave(k, dim=0)
         self.next_position = mask.sum(1, keepdim=True).expand(-1, k)
+        # One mask for the k queries of a prompt: (B, 1, k, P).
         self.mask = self.additive(~padding)[:, None, None].expand(-1, 1, k, -1)
 
     def additive(self, seen: Tensor) -> Tensor:
@@ -219,14 +235,17 @@ class SmallLlamaDecoder:
     def keep(self, rows: Tensor) -> None:
         """Keep some rows. Rows that leave tear the groups apart: from then on every row is a group of its own."""
         prompt, sample, k, width = rows // self.k, rows % self.k, self.k, self.width
+        # Columns of a row's own tokens: every k-th from its number on.
         own = torch.arange(width, self.past.layers[0][0].shape[1], k)[None, :] + sample[:, None]
         columns = torch.cat([torch.arange(width).expand(len(rows), -1), own], 1)
         self.past.select(prompt[:, None], columns)
         self.mask = self.mask[prompt, 0, sample].gather(1, columns)[:, None, None]
         self.next_position = self.next_position[prompt, sample][:, None]
+        # Rows that are left are groups of one: their keys lie in their own order from here on.
         self.k = 1
 
     def advance(self, tokens: Tensor) -> None:
+        # Each of the k new tokens sees itself, and none of its siblings'.
         own = self.additive(torch.eye(self.k, dtype=torch.bool)).expand(len(self.mask), 1, -1, -1)
         self.mask = torch.cat([self.mask, own], 3)
         ids = tokens.view(-1, self.k)

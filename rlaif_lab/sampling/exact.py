@@ -63,6 +63,7 @@ def sample(
     it decides every draw.
     """
     generations: list[Generation] = []
+    # Whole prompts: the k samples of one share its pass.
     step = max(1, config.batch_size // config.k)
     limit = config.max_new_tokens or max_new_tokens
     with inference(model.network), out_of_memory("sampler.batch_size"):
@@ -76,10 +77,12 @@ def _sample_batch(
 ) -> list[Generation]:
     network, device, k = model.network, model.device, config.k
     batch = pack(model.encode_prompts(prompts), [[()] for _ in prompts], model.pad_id)
+    # Responses are empty: only the prompts are packed.
     ahead = decoder(network, batch.prompt_ids.to(device), batch.prompt_mask.long().to(device), k, limit)
 
     prompt_seeds = np.array([seed_for("sample", *identity, p.id) for p in prompts], dtype=np.uint64)
     streams = splitmix64(np.arange(k, dtype=np.uint64))
+    # A stream for each sample: the prompt's seed, and the sample's number scrambled.
     seeds = (prompt_seeds[:, None] ^ streams[None, :]).reshape(-1)
 
     rows = len(prompts) * k
@@ -91,6 +94,7 @@ def _sample_batch(
     finished = np.zeros(rows, dtype=bool)
     alive = np.arange(rows)  # which row of the batch each row of the decoder is
     for step in range(limit):
+        # By token position: a row's draws do not depend on which rows are left.
         draws = torch.from_numpy(uniforms(seeds[alive], step)).to(device)
         token, logp = choose(ahead.logits.float(), draws, config)
         here = torch.from_numpy(alive).to(device)
@@ -98,10 +102,12 @@ def _sample_batch(
         lengths[alive] = step + 1
         ended = torch.isin(token, ends).cpu().numpy()
         if config.stop:
+            # A stop string may end within a token, so it is looked for in the text.
             ended |= _stopped(model, written[: step + 1, here].T.tolist(), config.stop)
         finished[alive[ended]] = True
         if ended.all() or step + 1 == limit:
             break
+        # Finished rows leave the batch: nothing more is computed of them.
         if ended.any():
             keep = torch.from_numpy(np.flatnonzero(~ended)).to(device)
             alive = alive[~ended]
@@ -125,7 +131,9 @@ def choose(logits: Tensor, draws: Tensor, config: SamplingConfig) -> tuple[Tenso
 
     Shapes: logits (N, V), draws (N,) uniform in [0, 1) -> tokens (N,), logps (N,) in nats.
     """
+    # At temperature 1, whatever is sampled from: what learners take as the policy's own.
     logps = torch.log_softmax(logits, dim=-1)
+    # The largest of each row: finite only if the row is.
     if not bool(torch.isfinite(logps.amax(-1)).all()):
         raise ValueError(
             "the model's next-token logits are not finite (nan or infinite), so nothing can be sampled from it; its "
@@ -134,9 +142,12 @@ def choose(logits: Tensor, draws: Tensor, config: SamplingConfig) -> tuple[Tenso
     if config.temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:
+        # Cumulated in float64: over a large vocabulary float32's last values would not reach 1.
         cumulative = sampling_probabilities(logits, config).double().cumsum(dim=-1)
+        # Scaled by the total, so that rounding cannot leave a gap at the end.
         target = draws.double() * cumulative[:, -1]
         tokens = torch.searchsorted(cumulative, target[:, None], right=True).squeeze(1)
+        # Only a draw that rounds up to the total could lie beyond the last token.
         tokens = tokens.clamp(max=logits.shape[-1] - 1)
     return tokens, logps.gather(-1, tokens[:, None]).squeeze(1)
 
@@ -145,10 +156,12 @@ def sampling_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
     """Return the distribution that is sampled from: temperature, then top-k, then top-p. Shapes: (N, V) -> (N, V)."""
     scaled = logits / config.temperature
     if config.top_k:
+        # With ties at the k-th place all of them stay.
         kth = scaled.topk(min(config.top_k, scaled.shape[-1]), dim=-1).values[:, -1:]
         scaled = scaled.masked_fill(scaled < kth, -torch.inf)
     if config.top_p < 1.0:
         ordered, index = scaled.sort(dim=-1, descending=False)
+        # The tail from below: what together has at most 1 - p goes.
         tail = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1.0 - config.top_p
         tail[:, -1] = False  # the most likely token always stays
         scaled = scaled.masked_fill(tail.scatter(-1, index, tail), -torch.inf)
@@ -160,8 +173,10 @@ def _stopped(model: LanguageModel, rows: Sequence[Sequence[int]], stops: tuple[s
     text, so that only a tail is decoded: its first characters may be others than in the whole, its last ones are not.
     """
     longest = max(map(len, stops))
+    # The tail's first tokens may decode to other characters than in the whole text; a few more make up for that.
     tail = longest + SPARE
     texts = model.decode([row[-tail:] for row in rows])
+    # Tokens that write nothing may have filled the tail: then the whole is decoded.
     unsure = [i for i, text in enumerate(texts) if len(rows[i]) > tail and len(text) < tail]
     for i, text in zip(unsure, model.decode([rows[i] for i in unsure]), strict=True):
         texts[i] = text  # tokens that write nothing

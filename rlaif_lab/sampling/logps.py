@@ -16,6 +16,7 @@ def with_logps(model: LanguageModel, generations: Sequence[Generation], rows: in
     rows: responses in a forward pass, about; it decides memory only.
     """
     found: list[Generation] = []
+    # By responses, as the packed row of a prompt holds all of its own.
     at_once = max(1, rows // max((len(g.responses) for g in generations), default=1))
     for start in range(0, len(generations), at_once):
         some = generations[start : start + at_once]
@@ -25,6 +26,7 @@ def with_logps(model: LanguageModel, generations: Sequence[Generation], rows: in
             logps = response_logps(model.network, batch).float().cpu().tolist()
         for generation, rows_of in zip(some, logps, strict=True):
             responses = tuple(
+                # Padding is cut off: as many numbers as tokens.
                 replace(response, logps=tuple(row[: len(response.token_ids)]))
                 for response, row in zip(generation.responses, rows_of, strict=True)
             )

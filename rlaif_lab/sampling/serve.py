@@ -23,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+# What has to agree for one model's weights to be another's.
 SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 
 
@@ -53,6 +54,7 @@ class Transformers:
         drawn = asked["temperature"] > 0
         how = {name: asked[name] for name in ("temperature", "top_p", "top_k")} if drawn else {}
         for ids, seed in zip(prompts, seeds, strict=True):
+            # A seed for each request, so that its response does not depend on others.
             torch.manual_seed(seed)
             given = torch.tensor([ids], device=self.model.device)
             with torch.no_grad():
@@ -76,6 +78,7 @@ class Vllm:
         from vllm import LLM  # type: ignore[import-not-found]
 
         settings = {"enable_prefix_caching": True, "disable_log_stats": True, "seed": 0} | options
+        # Prefixes shared by prompts, and by a prompt's k samples, are computed once.
         self.llm = LLM(model=folder, dtype=dtype, **settings)
 
     def load(self, folder: str) -> None:
@@ -94,6 +97,7 @@ class Vllm:
                 max_tokens=asked["max_tokens"],
                 stop_token_ids=asked["stop_ids"],
                 seed=seed,
+                # Text is the lab's business: a tokenizer of its own may decode otherwise.
                 detokenize=False,
             )
             for seed in seeds
@@ -127,6 +131,7 @@ class Held:
         """Load weights, unless they are held."""
         folder, version = str(asked["folder"]), str(asked["version"])
         with self.lock:
+            # Another rank, or a resumed run, may have sent the same.
             if self.version == version:
                 return self.about()
             if not Path(folder).is_dir():
@@ -142,6 +147,7 @@ class Held:
 
     def generate(self, asked: dict[str, Any]) -> dict[str, Any]:
         with self.lock:
+            # Samples of other weights would be taken for the policy's own.
             if asked["version"] != self.version:
                 raise RefusedError(409, f"this server holds version {self.version!r}, not {asked['version']!r}")
             written = self.engine.generate(asked["prompts"], asked["seeds"], asked)
@@ -159,6 +165,7 @@ def tokenizer_of(folder: str) -> str:
     if not file.exists():
         return ""
     content = json.loads(file.read_text())
+    # The vocabulary and what was added to it: which text each token stands for.
     added = [[token["id"], token["content"]] for token in content.get("added_tokens") or []]
     known = [content.get("model", {}).get("vocab"), added]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
@@ -189,6 +196,7 @@ def handler(held: Held) -> type[BaseHTTPRequestHandler]:
                 found = what() if body is None else what(json.loads(body))
             except RefusedError as error:
                 code, found = error.code, {"error": str(error)}
+            # Whatever it is, the lab is told; the server goes on.
             except Exception as error:
                 code, found = 500, {"error": f"{type(error).__name__}: {error}"}
             content = json.dumps(found).encode()
@@ -206,6 +214,7 @@ def handler(held: Held) -> type[BaseHTTPRequestHandler]:
 
 def end_with(parent: int, temporary: str | None) -> None:
     """End when the process that started this one is gone, and take its temporary folder along."""
+    # Polled, which works on every system: parents that are killed send no signal.
     while os.getppid() == parent:
         time.sleep(0.5)
     if temporary:
@@ -227,12 +236,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.parent:
         threading.Thread(target=end_with, args=(arguments.parent, arguments.temporary), daemon=True).start()
+    # One process: a parent that is killed then leaves no worker behind.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     held = Held(arguments.backend, arguments.folder, arguments.dtype, json.loads(arguments.options))
     server = ThreadingHTTPServer((arguments.host, arguments.port), handler(held))
     if arguments.announce:
         partial = Path(f"{arguments.announce}.tmp")
         partial.write_text(str(server.server_address[1]))
+        # Renamed into place: whoever waits for the file never reads half a number.
         partial.rename(arguments.announce)
     print(f"serving on port {server.server_address[1]}", file=sys.stderr, flush=True)
     server.serve_forever()

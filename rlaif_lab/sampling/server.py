@@ -84,6 +84,7 @@ class ServerEngine:
     def update(self, policy: LanguageModel, version: str) -> None:
         """Have the server hold the policy's weights as they are. On rank 0; the others are told the address."""
         self.policy = policy
+        # By content: an unchanged policy is not sent again.
         self.version = policy.weights_hash()
         self.url = ranks.on_first(self._hold)
 
@@ -95,6 +96,7 @@ class ServerEngine:
         limit: int,
         identity: Sequence[int | str],
     ) -> list[Generation]:
+        # The server holds the policy alone: others are sampled here.
         if self.policy is None or model.network is not self.policy.network or not prompts:
             return Exact().generate(model, prompts, config, limit, identity)
         most = config.max_new_tokens or limit
@@ -109,6 +111,7 @@ class ServerEngine:
             asked = {
                 "version": self.version,
                 "prompts": [ids for ids, _, _ in some],
+                # As the lab's own sampler addresses its draws, as far as the server takes a number.
                 "seeds": [seed_for("sample", *identity, name, number) % 2**31 for _, name, number in some],
                 "temperature": config.temperature,
                 "top_p": config.top_p,
@@ -129,6 +132,7 @@ class ServerEngine:
         if self.python is not None and self.child is None:
             self.url = self._started(folder)
         about = self._about()
+        # Ahead of sending weights: to another model they would do no good.
         self._check_alike(about, folder)
         if about["version"] != self.version:
             self._ask("/weights", {"folder": str(folder), "version": self.version})
@@ -142,17 +146,22 @@ class ServerEngine:
             self.place = tempfile.mkdtemp(prefix="weights_")
         place = Path(self.place)
         folder = place / self.version
+        # A folder's name is the hash of its weights: what is there need not be written again.
         if not folder.is_dir():
             partial = place / f".{self.version}.{os.getpid()}"
             self.policy.save(partial)
+            # Beside the weights, so that a server can tell which they are.
             (partial / "version.txt").write_text(self.version)
             partial.rename(folder)
+            # A server reads merged weights only.
             shutil.rmtree(partial.with_name(f"{partial.name}_adapter"), ignore_errors=True)
+        # Looked at anew: the newest are those that were used last.
         os.utime(folder)
         held = sorted(
             (path for path in place.iterdir() if not path.name.startswith(".")), key=lambda p: p.stat().st_mtime
         )
         for old in held[:-KEPT]:
+            # Only what was written here: the folder may hold other things.
             if (old / "version.txt").exists():
                 shutil.rmtree(old, ignore_errors=True)
         return folder
@@ -165,11 +174,13 @@ class ServerEngine:
         command += ["--dtype", self.dtype, "--options", json.dumps(self.options)]
         command += ["--parent", str(os.getpid()), "--announce", str(announced)]
         command += ["--temporary", self.place] if self.temporary else []
+        # Its environment is its own: this one's packages would shadow it, and it is none of this run's ranks.
         own = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LOCAL_RANK", "NODE_RANK")}
         with log.open("wb") as file:
             self.child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=own)
         limit = time.monotonic() + self.wait_s
         while not announced.exists():
+            # Ended: the reason is in its own words.
             if self.child.poll() is not None:
                 said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
                 raise ValueError(f"engine.python: the server ended before it served; its last line: {said[-1][:300]}")
