@@ -137,6 +137,7 @@ class Verdict:
 
         Whatever computes a probability makes its verdict so: no comparison with nan decides anything.
         """
+        # Written so that nan, which is neither above nor below, is caught too.
         if not -ROUNDING <= probability <= 1.0 + ROUNDING:
             said = f"(no probability: {probability}){'' if raw is None else chr(10) + raw}"
             return cls(None, "invalid", latency_s, tokens=tokens, raw=said, cost_usd=cost_usd, details=_finite(details))
@@ -156,6 +157,7 @@ class Verdict:
         """Return what ``of`` gives for log-odds in nats; what is not finite is ``invalid``, not certainty."""
         if not math.isfinite(log_odds):
             return cls.of(math.nan, **rest)
+        # exp overflows above 709.
         return cls.of(1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, log_odds)))), **rest)
 
     def __post_init__(self) -> None:

@@ -89,6 +89,7 @@ class Round:
             n = rows.get(j.comparison.prompt.id)
             if n is None:
                 continue
+            # Above 0 where gold prefers the first; nan for a task without gold.
             better = self.qualities[n, j.sample_first] - self.qualities[n, j.sample_second]
             found.append(
                 {
@@ -245,7 +246,7 @@ class SweepResults:
         return figure_of(self.view, name)
 
     def problems(self) -> list[Record]:
-        """Run that are not, or not wholly, in the numbers, and why."""
+        """Return the runs that are not, or not wholly, in the numbers, and why."""
         return [{"run": problem.name, "reason": problem.reason} for problem in self.view.study.problems]
 
 
@@ -340,7 +341,7 @@ def table(runs: Sequence[WandbRun], name: str) -> list[Record]:
 
 
 def contents(runs: Sequence[WandbRun]) -> list[Record]:
-    """Return names of the tables and media of each run."""
+    """Return the names of the tables and media of each run."""
     return [
         {"arm": run.job_type, "run": run.name, "tables": ", ".join(run.tables), "media": ", ".join(run.media)}
         for run in runs
@@ -352,6 +353,7 @@ def read_run(directory: str | Path) -> RunFolder:
     is none."""
     directory = Path(directory)
     if directory.is_dir() and not (directory / "config.json").is_file():
+        # A run that was killed in its first round has a config, but no rows.
         directory = next((f for f in sorted(run_folders(directory)) if (f / "metrics.jsonl").is_file()), directory)
     return RunFolder(directory)
 

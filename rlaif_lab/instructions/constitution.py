@@ -60,6 +60,7 @@ class Constitution:
 
     def draw(self, *identity: int | str) -> Principle:
         """Return one principle, all equally likely, decided by identity alone."""
+        # 2^63 is so much larger than their number that all are equally likely.
         return self.principles[seed_for("principle", *identity) % len(self.principles)]
 
     def guidelines(self) -> str:

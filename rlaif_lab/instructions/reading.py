@@ -55,6 +55,7 @@ def stated_label(text: str, labels: Sequence[str], cue: str = "", tie: str | Non
         tie: The label of ``labels`` that says that neither is better, if there is one.
     """
     names = _Names(labels, tie)
+    # JSON is read by its keys, whatever its texts say.
     if (content := json_object(text)) is not None:
         return names.in_json(content, None)
     return _agreed(list(_label_statements(_prepared(text, names), names, cue)), _prepared(text, names))
@@ -116,30 +117,35 @@ _SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]*_]*\s+")
 
 def _prepared(text: str, names: _Names | None) -> list[str]:
     """Return the lines of an answer that can state something: without what it quotes, in plain characters."""
+    # \boxed{A}, as models of mathematics answer, is [[A]].
     text = _BOXED.sub(lambda match: f"[[{match.group(1)}]]", text.strip())
+    # An answer that is nothing but one fence is what stands in it.
     whole = _FENCE.fullmatch(text)
     text = whole.group(2).strip() if whole else text
     if len(text) > 1 and (text[0], text[-1]) in {('"', '"'), ("“", "”"), ("'", "'"), ("`", "`")}:
         inner = text[1:-1]
         text = text if text[0] in inner else inner
+    # The judge's own material, quoted back with its code, states nothing.
     text = _MATERIAL.sub(" (...) ", text)
     text = _FENCE.sub(" (...) ", text)
     text = _QUOTED_LINE.sub(" (...) ", text)
 
     def unquoted(match: re.Match[str]) -> str:
         inner = next((group for group in match.groups() if group is not None), "").strip()
+        # Quotation marks around nothing but a label or a number are emphasis.
         plain = (names is not None and names.only(inner) is not None) or _NUMBER_ALONE.fullmatch(inner)
         return inner if plain else "(...)"
 
     text = _SINGLE_QUOTED.sub(unquoted, _QUOTED.sub(unquoted, text.replace("**", "").replace("__", "")))
     text = re.sub(r"\\\(|\\\)|\$", "", text).replace("*", "")
+    # Full-width letters and digits as plain ones.
     text = unicodedata.normalize("NFKC", text).replace("’", "'")
     lines = [line.strip() for line in text.splitlines()]
     return _joined([line for line in lines if line and not re.fullmatch(r"[-=_~#|\s]+", line)])
 
 
 def _joined(lines: list[str]) -> list[str]:
-    """Return a heading that is nothing but a cue goes with the line under it."""
+    """Return the lines, each heading that is nothing but a cue joined with the line under it."""
     joined: list[str] = []
     for line in lines:
         if joined and _CUE_ALONE.fullmatch(joined[-1]):
@@ -236,6 +242,7 @@ class _Names:
     def __init__(self, labels: Sequence[str], tie: str | None) -> None:
         self.tie = tie
         self.of = {_plain(_stripped(label)): label for label in labels}
+        # Longer labels first, so that none is matched by its beginning.
         names = sorted((_stripped(label) for label in labels), key=len, reverse=True)
         self.any = "|".join(re.escape(n) if len(n) == 1 else f"(?i:{re.escape(n)})" for n in names)
         short = {_plain(name.split()[-1]): self.of[_plain(name)] for name in names if len(name.split()) > 1}
@@ -256,7 +263,9 @@ class _Names:
         """Return the label that an object gives under ``key`` (None: under any of the usual ones)."""
         keys = [key] if key is not None else [k for k in content if k.strip().lower().replace(" ", "_") in _JSON_KEYS]
         texts = {k: v for k, v in content.items() if isinstance(v, str)}
+        # None stands for a key whose value is no label: then there is not one answer.
         said = {self.only(texts[k]) if k in texts else None for k in keys if k in content}
+        # Another key that names another label leaves it open.
         others = {self.only(text) for k, text in texts.items() if k not in keys} - {None}
         if len(said) != 1 or others - said:
             return None
@@ -311,8 +320,10 @@ def _label_statements(lines: Sequence[str], names: _Names, cue: str) -> Iterator
     forms = _forms(names.any, cue)
     count = len(lines)
     for at, sentence, alone in _statements(lines):
+        # Most sentences hold no label: they are passed over before the slower patterns.
         if len(sentence) > LONGEST or not forms.any.search(sentence):
             continue
+        # From the plainest form to the least plain: the first that fits is taken.
         if match := forms.compared.fullmatch(sentence):
             first, sign, second = match.group(2), match.group(3), match.group(4)
             if _plain(first) != _plain(second) and not _doubtful(match.group("lead")):
@@ -330,11 +341,13 @@ def _label_statements(lines: Sequence[str], names: _Names, cue: str) -> Iterator
         elif (match := forms.weakly.fullmatch(sentence)) and not _doubtful(match.group("lead")):
             yield Found(_or_tie(match, names), "weak", at)
         elif alone and (match := forms.bare.fullmatch(sentence)):
+            # A label alone on its line may be the heading of what follows, which is no verdict.
             ends, headed = at == count - 1, re.search(_NOUN, sentence) is not None
             yield Found(names.named(match), "bare" if ends or not headed else "first", at)
         elif alone and names.tie is not None and _TIE.fullmatch(sentence):
             yield Found(names.tie, "bare", at)
     for at, line in enumerate(lines):
+        # "1. ..." is an item of a list.
         if (match := forms.opening.fullmatch(line[:LONGEST])) and not match.group("label").isdigit():
             yield Found(names.named(match), "bare", at)
 
@@ -358,13 +371,16 @@ def _leads(match: re.Match[str]) -> bool:
 
 def _doubtful(lead: str) -> bool:
     """Return whether a statement that follows these words is denied, supposed or somebody else's."""
+    # "I say" is nobody else's statement.
     lead = _I_SAY.sub("", lead)
+    # A denial counts within its own clause, a supposition anywhere before.
     clause = re.split(r"[,;:–—]", lead.rstrip(" ,;:–—-"))[-1]
     return _SUPPOSED.search(lead) is not None or _DENIED.search(clause) is not None or "?" in lead
 
 
 def _agreed(found: Sequence[Found], lines: Sequence[str]) -> Any:
     """Return what all the plainest statements say, if nothing after them takes it back; None where they disagree."""
+    # What is stated most plainly decides; what comes after it must not contradict it.
     for ranks in (("final",), ("strong", "final"), ("weak",), ("bare", "first")):
         held = [one for one in found if one.rank in ranks]
         if not held:
@@ -378,6 +394,7 @@ def _agreed(found: Sequence[Found], lines: Sequence[str]) -> Any:
             return None
         if last.rank == "first" or (last.rank == "bare" and 0 < last.at < len(lines) - 1):
             return None  # a heading, or a label amid the text
+        # Whatever takes it back counts, in any words.
         rest = "\n".join(lines[last.at + 1 :])
         return None if _DOUBT.search(rest) else values.pop()
     return None
@@ -441,6 +458,7 @@ def _score_statements(lines: Sequence[str], maximum: float, cue: str) -> Iterato
 def _value(match: re.Match[str], maximum: float) -> float:
     """Return the number on the template's scale; nan for one of another."""
     number, scale = _number(match.group("number")), match.groupdict().get("scale")
+    # Out of another maximum: a number on another scale.
     if scale is not None and _number(scale) != maximum:
         return math.nan
     return number
@@ -459,6 +477,7 @@ def _score_in(content: Mapping[str, Any], key: str | None, minimum: float, maxim
         [key] if key is not None else [k for k in content if k.strip().lower().replace(" ", "_") in (*_SCORE_KEYS, own)]
     )
     values = [content[k] for k in keys if k in content]
+    # Exactly one: two scores are none.
     if len(values) != 1:
         return None
     value = values[0]
@@ -478,9 +497,11 @@ def json_object(text: str) -> dict[str, Any] | None:
     """
     text = text.strip()
     fenced = [m for m in _FENCE.finditer(text) if m.group(1).lower() in ("", "json", "json5", "jsonc")]
+    # Only a fence at the end: what follows could take it back.
     if fenced and not text[fenced[-1].end() :].strip():
         objects = [_parsed(m.group(2)) for m in fenced if m.group(2).strip().startswith("{")]
         found = [one for one in objects if one is not None]
+        # Several fences have to say the same.
         return found[0] if found and len(found) == len(objects) and all(one == found[0] for one in found) else None
     return _parsed(text) if text.startswith("{") else None
 
@@ -496,6 +517,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for key, value in pairs:
+        # Given twice with the same value it is one statement.
         if key in content and content[key] != value:
             raise ValueError(f"{key!r} is given twice")
         content[key] = value

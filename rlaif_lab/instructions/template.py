@@ -46,12 +46,15 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 # --- texts that are not trusted ---------------------------------------------------------------------------------------
 def neutralised(text: str, limit: int) -> str:
     """Return a text as a judge is shown it: without control tokens, at most ``limit`` characters, never empty."""
+    # Line ends first: their carriage return would come out as a replacement character.
     text = _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))
+    # A blank after the first character is enough: the tokenizer then sees no control token.
     text = _CONTROL_TOKEN.sub(lambda match: match.group() + " ", text)
     if not text.strip():
         return EMPTY
     if len(text) <= limit:
         return text
+    # Three quarters from the beginning, one from the end.
     tail = limit // 4
     return f"{text[: limit - tail]}\n[... {len(text) - limit} characters left out ...]\n{text[len(text) - tail :]}"
 
@@ -62,7 +65,9 @@ def code_for(prompt: Prompt, *texts: str) -> str:
     shown = _conversation(prompt)
     attempt = 0
     while True:  # a huge text may hold every code of four letters, but not of ever more
+        # By the prompt: its comparisons share the code, and with it their beginning.
         seed = seed_for("code", shown, attempt)
+        # Five bits for a letter; longer after every fourth attempt.
         code = "".join(chr(ord("A") + (seed >> (5 * i)) % 26) for i in range(min(4 + attempt // 4, 12)))
         if not any(code in text for text in (shown, *texts)):
             return code
@@ -215,6 +220,7 @@ class ScoreTemplate(_Template):
         )
         _check_placeholders(file, {"criteria", "prompt", "response"})
         minimum, maximum = file.data["minimum"], file.data["maximum"]
+        # type(...) is int: True would be 1.
         if not (type(minimum) is int and type(maximum) is int and 0 <= minimum < maximum <= 100):
             raise ValueError(
                 f"{file.at('maximum')}: a score's minimum and maximum must be whole numbers with "

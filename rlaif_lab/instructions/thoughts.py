@@ -46,6 +46,7 @@ def without_thoughts(text: str, opened: bool = False) -> str | None:
         text: The model's words, thoughts and their marks included.
         opened: Whether the chat template had opened a thought, so that the text begins within one.
     """
+    # Channels first: their marks say themselves which part is the answer.
     if _CHANNEL.search(text):
         return _final_channel(text)
     if _FLAT_CHANNEL.match(text) and (_FLAT_FINAL.search(text) or not _CLOSED.search(text)):
@@ -55,9 +56,11 @@ def without_thoughts(text: str, opened: bool = False) -> str | None:
         parts = _HEADED_ANSWER.split(text[headed.end() :])
         return _unwrapped(parts[-1]) if len(parts) > 1 else None
     closings = list(_CLOSED.finditer(text))
+    # The template opened a thought, and nothing closed it.
     if opened and not closings:
         return None
     rest = text[closings[-1].end() :] if closings else text
+    # Opened again after the last closing: it was cut off within a thought.
     return None if _OPENED.search(rest) else _unwrapped(rest)
 
 
@@ -79,6 +82,7 @@ def open_thought(text: str) -> str | None:
         return "<|inner_suffix|>"
     if match := re.fullmatch(r"(<\|?)(\w+)_start(\|?>)", mark, re.IGNORECASE):
         return f"{match[1]}{match[2]}_end{match[3]}"
+    # <think> is closed by </think>.
     return f"{mark[0]}/{mark[1:]}"
 
 

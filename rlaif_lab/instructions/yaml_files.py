@@ -57,9 +57,10 @@ def find_yaml(kind: str, name_or_path: str) -> Path:
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """Raise ValueError, naming file and line, for what is no YAML or holds a key twice."""
+    """Return the parsed file. Raises ValueError, naming file and line, for what is no YAML or holds a key twice."""
     try:
         text = path.read_text(encoding="utf-8")
+        # Both: the nodes know their lines, the data are what is read.
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
@@ -76,6 +77,7 @@ def read_yaml(path: Path) -> YamlFile:
 
     def walk(node: yaml.Node | None, keys: tuple[str | int, ...]) -> None:
         nonlocal seen
+        # As often as it is walked into, not as it is written: a few aliases of aliases come to billions.
         seen += 1
         if seen > MOST_VALUES or len(keys) > 50:  # aliases of aliases, or of themselves
             raise ValueError(f"{path}: comes to more than {MOST_VALUES} values, or is nested more than 50 deep")
@@ -83,6 +85,7 @@ def read_yaml(path: Path) -> YamlFile:
             for key, value in node.value:
                 name = (*keys, str(key.value))
                 line = key.start_mark.line + 1
+                # PyYAML would keep the last without a word.
                 if name in lines:
                     raise ValueError(f"{path}, line {line}: {key.value!r} is given twice")
                 lines[name] = line

@@ -40,6 +40,7 @@ def examples_from(
     responses = {g.prompt.id: g.responses for g in generations}
     examples = []
     for j in judgements:
+        # A tie teaches nothing, and a failure says nothing.
         if j.prob_first_wins is None or j.prob_first_wins == 0.5:
             continue
         prompt = j.comparison.prompt
@@ -55,6 +56,7 @@ def grouped(examples: Sequence[RewardExample]) -> list[Group]:
     """Return the examples by round and prompt, in order of appearance."""
     groups: dict[tuple[int, str], list[RewardExample]] = {}
     for example in examples:
+        # By round too: answers of different rounds were never compared with each other.
         groups.setdefault((example.round_index, example.prompt.id), []).append(example)
     return [_group(members) for members in groups.values()]
 
@@ -63,6 +65,7 @@ def _group(examples: Sequence[RewardExample]) -> Group:
     position: dict[Answer, int] = {}
     pairs = []
     for example in examples:
+        # With whether it was finished: one that was cut off is another answer.
         chosen, rejected = (
             position.setdefault((r.text, r.finished), len(position)) for r in (example.chosen, example.rejected)
         )
@@ -72,6 +75,7 @@ def _group(examples: Sequence[RewardExample]) -> Group:
 
 def split_by_prompt(groups: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:
     """Return (training, held out). A hash of the prompt decides, so a prompt is on the same side in every round."""
+    # The prompt's identity decides: what is held out in one round is trained on in none.
     held_out = [seed_for(seed, "reward validation", g.prompt.id) / 2**63 < share for g in groups]
     return (
         [g for g, out in zip(groups, held_out, strict=True) if not out],

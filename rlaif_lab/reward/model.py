@@ -103,7 +103,7 @@ class RewardModel:
 
     # --- training -------------------------------------------------------------------------------------------------
     def fit(self, examples: Sequence[RewardExample], round_index: int, folder: Path, previous: Path | None) -> Metrics:
-        """Train every member and keeps it in ``folder``/member_0, ...; what is there already is loaded.
+        """Train every member and keep it in ``folder``/member_0, ...; what is there already is loaded.
 
         examples: of all rounds so far, or of this one. previous: the last round's folder, None in the first.
         Returns the metrics, which ``folder``/metrics.json keeps. Accuracy, loss (nats; ln 2 is a coin's), brier and
@@ -112,11 +112,13 @@ class RewardModel:
         standard deviation between members of the difference of a pair's rewards. pairs: those trained on.
         tokens/reward_model: read in training, over all passes and members.
         """
+        # With `latest`, examples of earlier rounds do not count, wherever they come from.
         wanted = [e for e in examples if self.data == "all" or e.round_index == round_index]
         learnt, held_out = split_by_prompt(grouped(wanted), self.validation_share, self.context.seed)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         start = None if self.restart else previous
+        # One after the other, each whole before the next begins: a killed run trains only those that are missing.
         self.members = [self._member(i, learnt, round_index, folder, start) for i in range(self.size)]
         file = folder / "metrics.json"
         if not file.exists():
@@ -127,11 +129,12 @@ class RewardModel:
     def _member(
         self, number: int, groups: Sequence[Group], round_index: int, folder: Path, previous: Path | None
     ) -> RewardNetwork:
-        """Return a whole folder is loaded. Else: trained in a temporary one, which is renamed when it is whole."""
+        """Return a member: loaded from a whole folder, else trained in a temporary one that is renamed when whole."""
         from rlaif_lab.reward.network import load_reward_network, with_reward_head
         from rlaif_lab.reward.training import train
 
         name, where = f"member_{number}", f"round {round_index}, member {number}"
+        # A member's head and its order of the data are its own; the data are the same for all.
         identity = (self.context.seed, "reward model", round_index, number)
         if not (folder / name).exists():
             begun = time.perf_counter()
@@ -143,11 +146,13 @@ class RewardModel:
             train(model, groups, self.training, where, *identity)
             seconds = time.perf_counter() - begun
             _write_folder(folder / name, lambda partial: _save(model, partial, seconds))
+        # Read back even when it was just trained, so that a resumed run goes on with the same.
         model = load_reward_network(folder / name, name)
         model.network.to(self.base.device).requires_grad_(False)
         return model
 
     def _measure(self, learnt: Sequence[Group], held_out: Sequence[Group], folder: Path) -> Metrics:
+        # As many prompts that it has learnt from: a gap between both is overfitting.
         validation, training = self._validate(held_out), self._validate(learnt[: len(held_out)])
         seconds = [json.loads((folder / f"member_{i}" / TIMES).read_text())["seconds"] for i in range(self.size)]
         return {
@@ -186,6 +191,7 @@ class RewardModel:
         taken off before members are compared. Equal texts get equal rewards. Call ``fit`` first.
         """
         assert self.members, "no reward model has been trained or loaded"
+        # Equal texts are rewarded once.
         asked = [(g.prompt, list(dict.fromkeys((r.text, r.finished) for r in g.responses))) for g in generations]
         by_member = []
         for member in self.members:
@@ -197,6 +203,7 @@ class RewardModel:
                 [[s[r.text, r.finished] for r in g.responses] for s, g in zip(scores, generations, strict=True)]
             )
         values = np.array(by_member)
+        # Less each member's own level on the prompt, which Bradley-Terry leaves free.
         return values.mean(0), (values - values.mean(2, keepdims=True)).std(0)
 
 
@@ -213,11 +220,13 @@ def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Write a folder all or nothing: temporary folder, fsync, rename."""
     partial = folder.with_name(f".{folder.name}.partial")
     with writing(folder):
+        # What a killed run left half-written.
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         write(partial)
         open_to_umask(partial)
         seal(partial)
+        # On the disk before the rename, as for single files.
         for file in partial.iterdir():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())

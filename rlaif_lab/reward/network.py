@@ -44,7 +44,8 @@ class RewardNetwork(LanguageModel):
     """
 
     def encode(self, groups: Sequence[tuple[Prompt, Sequence[Answer]]]) -> list[Encoded]:
-        """Raise ValueError for a text that the tokenizer cannot write, and as ``encode_prompts`` does."""
+        """Return the token ids of prompts and answers. Raises ValueError for a text that the tokenizer cannot write,
+        and as ``encode_prompts`` does."""
         prompts = self.encode_prompts([prompt for prompt, _ in groups])
         if self.chat:
             return [self._conversations(*group, asked) for group, asked in zip(groups, prompts, strict=True)]
@@ -67,6 +68,7 @@ class RewardNetwork(LanguageModel):
         ]
         self._refuse_unknown([text for text, _ in answers], whole)
         read = [self._read_part(ids) for ids in whole]
+        # What the template writes alike for the question alone and for all answers.
         shared = _shared_length([asked, *read])
         return asked[:shared], [ids[shared:] for ids in read]
 
@@ -85,6 +87,7 @@ class RewardNetwork(LanguageModel):
     def rewards(self, batch: Packed) -> Tensor:
         """Return (B, n), float32; what stands in empty places means nothing."""
         hidden = response_hidden(self.network, batch)
+        # Entry t = the response's length is the state at its last token (see `response_hidden`): (B, n, 1, H).
         last = batch.response_mask.sum(-1)[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
         rewards: Tensor = self.network.score(hidden.gather(2, last).squeeze(2)).squeeze(-1)
         return rewards.float()
@@ -99,6 +102,7 @@ class RewardNetwork(LanguageModel):
                 some = encoded[at : at + batch_size]
                 batch = self.pack(some)
                 rows = self.rewards(batch).tolist()
+                # Empty places of prompts with fewer answers are cut off.
                 rewards += [row[: len(answers)] for row, (_, answers) in zip(rows, some, strict=True)]
                 tokens += int(batch.prompt_mask.sum() + batch.response_mask.sum())
         return Scored(rewards, tokens)
@@ -153,6 +157,7 @@ def with_reward_head(model: LanguageModel, seed: int, name: str) -> RewardNetwor
 
     body = body_of(model.network)
     config = copy.deepcopy(body.config)
+    # transformers takes the number of labels from the configuration.
     config.num_labels = 1
     tokenizer = copy.deepcopy(model.tokenizer)
     if not model.chat:
@@ -169,11 +174,15 @@ def with_reward_head(model: LanguageModel, seed: int, name: str) -> RewardNetwor
             raise _no_classifier(model) from error
         if not hasattr(network, "score"):
             raise _no_classifier(model)
+        # The body's weights; the head is drawn below.
         network.base_model.load_state_dict(body.state_dict())
+        # A padding token of its own needs an embedding.
         if tokenizer.pad_token_id >= network.get_input_embeddings().num_embeddings:
             network.resize_token_embeddings(tokenizer.pad_token_id + 1, mean_resizing=False)
+        # Again, so that the head's draw depends on the seed alone, not on how the body was initialised.
         torch.manual_seed(seed)
         torch.nn.init.normal_(network.score.weight, std=(network.score.in_features + 1) ** -0.5)
+    # Both, where a model has a configuration of its own for its text part.
     for part in {id(c): c for c in (network.config, network.config.get_text_config())}.values():
         part.pad_token_id = tokenizer.pad_token_id
     return RewardNetwork(network.to(model.device).eval(), tokenizer, name, model.chat)

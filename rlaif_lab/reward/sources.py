@@ -36,7 +36,7 @@ class RewardFolder(ModelSource):
         return self.content()
 
     def content(self) -> str:
-        """Return the same path with other weights, or another template, is another reward model."""
+        """Return an identity by content: the same path with other weights, or another template, is another model."""
         return f"reward model {hash_files(model_files(Path(self.path)))}"
 
     def load_tokenizer(self, task: Task) -> PreTrainedTokenizerBase:
@@ -81,6 +81,7 @@ def member_folders(paths: Sequence[str]) -> list[str]:
     members."""
     found = []
     for path in paths:
+        # By number: member_10 comes after member_9.
         members = sorted(Path(path).glob("member_*"), key=lambda folder: int(folder.name.rpartition("_")[2]))
         found += [str(member) for member in members] or [path]
     return found

@@ -45,15 +45,18 @@ def train(model: RewardNetwork, groups: Sequence[Group], settings: Training, whe
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm or math.inf)
+        # The sum of both is nan or infinite if either is.
         if not math.isfinite(loss.item() + norm.item()):
             raise ValueError(
                 f"reward model, {where}: loss {loss.item()} and gradient norm {norm.item()} at step {step} are not "
                 "finite; lower reward_model.learning_rate"
             )
+        # Up in the warm-up, down to 0 at the end: whichever is lower.
         share = min((step + 1) / (settings.warmup_steps + 1), 1.0 - step / len(starts))
         for parameter_group in optimizer.param_groups:
             parameter_group["lr"] = settings.learning_rate * share
         optimizer.step()
+    # Gradients are given back: the members stay in memory.
     model.network.requires_grad_(False).zero_grad(set_to_none=True)
 
 
@@ -67,6 +70,7 @@ def batch_loss(rewards: torch.Tensor, groups: Sequence[Group], settings: Trainin
         rewards[at, list(chosen)],
         rewards[at, list(rejected)],
         prob_chosen_wins=p if settings.labels == "soft" else None,
+        # m (2 p - 1): nothing is asked of a pair that the judge can hardly tell apart.
         margin=settings.margin * (2.0 * p - 1.0),
         label_smoothing=settings.label_smoothing,
         centring=settings.centring,
