@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from rlaif_lab import progress
 from rlaif_lab.audit.bank import PairBank
 from rlaif_lab.audit.pairs import LabelledPair, better_and_worse
 from rlaif_lab.config.ranges import Seed
@@ -61,16 +62,18 @@ class SampledBank(PairBank):
         # Four times as many prompts as pairs: where all answers are equally good there is none.
         most = min(self.prompts or 4 * self.pairs, task.available(split))
         found: list[LabelledPair] = []
-        # A few at a time: sampling stops as soon as there are enough pairs.
-        for start in range(0, most, TRIED_AT_ONCE):
-            asked = task.prompts(split, start, min(TRIED_AT_ONCE, most - start), self.seed)
-            # By where it starts, so that a larger bank begins with the pairs of a smaller one.
-            identity = (self.seed, "graded bank", start)
-            config = SamplingConfig(k=self.samples)
-            drawn = Exact().generate(policy, asked, config, task.max_response_tokens, identity)
-            found += graded_pairs(task, drawn, author=policy.name, seed=self.seed)
-            if len(found) >= self.pairs:
-                break
+        with progress.bar(total=most, desc="bank: answering") as shown:
+            # A few at a time: sampling stops as soon as there are enough pairs.
+            for start in range(0, most, TRIED_AT_ONCE):
+                asked = task.prompts(split, start, min(TRIED_AT_ONCE, most - start), self.seed)
+                # By where it starts, so that a larger bank begins with the pairs of a smaller one.
+                identity = (self.seed, "graded bank", start)
+                config = SamplingConfig(k=self.samples)
+                drawn = Exact().generate(policy, asked, config, task.max_response_tokens, identity)
+                found += graded_pairs(task, drawn, author=policy.name, seed=self.seed)
+                shown.update(len(asked))
+                if len(found) >= self.pairs:
+                    break
         return found[: self.pairs]
 
 

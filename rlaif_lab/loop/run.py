@@ -116,6 +116,8 @@ class Run:
         torch.set_num_threads(self.cfg.threads)
         gc.freeze()  # the libraries' half a million objects need not be gone through again in every round
         chosen, tracker = self.chosen, self.chosen.tracker
+        # Before anything that takes minutes: organisms are pretrained, weights are loaded, a bank is answered.
+        ranks.on_first(self.introduce)
         # On one rank, before the others load: an organism is pretrained once.
         ranks.on_first(lambda: build_organisms(chosen))
         round_ = self.round()
@@ -139,8 +141,7 @@ class Run:
             self.close(round_, result)
 
     def begin(self, round_: Round) -> None:
-        """Write down and say what is about to run."""
-        self.introduce()
+        """Write down what is about to run."""
         config = resolved(self.cfg) | {"versions": versions(), "git_commit": git_commit()}
         config |= {"weights": organism_weights(self.chosen)}
         write_atomically(self.directory / "config.json", json.dumps(config, indent=1).encode())

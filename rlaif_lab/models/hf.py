@@ -19,7 +19,8 @@ from rlaif_lab.store.checksums import CHECKSUMS, check_sealed
 from rlaif_lab.tasks.base import Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.records import Prompt
@@ -234,6 +235,7 @@ class HFModel(ModelSource):
         if network.dtype == torch.bfloat16 and bfloat16_is_slow_here():  # dtype=auto, and stored so
             network = network.float()
             say(self.name, _NO_UNITS.format(path=self.path))
+        _read_head_at_once(network)
         model = self._model(network.eval(), self.load_tokenizer(task))
         self._try(model, task)
         return model
@@ -425,3 +427,18 @@ def _one_sentence(path: str) -> Iterator[None]:
         if "attn_implementation" in reason:
             reason += " (here: policy.attn=eager, or attn=eager of the judge's weights)"
         raise ValueError(f"cannot load model {path!r}: {reason}") from error
+
+
+def _read_head_at_once(network: PreTrainedModel) -> None:
+    """Have the head read states that lie together in memory.
+
+    What ``logits_to_keep`` leaves does not; torch then multiplies row by row, and in bfloat16 copies the head's weights
+    for each of them: 25 s in place of 0.04 s for 16 rows and 152,000 tokens, and 4 GB.
+    """
+    head = network.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(_contiguous)
+
+
+def _contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0].contiguous(), *inputs[1:])

@@ -224,6 +224,18 @@ def test_weights_are_of_the_dtype_asked_for(chat_folder: Path, tmp_path: Path, d
     assert stored.weights_hash() == model.weights_hash()
 
 
+def test_the_head_never_reads_states_that_lie_apart(chat_folder: Path, task: Addition) -> None:
+    """torch multiplies those row by row, and in bfloat16 copies the head's weights for each."""
+    network = HFModel(str(chat_folder)).load(task).network
+    seen: list[bool] = []
+    network.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
+    ids = torch.arange(12).reshape(3, 4)
+    with torch.no_grad():
+        kept, whole = network(ids, logits_to_keep=1).logits, network(ids).logits
+    assert seen == [True, True]
+    torch.testing.assert_close(kept[:, 0], whole[:, -1])
+
+
 def test_training_all_of_bfloat16_weights_is_warned_of(chat_folder: Path) -> None:
     with pytest.warns(UserWarning, match="rounds small updates away; use dtype=float32"):
         HFModel(str(chat_folder), dtype="bfloat16").load_trainable(OPEN, seed=0)
