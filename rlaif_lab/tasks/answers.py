@@ -53,6 +53,7 @@ class Answers(PromptsFile):
         format: str = AUTO,
         ignore: Sequence[str] = (),
     ) -> None:
+        # PromptsFile refuses columns that it does not know.
         own = {key: (columns or {}).get(key) for key in OWN_COLUMNS}
         others = {key: value for key, value in (columns or {}).items() if key not in OWN_COLUMNS}
         unknown = [key for key in others if key not in Columns.__dataclass_fields__]
@@ -87,6 +88,7 @@ class Answers(PromptsFile):
     # --- what a task is -----------------------------------------------------------------------------------------------
     def quality(self, prompt: Prompt, response: str) -> float:
         key, options = self.key(prompt), self._options.get(self._id(prompt))
+        # Options differ from question to question, so the grader is made for this one's letters.
         grader = self.grader if options is None else Choice(tuple(options))
         return graded(self.grader.name, prompt.text, response, lambda: grader.grade(response, key))
 
@@ -99,10 +101,12 @@ class Answers(PromptsFile):
 
     def _id(self, prompt: Prompt) -> str:
         """Return the id without the mark that it is asked again."""
+        # An id of the file's own may end in #2: it has then a key of its own.
         before, mark, again = prompt.id.rpartition("#")
         return before if mark and again.isdecimal() and prompt.id not in self._keys else prompt.id
 
     def gold_answer(self, prompt: Prompt) -> str | None:
+        # Tried before it is given out: what a grader makes of a key need not be graded 1.
         response = self.grader.response(self.key(prompt))
         return response if response is not None and self.quality(prompt, response) == 1.0 else None
 
@@ -112,6 +116,7 @@ class Answers(PromptsFile):
 
     def identity(self) -> str:
         """Return an identity by content, the answers included."""
+        # The answers too: with other keys the same prompts give other results.
         held = super().identity()
         digest = hashlib.sha256(repr((sorted(self._keys.items()), self.grader.name, self.answer)).encode())
         return f"{held} {digest.hexdigest()[:16]}"
@@ -122,7 +127,9 @@ class Answers(PromptsFile):
         shown = "".join(f"\n{label}. {text}" for label, text in self._options_of(row).items()) + self.suffix
         if not shown:
             return prompt
+        # The last turn is the question: answers at the end were left out.
         turns = (*prompt.turns[:-1], ("user", prompt.turns[-1][1] + shown)) if prompt.turns else ()
+        # The options are part of what is asked, and so of its hash.
         own = hashlib.sha256(repr((prompt.text + shown, turns)).encode()).hexdigest()[:16]
         number = prompt.id if self.columns.id is not None else f"{self.name}/{own}"
         return replace(prompt, id=number, text=prompt.text + shown, turns=turns)
@@ -146,6 +153,7 @@ class Answers(PromptsFile):
                 f"{row.where}: no column {column!r} (task.columns.answer){hint}; there is {names(list(row.values))}"
             )
         value = row.values[column]
+        # A bool is an int to Python, but no answer.
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise ValueError(
                 f"{row.where}: the answer in column {column!r} must be a text or a number; got {short(value)}"
@@ -172,6 +180,7 @@ class Answers(PromptsFile):
         column = str(self.choices_column)
         value = row.values.get(column)
         labels: Any = LETTERS
+        # As ARC has them: {"text": [...], "label": [...]}.
         if isinstance(value, Mapping) and {"text", "label"} <= set(value):
             value, labels = value["text"], value["label"]
         if not isinstance(value, list) or not 2 <= len(value) <= len(LETTERS) or len(labels) < len(value):
@@ -187,6 +196,7 @@ class Answers(PromptsFile):
 def _option(row: Row, answer: str, options: Mapping[str, str], is_number: bool) -> str:
     """Return the letter of the right option, which a file gives as a letter, as a number from 0, or as the option's
     text."""
+    # As a label first: labels may be digits themselves (ARC's 1 to 4), which then are no places.
     letter = answer.strip().upper()
     if letter in options:
         return letter
@@ -195,6 +205,7 @@ def _option(row: Row, answer: str, options: Mapping[str, str], is_number: bool) 
         if 0 <= number < len(options):
             return list(options)[number]
     same = [label for label, text in options.items() if text.strip() == answer.strip()]
+    # The same text in two options would leave it open.
     if len(same) == 1:
         return same[0]
     raise ValueError(f"{row.where}: the answer {short(answer)} is none of the options {', '.join(options)}")

@@ -49,29 +49,29 @@ class Task(ABC):
 
     @abstractmethod
     def available(self, split: Split) -> int:
-        """How many different prompts this split holds."""
+        """Return how many prompts this split holds, those that come again included."""
 
     def distinct(self, split: Split) -> int:
-        """How many of those are different; fewer than ``available`` where the task ``repeats``."""
+        """Return how many of those are different; fewer than ``available`` where the task ``repeats``."""
         return self.available(split)
 
     @abstractmethod
     def prompts(self, split: Split, start: int, count: int, seed: int) -> list[Prompt]:
-        """``count`` prompts of this split from position ``start`` of its order under ``seed``.
+        """Return ``count`` prompts of this split from position ``start`` of its order under ``seed``.
 
         Positions never overlap, so rounds that take consecutive slices always see fresh prompts.
         """
 
     @abstractmethod
     def quality(self, prompt: Prompt, response: str) -> float:
-        """Gold quality in [0, 1]."""
+        """Return the gold quality in [0, 1]; nan for a task without gold."""
 
     def gold_answer(self, prompt: Prompt) -> str | None:
-        """A response of quality 1, for held-out likelihoods; None where there is no one such to tell."""
+        """Return a response of quality 1, for held-out likelihoods; None where there is no one such to tell."""
         return None
 
     def difficulty(self, prompt: Prompt) -> str | None:
-        """The level of a prompt, by which quality is told apart; None where the task has no levels."""
+        """Return the level of a prompt, by which quality is told apart; None where the task has no levels."""
         return None
 
     def identity(self) -> str:
@@ -85,7 +85,7 @@ class Task(ABC):
         return f"{self.name}, twins in one split" if together else self.name
 
     def misconceived_quality(self, prompt: Prompt, response: str) -> float:
-        """Quality in the eyes of somebody who fully holds the task's misconception. Default: there is none."""
+        """Return the quality for somebody who fully holds the task's misconception. Default: there is none."""
         return self.quality(prompt, response)
 
 

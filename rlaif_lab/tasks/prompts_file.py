@@ -24,6 +24,7 @@ from rlaif_lab.tasks.read_rows import FORMATS as ENDINGS
 from rlaif_lab.tasks.read_rows import Row, ending, read_rows, wrong_ending
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "open_prompts.jsonl"
+# Columns beside the prompt that a named format reads itself.
 READ_BY = {"alpaca": ("input", "history"), "helpsteer3": ("context",), "alpaca_eval": ("input",)}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _ENDLESS = sys.maxsize
@@ -108,12 +109,14 @@ class PromptsFile(Task):
         place = Path(self.path).expanduser()
         if place.is_file() and ending(place) not in ENDINGS:
             raise ValueError(f"{wrong_ending(place, 'task.path')}; or give a folder or a hub id")
+        # What has one of our endings was meant as a file, and no hub id.
         if not self.path or (not place.exists() and (ending(place) in ENDINGS or not _HUB_ID.fullmatch(self.path))):
             raise ValueError(f"task.path: {self.path!r} does not exist, and is no hub id (owner/name) either")
 
     # --- what a task is ---------------------------------------------------------------------------------------
     def available(self, split: Split) -> int:
         held = self.distinct(split)
+        # An empty split cannot be gone through again.
         return _ENDLESS if held and self.repeat else held
 
     def distinct(self, split: Split) -> int:
@@ -130,6 +133,7 @@ class PromptsFile(Task):
         for position in range(start, start + count):
             again, place = divmod(position, held)
             prompt = self._order(split, seed, again)[place]
+            # Seeds and stores go by id: asked again, a prompt needs another.
             found.append(replace(prompt, id=f"{prompt.id}#{again + 1}") if again else prompt)
         return found
 
@@ -168,6 +172,7 @@ class PromptsFile(Task):
         prompts: dict[str, Prompt] = {}
         for row in read_rows(self.path, self.split, self.subset, key="task.path"):
             prompt = self._prompt(row)
+            # Whatever its id: a duplicate asks the same.
             content = (prompt.text, prompt.turns)
             too_long = self.max_characters is not None and _characters(prompt) > self.max_characters
             if too_long or content in seen:
@@ -187,6 +192,7 @@ class PromptsFile(Task):
     def _prompt(self, row: Row) -> Prompt:
         context = self._context(row)
         text = context[-1][1]
+        # A text stays a text; turns are kept where the file has messages, or where there is more than the question.
         messages = self.format == AUTO and isinstance(row.values.get(self.columns.prompt), list)
         turns = context if messages or len(context) > 1 else ()
         own = hashlib.sha256(repr((text, turns)).encode()).hexdigest()[:16]
@@ -196,6 +202,7 @@ class PromptsFile(Task):
 
     def _context(self, row: Row) -> Turns:
         """Return what is asked, as turns. Raises ValueError, with file and line, where something would be left out."""
+        # columns.system=null: a system column of the file is not wanted.
         ignore = self.ignore if self.columns.system else (*self.ignore, "system")
         row, ours = renamed(row, {}, ignore), renamed(row, self.columns.ours(), ignore)
         known = [] if self.columns.input is None else ["input"]
@@ -208,6 +215,7 @@ class PromptsFile(Task):
                 f"{row.where}: column {self.columns.prompt!r} must be a text or a list of turns; it is a "
                 f"{type(value).__name__}"
             )
+        # Preference data as messages: the conversation around them is what is asked.
         if (
             all(is_messages(row.values.get(name)) for name in ("chosen", "rejected"))
             and self.columns.prompt == "prompt"
@@ -229,10 +237,12 @@ def _column(row: Row, name: str, key: str) -> Any:
 
 
 def _characters(prompt: Prompt) -> int:
+    # Without turns their sum is 0.
     return sum(len(content) for _, content in prompt.turns) or len(prompt.text)
 
 
 def _uniform(prompt: Prompt) -> float:
     """Return a number in [0, 1), decided by what is asked."""
     content = repr((prompt.text, prompt.turns)).encode()
+    # Salted, since an id may be a hash of the same content.
     return int.from_bytes(hashlib.sha256(b"split" + content).digest()[:7], "big") / 2**56

@@ -65,6 +65,7 @@ def _of_file(place: Path, key: str) -> Iterator[Row]:
     reader = _READERS.get(ending(place))
     if reader is None:
         raise ValueError(wrong_ending(place, key))
+    # Rows are read while they are asked for, so this is where errors come.
     try:
         yield from reader(place)
     except UnicodeDecodeError as error:
@@ -94,6 +95,7 @@ def _json_lines(place: Path) -> Iterator[Row]:
 
 
 def _objects_by_line(place: Path, lines: io.TextIOBase) -> Iterator[Row]:
+    # Unlike splitlines, a file ends its lines at CR and LF alone: U+2028 may stand within a text.
     for number, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{place}, line {number}"
@@ -107,6 +109,7 @@ def _json(place: Path) -> Iterator[Row]:
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
+        # A second value follows the first: JSON lines, if that is an object on one line.
         if _begins_with_an_object(text) and error.msg == "Extra data":
             yield from _objects_by_line(place, io.StringIO(text, newline=""))
             return
@@ -165,6 +168,7 @@ def _whole(value: Any) -> Any:
 def _csv(place: Path) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_FIELD)
     with _text(place) as lines:
+        # strict: a quotation mark that is never closed would take in the rest of the file.
         reader = csv.reader(lines, strict=True)
         names: list[str] | None = None
         try:
@@ -205,6 +209,7 @@ def _parquet(place: Path) -> Iterator[Row]:
 
     number = 0
     try:
+        # In batches: a file may be larger than the memory.
         for batch in pq.ParquetFile(place).iter_batches(batch_size=256):
             for values in batch.to_pylist():
                 number += 1

@@ -19,6 +19,7 @@ BACKWARDS = "This task writes numbers least significant digit first; here they a
 
 def readable_text(task: Task, text: str) -> str:
     """Return a prompt or a response of the task as a person would write it."""
+    # With VerboseAddition, which is one.
     if isinstance(task, Addition):
         return NUMBER.sub(lambda number: number[0][::-1], text)
     return text

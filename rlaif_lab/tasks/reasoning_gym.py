@@ -24,9 +24,11 @@ SHARES: dict[str, float] = {
     "rounds": 0.45, "reserve": 0.05, "evaluation": 0.3, "policy_pretraining": 0.1, "judge_pretraining": 0.1,
 }  # fmt: skip
 """Of all texts. reserve: the end of the split ``rounds``, which a judge may be given to learn from."""
+# So many problems stand for no end of them; positions from its half upwards count from the end.
 ENDLESS = 1 << 40
 CHUNK = 500  # problems that one instance of a data set makes; some make them all at once
 RANGE = 1 << 24  # indices of one seed
+# All seeds of the library stay below RANGES * RANGE = 2^31.
 RANGES = 128
 PROBED = 256  # problems that are made to see whether texts come again
 REMEMBERED = 4096  # problems whose records are kept, since making one again may take long
@@ -77,6 +79,7 @@ class ReasoningGym(Task):
         """Raise ValueError where one and the same index gives several problems: answers could not be graded later."""
         made = self._chunk(0, 0)
         again = _create(self.dataset, self.params, self._first(0, 0))
+        # Twice from one instance, once from another.
         if len({_problem(data, 1)["question"] for data in (made, made, again)}) > 1:
             raise ValueError(
                 f"task.dataset: reasoning-gym's {self.dataset} gives another problem each time it is asked for the "
@@ -86,16 +89,18 @@ class ReasoningGym(Task):
     # --- what a task is -----------------------------------------------------------------------------------------------
     def available(self, split: Split) -> int:
         """Return how many problems there are: ENDLESS unless texts come again soon."""
+        # Of seed 0 for all: how soon texts come again is decided by the parameters.
         return self._stream(0).available(split)
 
     def prompts(self, split: Split, start: int, count: int, seed: int) -> list[Prompt]:
-        """Return positions from ``available`` downwards are problems of their own, so that the end of a split can be
-        had."""
+        """Return problems by position. Those from ``available`` downwards are problems of their own, so that an endless
+        split has a far end."""
         if count < 1:
             return []
         stream = self._stream(seed)
         from_the_end = split == "rounds" and start >= ENDLESS // 2
         if from_the_end:
+            # What has no end has no last problem: the far end is a split of its own, read backwards.
             last = ENDLESS - start
             found = stream.problems("reserve", last)[last - count : last][::-1]
         else:
@@ -140,6 +145,7 @@ class ReasoningGym(Task):
 
         settings = (self.params, self.suffix, self.answer, self.failing_grader, self.seed, self.max_response_tokens)
         digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
+        # Another version of the library may make other problems of the same seed.
         return f"{self.name} {self.dataset} reasoning-gym {version('reasoning_gym')} {digest}"
 
     # --- problems -----------------------------------------------------------------------------------------------------
@@ -156,6 +162,7 @@ class ReasoningGym(Task):
 
     def _first(self, seed: int, number: int) -> int:
         """Return what the library's data set of this chunk is seeded with; problem i of it with i more."""
+        # Seeds 0 to 127 of a run have ranges of their own.
         return ((self.seed * 31 + seed) % RANGES) * RANGE + number * CHUNK
 
     def text(self, seed: int, index: int) -> str:
@@ -195,6 +202,7 @@ class _Stream:
 
     @property
     def exhausted(self) -> bool:
+        # If one of n + 1 equally likely texts were still missing, 20 n draws would miss it with probability e^-20.
         return self.missed > 200 + PATIENCE * len(self.texts) or self.next >= RANGE
 
     def problems(self, split: str, count: int) -> list[int]:
@@ -209,6 +217,7 @@ class _Stream:
         return self.found[split][:count]
 
     def draw(self) -> None:
+        # Hashes take less memory than the texts.
         digest = hashlib.sha256(self.task.text(self.seed, self.next).encode()).digest()
         if digest in self.texts:
             self.missed += 1
@@ -221,12 +230,15 @@ class _Stream:
     def available(self, split: str) -> int:
         while self.next < PROBED:
             self.draw()
+        # Not one of them twice: as good as endless.
         if len(self.texts) == self.next:
             return ENDLESS
+        # Too few to call them endless: drawn on until all are found, or until it can be told.
         while not self.exhausted and self.next < 20 * PROBED and len(self.texts) < 0.9 * self.next:
             self.draw()
         if len(self.texts) >= 0.9 * self.next:
             return ENDLESS
+        # As far as they were found: there may be more, but not less.
         return len(self.found[split])
 
 

@@ -59,9 +59,11 @@ def of_columns(row: Row, key: str) -> str:
 def to_name(row: Row, key: str) -> str:
     """Say which named format a row's columns look like; nothing where none."""
     fits = [form for form, held in FORMATS.items() if held.columns and set(held.columns) <= set(row.values)]
+    # The layout with the most columns is the closest.
     best = max(fits, key=lambda form: len(FORMATS[form].columns), default=None)
     if best is None or best in BY_COLUMNS:
         return ""
+    # Chatbot Arena's files have a column `turn` too, so that columns do not tell the two apart.
     if best == "mt_bench":
         return f"they look like Chatbot Arena or MT-Bench: {key}.format=arena or {key}.format=mt_bench reads them"
     return f"they look like {FORMATS[best].about}: {key}.format={best} reads them"

@@ -93,6 +93,7 @@ def text(row: Row, column: str) -> str:
 def optional(row: Row, column: str) -> str | None:
     """Return a column as text, or None where it is missing or empty."""
     value = row.values.get(column)
+    # pandas writes an empty cell as nan.
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, (list, dict)):
@@ -116,6 +117,7 @@ def listed(row: Row, column: str) -> list[Any]:
 def number(row: Row, column: str, value: Any) -> float:
     """Return a finite number, also where a file without types holds it as text."""
     try:
+        # float(True) would be 1.
         found = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         found = math.nan

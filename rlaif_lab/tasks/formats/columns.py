@@ -15,6 +15,7 @@ def renamed(row: Row, columns: Mapping[str, str], ignore: Sequence[str] = ()) ->
 
     A column of the file that has one of our names by chance, while another was named for it, is out of the way.
     """
+    # The file's own names too: a column that was renamed is not there twice.
     taken = {*columns, *columns.values(), *ignore}
     values = {name: value for name, value in row.values.items() if name not in taken}
     named = {ours: row.values[theirs] for ours, theirs in columns.items() if theirs in row.values}
@@ -42,6 +43,7 @@ def check_nothing_left_out(row: Row, known: Sequence[str], key: str) -> None:
         if name in known or row.values.get(name) in (None, "", []):
             continue
         where = "system" if name == "system_prompt" else "input"
+        # No column of ours takes a history; only the format alpaca reads it.
         add = "" if name == "history" else f"add it with {key}.columns.{where}={name}, or "
         alpaca = f"read the file with {key}.format=alpaca, " if name in ("input", "history") else ""
         raise ValueError(

@@ -82,6 +82,7 @@ def ends_with_a_question(row: Row, column: str, turns: Turns) -> Turns:
 def with_system(row: Row, turns: Turns) -> Turns:
     """Put the ``system`` column first, where there is one."""
     system = optional(row, "system")
+    # The same text in both places is one system turn.
     if system is None or (turns and turns[0] == ("system", system)):
         return turns
     if turns and turns[0][0] == "system":
@@ -106,11 +107,13 @@ def split_where_they_part(row: Row, first: Turns, second: Turns) -> tuple[Turns,
     For verdicts on whole conversations: what comes after the first different answer belongs to the response.
     """
     common = list(_common(first, second))
+    # The context ends with a question, so a last answer that both have in common belongs to the responses.
     while common and common[-1][0] != "user":
         common.pop()
     if not common:
         raise ValueError(f"{row.where}: the two conversations do not begin with the same user's turn")
     start = len(common)
+    # One is nothing but a beginning of the other.
     if start == len(first) or start == len(second):
         raise ValueError(f"{row.where}: a conversation ends without an answer")
     return tuple(common), as_text(first[start:]), as_text(second[start:])

@@ -107,6 +107,7 @@ def preference_pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, list[L
         context = prompt_context(row)
         refuse_an_answer_as_prompt(row, "bank")
         goods, bads = _responses(row, "chosen"), _responses(row, "rejected")
+    # Equal scores are a tie, whichever the file calls chosen.
     prob = TIE if score_difference(row) == 0 else FIRST
     authors = optional(row, "chosen_model"), optional(row, "rejected_model")
     found = [LabelledResponses(good, bad, prob, *authors, slots_given=False) for good in goods for bad in bads]
@@ -119,6 +120,7 @@ def _answered(row: Row, column: str) -> tuple[Turns, str]:
     if turns[-1][0] != "assistant":
         raise ValueError(f"{row.where}: the messages of {column!r} must end with the assistant's turn")
     before, answer = turns[:-1], turns[-1][1]
+    # Messages hold the whole conversation, or only what follows the prompt.
     whole = bool(before) and before[0][0] != "assistant"
     if _no_prompt(row):
         context = with_system(row, ends_with_a_question(row, column, before))

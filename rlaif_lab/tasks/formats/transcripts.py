@@ -11,6 +11,7 @@ _HH = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 _HELPSTEER = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 _ROLES = {"Human": "user", "User": "user", "Assistant": "assistant"}
 
+# As conversations written out begin: "Human:", "### User:", "<|prompter|>:".
 _OPENS = re.compile(r"\s*(?:#+ *|<\|?)?(?:human|user|prompter|question)(?:\|?>)? *:", re.IGNORECASE)
 _SPEAKER = re.compile(
     r"(?:\n|#+ *)\s*(?:#+ *)?(human|user|prompter|question|assistant|bot|ai|gpt|answer) *:", re.IGNORECASE
@@ -23,6 +24,7 @@ def hh_turns(row: Row, column: str, text: str) -> Turns:
     Raises:
         ValueError: with the line, for a text that is no such transcript.
     """
+    # Split with a group: what stands before the first mark, then name and text in turn.
     parts = _HH.split(text)
     if len(parts) < 3 or parts[0].strip() or parts[1] != "Human":
         raise ValueError(f"{row.where}: {column} must be a transcript that begins with 'Human:'")
@@ -32,6 +34,7 @@ def hh_turns(row: Row, column: str, text: str) -> Turns:
 def helpsteer_turns(text: str) -> Turns:
     """Split a prompt at HelpSteer2's marks between turns; without marks it is one user's turn."""
     parts = _HELPSTEER.split(text)
+    # The first turn, the user's, has no mark before it.
     roles = ["user", *(_ROLES[name] for name in parts[1::2])]
     return tuple(zip(roles, parts[0::2], strict=True))
 
@@ -43,4 +46,5 @@ def answered_transcript(text: str) -> bool:
     speakers = list(_SPEAKER.finditer(text))
     if not speakers or speakers[-1][1].lower() not in ("assistant", "bot", "ai", "gpt", "answer"):
         return False
+    # Nothing behind the last speaker: its answer is still to be given.
     return bool(text[speakers[-1].end() :].strip())

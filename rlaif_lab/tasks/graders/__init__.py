@@ -73,9 +73,11 @@ class Number(Grader):
     name = "number"
 
     def key(self, answer: str) -> str:
+        # GSM8K gives the way and then "#### 18", MATH a box at the end of it; anything else must be one number.
         found = last_number(final_statement(answer)) if _gives_the_way(answer) else only_number(answer)
         if found is None:
             raise ValueError("is no number (nor ends with one behind ####)")
+        # A key is a text, which ``grade`` reads again.
         return written(found[0]) + ("%" if found[1] else "")
 
     def grade(self, response: str, key: str) -> float:
@@ -109,6 +111,7 @@ class Choice(Grader):
         return found
 
     def grade(self, response: str, key: str) -> float:
+        # Without a column of options nobody knows how many there are.
         return float(named_option(response, self.labels or tuple("ABCDEFGHIJ")) == key)
 
 
@@ -116,15 +119,18 @@ def named_option(response: str, labels: Sequence[str]) -> str | None:
     """Return the one option that a response names; None where it names none, or several."""
     stated = final_statement(response)
     letters = "|".join(map(re.escape, labels))
+    # Begins with a label and does not go on as a sentence: "B", "(b)", "option B: 12", but not "a dog".
     opening = re.match(
         rf"[\s*_`\"'($\\]*(?:option |choice )?\(?({letters})(?![\w'’])(?! \w)", plain(stated), re.IGNORECASE
     )
+    # Only where it is stated as the answer: a response as a whole may begin with any label.
     if stated is not response and opening:
         return opening[1].upper()
     # Capitals alone are letters of options here; "a" is a word, and so is an "A" before another word.
     found = set(re.findall(rf"(?<![\w'’-])({letters})(?![\w'’-])(?<!\bA(?= (?!or\b|and\b)[a-z]))", stated))
     if len(found) == 1:
         return str(found.pop())
+    # A small letter counts where it is all that is said.
     only = re.fullmatch(rf"\W*({letters})\W*", stated.strip(), re.IGNORECASE)
     return only[1].upper() if only else None
 
@@ -154,6 +160,7 @@ class Math(Grader):
     def grade(self, response: str, key: str) -> float:
         self.check(key)
         said = self.library.parse(response, **self._limit("parsing_timeout"))
+        # The library found nothing in it: what it states is read as if it were set as mathematics.
         if not said:
             statement = final_statement(response).strip()
             said = self.library.parse(f"${statement}$", **self._limit("parsing_timeout"))
@@ -163,12 +170,13 @@ class Math(Grader):
         return f"$\\boxed{{{key}}}$"
 
     def _parsed(self, key: str) -> Any:
+        # Parsing takes milliseconds, and the same key is needed for each response to a prompt.
         if key not in self._keys:
             self._keys[key] = self.library.parse(f"${key.strip().strip('$')}$", **self._limit("parsing_timeout"))
         return self._keys[key]
 
     def _limit(self, name: str) -> dict[str, Any]:
-        """Its time limits are alarms, which only the main thread may set."""
+        """Return no limit outside the main thread: the library's limits are alarms, which no other thread may set."""
         return {} if threading.current_thread() is threading.main_thread() else {name: None}
 
 
@@ -247,12 +255,14 @@ def graded(name: str, prompt: str, response: str, grade: Callable[[], Any]) -> f
     try:
         value = grade()
     except Exception as error:
+        # On one line: a library's message may have several.
         reason = " ".join(str(error).split())
         raise GraderError(f"{about}: {type(error).__name__}: {reason[:200]}") from error
     try:
         quality = float(value)
     except (TypeError, ValueError):
         quality = math.nan
+    # Written so that nan is refused too.
     if not 0.0 <= quality <= 1.0:
         raise GraderError(f"{about} returned {value!r:.80}, which is no quality in [0, 1]")
     return quality

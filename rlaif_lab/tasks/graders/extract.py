@@ -19,6 +19,7 @@ _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 def extract(response: str, where: Where) -> str | None:
     """Return the answer that a response gives; None where it gives none."""
     if where == "tag":
+        # The last one counts, here and below: a response may correct itself.
         found = _TAG.findall(response)
         return found[-1].strip() if found else None
     if where == "last_line":
@@ -33,6 +34,7 @@ def extract(response: str, where: Where) -> str | None:
 def final_statement(response: str) -> str:
     """Return the part of a response that states its answer: boxed, tagged, behind ``####``, or the sentence
     behind "answer is"; else all of it."""
+    # From the most explicit form to the least.
     boxed = last_boxed(response)
     if boxed is not None:
         return boxed
@@ -57,4 +59,5 @@ def last_boxed(text: str) -> str | None:
         depth += {"{": 1, "}": -1}.get(text[i], 0)
         if depth == 0:
             return text[begin:i]
+    # Cut off within the box.
     return None

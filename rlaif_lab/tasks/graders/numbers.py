@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+# Thousands may be set apart by a comma, a space (U+00A0 and U+202F do not break) or an apostrophe.
 _DIGITS = r"(?:\d{1,3}(?:[,\u00a0\u202f ']\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+"
 _LATEX = r"\\[dt]?frac\s*\{\s*(?P<over>[-+]?\d+)\s*\}\s*\{\s*(?P<under>\d+)\s*\}"
 NUMBER = re.compile(
@@ -18,6 +19,7 @@ _LONGEST = 400
 
 def plain(text: str) -> str:
     """Return a text with the signs, marks and spaces of typesetting in their plain form."""
+    # Minus sign and dash; LaTeX's comma within a number, and its negative space.
     text = text.replace("\u2212", "-").replace("\u2013", "-").replace("{,}", ",").replace("\\!", "")
     return re.sub(r"\\(?:left|right|,|;|:|\$)", lambda found: "$" if found[0] == "\\$" else "", text)
 
@@ -32,6 +34,7 @@ def numbers_in(text: str) -> list[tuple[Fraction, bool]]:
     position = 0
     while match := NUMBER.search(text, position):
         position = match.end()
+        # Followed at once by a comma or a point and more digits it cannot be told what it is (8,5; 1.2.3).
         tail = re.match(r",\d+|\.\d|[A-Za-z_]", text[position:])
         if tail and not re.match(r"(?:x|kg|g|km|cm|mm|m|s|h|min|ml|l|th|st|nd|rd)\b", text[position:]):
             position += tail.end() if tail[0][0] in ",." else 0
@@ -52,6 +55,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
         value = Fraction(int(match["over"]), below)
     else:
         power = match["power"]
+        # As an exact fraction 1e999999999 would fill the memory.
         if len(match[0]) > _LONGEST or (power is not None and abs(int(power)) > _LONGEST):
             return None
         value = Fraction(re.sub(r"[,\u00a0\u202f ']", "", match["whole"]))
@@ -93,6 +97,7 @@ def written(value: Fraction) -> str:
     """Return a number as it is usually written: an integer, a short decimal or a fraction."""
     if value.denominator == 1:
         return str(value.numerator)
+    # A decimal that ends has no other prime factors below the line.
     rest = value.denominator
     for factor in (2, 5):
         while rest % factor == 0:
