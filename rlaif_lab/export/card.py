@@ -131,7 +131,9 @@ def legend(rows: Sequence[Row]) -> str:
 def final_metrics(rows: Sequence[Row]) -> str:
     if not rows:
         return "n/a"
+    # Times and token counts describe the machine, not the policy.
     shown = {k: v for k, v in rows[-1].items() if k != "round" and not k.startswith(("time/", "tokens/"))}
+    # A bar ends a table's cell, also within code.
     return table(
         ["metric", f"round {rows[-1]['round']}"], [[code(k).replace("|", "\\|"), number(v)] for k, v in shown.items()]
     )
@@ -186,11 +188,12 @@ def loading_code(example: Any) -> str:
 def hub_name(policy: Mapping[str, Any]) -> str | None:
     """Return the Hub id that the policy started from, if it was one and no local folder."""
     path = starting_point(policy).get("path")
+    # A folder of that name would have been loaded instead of the Hub's model.
     return path if isinstance(path, str) and HUB_NAME.fullmatch(path) and not Path(path).exists() else None
 
 
 def shortest_prompt(generations: Path) -> Any:
-    """Return a prompt of the run, as text or as messages."""
+    """Return the shortest prompt of the run, as text or as messages."""
     prompts = pq.read_table(generations, columns=["prompt"])["prompt"].to_pylist()
     return min(prompts, key=lambda prompt: len(str(prompt)))
 
@@ -202,6 +205,7 @@ def curve_png(rows: Sequence[Row]) -> bytes:
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     ax = figure.add_subplot()
+    # Okabe and Ito's blue and vermilion, which colour-blind readers can tell apart.
     for metric, colour, marker in ((QUALITY, "#0072B2", "o"), (WIN_RATE, "#D55E00", "s")):
         points = [row for row in rows if row.get(metric.key) is not None]
         if not points:
@@ -210,6 +214,7 @@ def curve_png(rows: Sequence[Row]) -> bytes:
         errors = [row.get(metric.error) or 0.0 for row in points] if metric.error else None
         rounds, values = [row["round"] for row in points], [row[metric.key] for row in points]
         ax.errorbar(rounds, values, yerr=errors, color=colour, marker=marker, capsize=2, label=metric.title)
+    # Half of the comparisons: no better than round 0.
     ax.axhline(0.5, color="#777", linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
     ax.set_ylim(-0.02, 1.02)
     ax.set_xlabel("round")
@@ -219,5 +224,6 @@ def curve_png(rows: Sequence[Row]) -> bytes:
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, loc="best")
     buffer = io.BytesIO()
+    # Without matplotlib's version, so that equal rows give equal bytes.
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()

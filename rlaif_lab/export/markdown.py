@@ -39,6 +39,7 @@ def code(text: str) -> str:
     """Return the text in the type of code, whatever backticks it holds."""
     shown = printable(text)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    # CommonMark takes a space off each end, so that a backtick may stand there.
     space = " " if "`" in shown or not shown.strip() else ""
     return f"{fence}{space}{shown}{space}{fence}"
 

@@ -213,6 +213,7 @@ def scores_of(
     if direct:
         return {name: score.value for name, score in zip(names, direct, strict=True)}
     rates = win_rates(preference_matrices(generations, judgements)).reshape(-1).tolist()
+    # A rate that is undefined, nan, equals nothing, itself included.
     return {name: rate if rate == rate else None for name, rate in zip(names, rates, strict=True)}
 
 
@@ -223,6 +224,7 @@ def is_conversational(config: Mapping[str, Any], rounds: Sequence[StoredRound], 
         return bool(config["chat"])
     if any(g.prompt.turns for r in rounds for g in r.generations):
         return True
+    # By its version transformers keeps a template in either file.
     settings = folder / "tokenizer_config.json"
     in_settings = settings.is_file() and bool(json.loads(settings.read_bytes()).get("chat_template"))
     return in_settings or (folder / "chat_template.jinja").is_file()
@@ -291,6 +293,7 @@ class RowWriter:
                     "sample": row[f"sample_{side}"],
                     "finished": row[f"{side}_finished"],
                 }
+                # The text too: revisions do not have the number of a sample.
                 key = (row["prompt_id"], str(row[side]), found["sample"], label)
                 if key not in seen:
                     seen.add(key)
@@ -399,6 +402,7 @@ class RowWriter:
 
 # --- files ----------------------------------------------------------------------------------------------------------
 def write_parquet(path: Path, rows: Sequence[Row], schema: pa.Schema) -> None:
+    # In memory first, so that the file is there whole or not at all.
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         if rows:  # a row group without rows is one that ``datasets`` cannot read

@@ -24,6 +24,7 @@ def run_config(run_directory: Path) -> dict[str, Any]:
 
 def starting_point(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the model that a policy was fine-tuned from before the first round, or the policy itself."""
+    # What a policy was fine-tuned from may have been fine-tuned itself.
     while isinstance(policy.get("of"), Mapping):
         policy = policy["of"]
     return policy

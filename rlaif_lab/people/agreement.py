@@ -39,9 +39,11 @@ def alpha(counts: npt.ArrayLike) -> float:
     import krippendorff
 
     table = np.asarray(counts, dtype=np.int64).reshape(-1, len(VALUES))
+    # One label alone says nothing of agreement.
     pairable = table[table.sum(1) > 1]
     if not len(pairable):
         return math.nan
+    # By chance all would agree as well, and alpha would be 0 / 0.
     if (pairable.sum(0) > 0).sum() == 1:
         return 1.0
     return float(krippendorff.alpha(value_counts=pairable, level_of_measurement="nominal"))
@@ -68,6 +70,7 @@ def noise(said: Sequence[Said]) -> float:
 
     Of an item with more than two labels every pair of people counts, each item as one. Ties are left out.
     """
+    # first * second pairs disagree, of all pairs of people who took a side.
     rates = [s.first * s.second / math.comb(s.first + s.second, 2) for s in said if s.first + s.second > 1]
     return error_of(float(np.mean(rates))) if rates else math.nan
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 COOKIE = "rlaif_annotate"
+# Nothing from elsewhere and no inline code: HTML in a response cannot act, even if it were not escaped.
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -57,6 +58,7 @@ HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u20
 
 def printable(text: str) -> str:
     """Return a text in which invisible characters are shown by their code, so that none can act or mislead."""
+    # Half of a surrogate pair cannot be sent.
     return HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text).encode("utf-8", "replace").decode()
 
 
@@ -85,10 +87,12 @@ class Desk:
     def who(self, token: str | None) -> str | None:
         """Return the name that a token belongs to; None for none. The owner's is the empty text."""
         names = [*self.annotators, ""]
+        # Takes as long for every wrong token, so that none can be guessed bit by bit.
         return next((name for name in names if hmac.compare_digest(self.token(name), token or "")), None)
 
     def csrf(self, name: str) -> str:
         """Return what a form of this person must hold, which no other site can know."""
+        # Another text under the secret than the token's: a page that shows this one does not give the link away.
         return hmac.new(self.secret, b"form:" + name.encode(), hashlib.sha256).hexdigest()[:32]
 
     def next(self, annotator: str) -> tuple[LabelQueue, Item] | None:
@@ -171,6 +175,7 @@ class Page:
         if name is None:
             return self.answer("closed.html", 403, message="This link is not valid (any more). Ask for a new one.")
         answer = RedirectResponse("/owner" if name == "" else "/label", status_code=303)
+        # strict: the cookie does not go with a request that another site starts.
         answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=14 * 24 * 3600)
         return answer
 
@@ -215,6 +220,7 @@ class Page:
         item = queue.item(item_id) if queue is not None else None
         if queue is None or item is None:
             return PlainTextResponse("this item is not in the queue", status_code=404)
+        # Drawn once more, to the same result, instead of taken from the form, which anybody can change.
         turned = swapped(name, item)
         choice = choice_of(str(form.get("choice", "")), turned)
         if choice is None:
@@ -241,6 +247,7 @@ class Page:
         form = await request.form(max_fields=10)
         if name is None or not hmac.compare_digest(str(form.get("csrf", "")), self.desk.csrf(name)):
             return PlainTextResponse("open your own link again", status_code=403)
+        # Queues are served in order, so the last one that holds a label of theirs holds their last label.
         for queue in reversed(self.desk.queues):
             if queue.undo(name) is not None:
                 break
@@ -288,6 +295,7 @@ class Page:
         return [label for label in labels if label.choice in LABELS]
 
     def _annotator(self, request: Request) -> str | None:
+        # The owner, whose name is the empty text, is no annotator.
         return self.desk.who(request.cookies.get(COOKIE)) or None
 
     def answer(self, template: str, status: int, **values: Any) -> Response:
@@ -338,6 +346,7 @@ def _people(queues: Sequence[LabelQueue]) -> list[dict[str, Any]]:
     rows = []
     for name in sorted({name for count in counts for name in count}):
         mine = [count.get(name, {}) for count in counts]
+        # Of several queues the median of their medians is shown.
         seconds = [queue.median_seconds(name) for queue, own in zip(queues, mine, strict=True) if own]
         right, of = (sum(check.get(name, (0, 0))[side] for check in passed) for side in (0, 1))
         rows.append(

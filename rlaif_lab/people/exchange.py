@@ -17,6 +17,7 @@ from rlaif_lab.people.queue import CHOICES, Choice, Item, Label, LabelQueue
 Format = Literal["csv", "jsonl", "label_studio", "argilla"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 COLUMNS = ("item", "conversation", "first", "second", "annotator", "choice", "swapped", "seconds", "reason")
+# Beginnings that a spreadsheet takes for a formula (OWASP, CSV injection).
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 USERS = uuid.UUID("5d3b1f0a-6f0e-5c3e-9b51-2f8f6a1c7d11")
 """Namespace of the ids under which Argilla, which takes no names, knows annotators."""
@@ -196,12 +197,14 @@ def load(queues: Sequence[LabelQueue], path: Path, form: Format) -> Imported:
     """
     new = known = 0
     refused: list[str] = []
+    # Read once, since a file may hold thousands of labels.
     held = [{item.id for item in queue.items()} for queue in queues]
     before = [{(label.item, label.annotator): label for label in queue.labels()} for queue in queues]
     for where, label in _labels(path, form):
         if isinstance(label, str):
             refused.append(f"{where}: {label}")
             continue
+        # In every queue that holds it: runs of a sweep may share a comparison.
         places = [index for index, ids in enumerate(held) if label.item in ids]
         if not places:
             refused.append(f"{where}: item {label.item!r} is not in the queue")
@@ -210,6 +213,7 @@ def load(queues: Sequence[LabelQueue], path: Path, form: Format) -> Imported:
         try:
             for index in places:
                 there = before[index].get(key)
+                # The same choice is there already; another one the queue refuses.
                 if there is None or there.choice != label.choice:
                     queues[index].label(label)
                     before[index][key], added = label, True
@@ -223,8 +227,10 @@ def load(queues: Sequence[LabelQueue], path: Path, form: Format) -> Imported:
 def _labels(path: Path, form: Format) -> Iterator[tuple[str, Label | str]]:
     """Yield where each label stands, and the label or what is wrong with it."""
     try:
+        # A spreadsheet writes a byte order mark first.
         with path.open(encoding="utf-8-sig", newline="") as file:
             text = file.read()
+        # To the end before the first label is taken: a file that breaks off must add nothing.
         rows = list(_READERS[form](text))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error) as error:
         raise ValueError(f"{str(path)!r} cannot be read as {form}: {error}") from error
@@ -244,8 +250,10 @@ def _label(row: Mapping[str, Any]) -> Label | str:
         seconds = float(row.get("seconds") or 0.0)
     except (TypeError, ValueError):
         return f"seconds must be a number; got {row.get('seconds')!r}"
+    # CSV has True as a text, JSON as itself; 1 and 0 equal them.
     known: dict[Any, bool | None] = {None: None, "": None, True: True, False: False, "True": True, "False": False}
     shown = row.get("swapped")
+    # These cannot be looked up in a dict.
     if isinstance(shown, (list, dict)) or shown not in known:
         return f"swapped must be True, False or empty; got {shown!r}"
     reason = row.get("reason")
@@ -266,12 +274,14 @@ def _read_csv(text: str) -> Iterable[Mapping[str, Any]]:
         lacking = {"item", "annotator", "choice"} - set(reader.fieldnames or ())
         if lacking:
             raise ValueError(f"the columns {', '.join(sorted(lacking))} are missing")
+        # Cells beyond the header's come under None.
         return [{key: _active(value) for key, value in row.items() if key} for row in reader]
     finally:
         csv.field_size_limit(before)
 
 
 def _read_jsonl(text: str) -> Iterable[Mapping[str, Any]]:
+    # Not splitlines, which would end a line at U+2028 within a text.
     rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("every line must be a JSON object")
@@ -283,6 +293,7 @@ def _read_label_studio(text: str) -> Iterator[Mapping[str, Any]]:
         for annotation in task.get("annotations", ()):
             if annotation.get("was_cancelled"):
                 continue  # skipped there
+            # A number or an object with the e-mail address, by the kind of export.
             by = annotation.get("completed_by")
             result = annotation.get("result", ())
             chosen = [region["value"]["choices"][0] for region in result if region.get("type") == "choices"]
@@ -303,6 +314,7 @@ def _read_argilla(text: str) -> Iterator[Mapping[str, Any]]:
         reasons = {said.get("user_id"): said.get("value") for said in responses.get("reason", ())}
         for said in responses.get("choice", ()):
             user = said.get("user_id")
+            # Argilla gives ids: the name, and what it has no place for, are in the metadata.
             about = kept.get(user, {})
             yield {
                 "item": record["id"],

@@ -151,7 +151,7 @@ class Limits:
 
     @property
     def most_seconds(self) -> float:
-        """The time that minutes and dollars allow; inf for no limit."""
+        """Return the seconds that minutes and dollars allow; inf for no limit."""
         paid = self.usd / self.usd_per_hour * 3600.0 if self.usd is not None and self.usd_per_hour else math.inf
         return min(paid, math.inf if self.seconds is None else self.seconds)
 
@@ -172,6 +172,7 @@ def item_of(comparison: Comparison, criteria: str | None = None) -> Item:
     low, high = sorted((comparison.first, comparison.second))
     prompt = comparison.prompt
     key = json.dumps([prompt.id, prompt.text, prompt.turns, low, high, criteria])
+    # A model may write half of a surrogate pair, which UTF-8 has no bytes for.
     return Item(hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:24], prompt, low, high, criteria)
 
 
@@ -179,6 +180,7 @@ def check_of(comparison: Comparison, prob_first_is_better: float, criteria: str 
     """Return an attention check: an item whose right choice is known. It looks like any other on the page, and is
     another item than the same comparison that is really asked."""
     item = item_of(comparison, criteria)
+    # Turned round where item_of turned the responses round.
     better = prob_first_is_better if comparison.first <= comparison.second else 1.0 - prob_first_is_better
     gold: Choice = "tie" if better == 0.5 else "first" if better > 0.5 else "second"
     return replace(item, id=hashlib.sha256(f"check {item.id}".encode()).hexdigest()[:24], gold=gold)
@@ -199,6 +201,7 @@ class LabelQueue:
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._told():
+            # Transactions are begun by hand (`_transaction`), and a lock guards the one connection of all threads.
             self._database = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
             self._use_journal()
             self._database.executescript(SCHEMA)
@@ -209,6 +212,7 @@ class LabelQueue:
             self._database.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError:
             self._database.execute("PRAGMA journal_mode=DELETE")
+        # A label is on the disk when its transaction ends, even if the power fails then.
         self._database.execute("PRAGMA synchronous=FULL")
 
     # --- the side that asks ---------------------------------------------------------------------------------------
@@ -265,7 +269,9 @@ class LabelQueue:
         with self._transaction() as database:
             if limits.most_seconds < math.inf and _spent(database) >= limits.most_seconds:
                 return None
+            # What somebody left without a label is free for others again.
             database.execute("DELETE FROM reservations WHERE until < ?", (now,))
+            # The item they were at, unless it was closed or has had its labels meanwhile.
             held = database.execute(
                 "SELECT i.id FROM reservations r JOIN items i ON i.id = r.item WHERE r.annotator = ? AND i.closed = 0 "
                 "AND (i.gold IS NOT NULL OR i.done < i.needed) ORDER BY r.until DESC LIMIT 1",
@@ -283,6 +289,7 @@ class LabelQueue:
         (count,) = database.execute(
             "SELECT COUNT(*) FROM labels WHERE annotator = ? AND undone = 0", (annotator,)
         ).fetchone()
+        # In the middle of a stretch of labels, so that nobody's first item is a check.
         if every <= 0 or count % every != every // 2:
             return None
         found: tuple[str] | None = database.execute(
@@ -312,12 +319,15 @@ class LabelQueue:
         """
         if label.choice not in CHOICES:
             raise ValueError(f"a choice must be one of {', '.join(CHOICES)}; got {label.choice!r}")
+        # Written so that nan is refused too; 1e7 s are 116 days.
         if not 0.0 <= label.seconds < 1e7:
             raise ValueError(f"the seconds of a label must be finite and not negative; got {label.seconds}")
         with self._transaction() as database:
             row = database.execute("SELECT closed FROM items WHERE id = ?", (label.item,)).fetchone()
             if row is None:
                 raise ValueError(f"item {label.item!r} is not in the queue")
+            # Before it matters whether the item is closed: a page whose connection broke off sends a label that arrived
+            # again.
             held = database.execute(
                 "SELECT choice FROM labels WHERE item = ? AND annotator = ? AND undone = 0",
                 (label.item, label.annotator),
@@ -341,6 +351,7 @@ class LabelQueue:
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (*row, label.at or time.time()),
             )
+            # A skip leaves the item open. A flag closes it, but no attention check, which the others get too.
             if label.choice in LABELS:
                 database.execute("UPDATE items SET done = done + 1 WHERE id = ?", (label.item,))
             elif label.choice == "flag":
@@ -358,9 +369,11 @@ class LabelQueue:
                 "WHERE l.annotator = ? AND l.undone = 0 ORDER BY l.id DESC LIMIT 1",
                 (annotator,),
             ).fetchone()
+            # Closed, and not by this person's own flag: its labels are used.
             if last is None or (last[3] and last[2] != "flag"):
                 return None
             number, item, choice, _ = last
+            # Marked and not deleted: the time that it took was spent.
             database.execute("UPDATE labels SET undone = 1 WHERE id = ?", (number,))
             if choice in LABELS:
                 database.execute("UPDATE items SET done = done - 1 WHERE id = ?", (item,))
@@ -379,7 +392,7 @@ class LabelQueue:
         return Limits(**{key: json.loads(held[key]) for key in Limits.__dataclass_fields__ if key in held})
 
     def limit(self, limits: Limits) -> None:
-        """Set them anew."""
+        """Set anew what people may spend, and what they are told."""
         with self._transaction() as database:
             rows = [(key, json.dumps(value)) for key, value in asdict(limits).items()]
             database.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
@@ -485,6 +498,7 @@ class LabelQueue:
             (count,) = database.execute(
                 "SELECT COUNT(*) FROM labels WHERE annotator = ? AND undone = 0", (annotator,)
             ).fetchone()
+            # Of an even number the upper one in the middle.
             row = database.execute(
                 "SELECT seconds FROM labels WHERE annotator = ? AND undone = 0 ORDER BY seconds LIMIT 1 OFFSET ?",
                 (annotator, count // 2),
@@ -505,12 +519,14 @@ class LabelQueue:
             try:
                 yield self._database
             except BaseException:
+                # An interrupt too leaves nothing half done.
                 self._database.execute("ROLLBACK")
                 raise
             self._database.execute("COMMIT")
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
+        # Two threads must not use one connection at once.
         with self._lock, self._told():
             yield self._database
 
