@@ -96,7 +96,7 @@ def study(found: Runs, folder: str) -> Study:
 
 
 def split(runs: Sequence[Run]) -> list[tuple[Settings, list[Run]]]:
-    """Run of one arm name by what else they differ in, with the settings that tell each group from the others.
+    """Return the runs of one arm name by what else they differ in, with the settings that tell groups apart.
 
     A key that takes another value for each seed (a base model per seed, say) splits nothing.
     """
@@ -119,6 +119,7 @@ def one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
     """Return the run of each seed that got furthest, of equals the last by name (names start with the date), sorted by
     seed; and the others."""
     kept: dict[int, Run] = {}
+    # Ascending: of each seed the run that got furthest is entered last, and stays.
     for run in sorted(runs, key=lambda run: (run.complete, len(run.rows), run.name)):
         kept[run.seed] = run
     repeated = [
@@ -137,6 +138,7 @@ def baseline_for(arm: Arm, arms: Sequence[Arm], baseline: str) -> Arm | None:
     """
     if arm.name == baseline or arm.label == baseline:
         return None
+    # A full label names one arm, whatever else that is set to.
     for other in arms:
         if other.label == baseline and other.distinction:
             return other
@@ -155,6 +157,7 @@ def baseline_for(arm: Arm, arms: Sequence[Arm], baseline: str) -> Arm | None:
 def differences(arms: Sequence[Arm]) -> dict[str, list[str | None]]:
     """Return the config keys in which the arms differ -> value in each arm, None where it has no such key."""
     settings = [arm.settings for arm in arms]
+    # In what the seeds of one arm differ as well, arms are not told apart.
     followed = {key for arm in arms for key in differing([flat(run.config) for run in arm.runs])}
     return {key: [s.get(key) for s in settings] for key in differing(settings) if key not in followed}
 
@@ -165,6 +168,7 @@ def flat(config: dict[str, Any]) -> Settings:
     settings: Settings = {}
 
     def walk(prefix: str, value: Any) -> None:
+        # An empty mapping has no keys to go into: it is a value.
         if isinstance(value, dict) and value:
             for key, child in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), child)
@@ -176,7 +180,7 @@ def flat(config: dict[str, Any]) -> Settings:
 
 
 def differing(settings: Sequence[Settings]) -> list[str]:
-    """Return keys that do not have one and the same value everywhere, sorted."""
+    """Return the keys that do not have one and the same value everywhere, sorted."""
     keys = sorted({key for setting in settings for key in setting})
     return [key for key in keys if len({setting.get(key) for setting in settings}) > 1]
 

@@ -52,12 +52,14 @@ class Frame:
     def x(self, value: float) -> float:
         low, high = (math.log2(v) for v in self.x_range) if self.axis == "k" else self.x_range
         at = math.log2(value) if self.axis == "k" else value
+        # A single round stands in the middle.
         share = (at - low) / (high - low) if high > low else 0.5
         return self.left + share * (self.width - self.left - self.right)
 
     def y(self, value: float) -> float:
         low, high = (math.log10(v) for v in self.y_range) if self.log else self.y_range
         at = math.log10(max(value, LOG_FLOOR)) if self.log else value
+        # What lies beyond the edge is drawn on it.
         share = min(1.0, max(0.0, (at - low) / (high - low)))
         return self.top + (1.0 - share) * (self.height - self.top - self.bottom)
 
@@ -79,6 +81,7 @@ def line_chart(
     """Return an ``<svg>`` element. unit: title of the y axis. strong: keys of the arms that are drawn thick, with band
     and a label at the end of the curve, the others thin and without band; None: all alike, and the legend is elsewhere.
     marks: by key, drawn for the strong arms."""
+    # Room for the widest number.
     left = max(36.0, 8 + CHARACTER * FONT * max(len(text) for _, text in y_ticks(y_range, log)))
     left += UNIT_WIDTH if unit else 0.0
     few = len({line.key for line in lines}) <= FEW
@@ -91,10 +94,12 @@ def line_chart(
     right = 10.0
     if labels:
         longest = max(len(text) for texts in said.values() for text in texts)
+        # Not more than two fifths: the curves need the rest.
         right = min(0.4 * size[0], 14 + CHARACTER * WIDE_FONT * max(6, longest))
     xs = [x for line in lines for x in line.points.x] or [0.0, 1.0]
     frame = Frame(*size, left, right=right, x_range=(min(xs), max(xs)), y_range=y_range, axis=axis, log=log)
     titled = sum(len(line.points.x) for line in lines) <= TITLED_POINTS
+    # SVG paints in this order, so the thick ones come last, above the others.
     ordered = sorted(lines, key=lambda line: strong is not None and line.key in strong)
     drawn = []
     for line in ordered:
@@ -145,6 +150,7 @@ def _arm(line: Line, frame: Frame, kind: str, band: bool, titled: bool) -> str:
         parts += [f'<path class="band" d="{outline}"/>' for outline in _bands(points, frame)]
     parts.append(f'<path class="line" d="{_path(at)}"/>')
     size = 3.6 if kind == " strong" else 3.0
+    # About two dozen markers per curve.
     every = max(1, len(at) // 24)
     marked = [p for i, p in enumerate(at) if p is not None and i % every == 0]
     parts.append(f'<path class="dot" d="{"".join(_marker(line.marker, x, y, size) for x, y in marked)}"/>')
@@ -189,6 +195,7 @@ def _bands(points: DrawnCurve, frame: Frame) -> list[str]:
             stretches.append([])
     outlines = []
     for stretch in stretches:
+        # A single point encloses nothing.
         if len(stretch) > 1:
             up = [f"{_n(frame.x(points.x[i]))} {_n(frame.y(points.high[i]))}" for i in stretch]
             down = [f"{_n(frame.x(points.x[i]))} {_n(frame.y(points.low[i]))}" for i in reversed(stretch)]
@@ -280,9 +287,11 @@ def y_ticks(limits: tuple[float, float], log: bool = False, about: int = 5) -> l
         powers = range(first, last + 1, max(1, (last - first) // about))
         return [(10.0**e, f"{10.0**e:g}" if abs(e) < 4 else f"1e{e}") for e in powers]
     step = nice_step(high - low, about)
+    # 1e-9 here and below: a quotient of round numbers may miss its integer by a rounding error.
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     values = [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
     texts = [f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.1e}" for value in values]
+    # Not "-0.0".
     return list(zip(values, ("0" if float(t) == 0 else t for t in texts), strict=True))
 
 
@@ -300,6 +309,7 @@ def nice_step(reach: float, about: int) -> float:
     """Return 1, 2 or 5 times a power of ten, so that ``reach`` has about that many steps."""
     rough = reach / about
     power = 10.0 ** math.floor(math.log10(rough))
+    # 0.999 forgives a rounding error.
     return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * 0.999)
 
 

@@ -115,6 +115,7 @@ def labels(run: Run) -> float:
         lost = [run.value(f"judge/{status}_rate", index) for status in NO_LABEL]
         judged = run.value("pairs/judged", index)
         if math.isfinite(judged):
+            # Rates are shares of the judged comparisons; one that was not logged took none away.
             counts.append(judged * (1.0 - math.fsum(rate for rate in lost if math.isfinite(rate))))
     return math.fsum(counts) if counts else math.nan
 

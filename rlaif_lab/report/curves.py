@@ -116,6 +116,7 @@ class Drawn:
         values = [*also, *(value for points in drawn for value in _finite(points.mean))]
         must = values if self.reference is None else [*values, self.reference]
         if self.panel.log:
+            # Factors, which are the same distance anywhere on a logarithmic scale.
             return max(LOG_FLOOR, min(must)) / 1.5, max(must) * 1.6
         bands = [end for points in drawn if self.panel.bands for end in _finite([*points.low, *points.high])]
         reach = 0.6 * (max(values) - min(values))
@@ -159,6 +160,7 @@ def _drawn(panel: ChartPanel, arms: Sequence[Arm], pooled: Mapping[str, Traces])
     if isinstance(reference, str):
         levels = _finite(run.value(reference, i) for arm in arms for run in arm.runs for i in run.rows)
         levels += [t[panel.pooled].threshold for t in pooled.values() if panel.pooled is not None and panel.pooled in t]
+        # Of the levels the last: a pooled process's own threshold, where there is one.
         reference = levels[-1] if levels else None
     return Drawn(panel, {label: found for label, found in held.items() if found}, reference)
 
@@ -192,12 +194,13 @@ def curve(arm: Arm, metric: str) -> DrawnCurve:
 
 def by_sqrt_kl(arm: Arm, metric: str) -> DrawnCurve:
     """Return the curve by the square root of the mean KL to round 0 that the policy had reached, as over-optimisation
-    is plotted (Gao et
-    al. 2210.10760); rounds stay in order, so that a policy which comes back towards its base draws a loop."""
+    is plotted (Gao et al. 2210.10760); rounds stay in order, so that a policy which comes back towards its base draws
+    a loop."""
     points = []
     for index in _rounds(arm):
         kl = t_interval(_finite(run.value("kl/per_sequence", index) for run in arm.runs)).mean
         if math.isfinite(kl):
+            # The KL is an estimate from samples, which may fall below 0.
             points.append((index, math.sqrt(max(0.0, kl)), [run.value(metric, index) for run in arm.runs]))
     return _curve(points)
 

@@ -19,8 +19,10 @@ def document(title: str, subtitle: str, body: str, style: str = "", script: str 
     """Return the whole page. title, subtitle: plain text. body, style, script: as they shall stand. data: JSON for the
     script, escaped by ``samples.to_json``."""
     scripts = f'<script type="application/json" id="data">{data}</script>\n' if data else ""
+    # Styles in the page itself may load nothing: the first rule holds for them too.
     allowed = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'"]
     if script:
+        # By its hash this one script may run, and no other.
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         allowed.append(f"script-src 'sha256-{digest}'")
         scripts += f"<script>{script}</script>"

@@ -58,6 +58,7 @@ def save(figure: Figure, path: Path) -> None:
     """Save as PNG or SVG by the ending; the same report gives the same bytes."""
     import matplotlib
 
+    # matplotlib names an SVG's elements by hashes, which are random without a salt of ours.
     with matplotlib.rc_context({"svg.hashsalt": path.name}):
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
 
@@ -87,11 +88,13 @@ def group_figure(
     from matplotlib.figure import Figure
 
     panels = drawn.panels
+    # Four stand better two by two than three and one.
     columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     found = {label: mark for label, mark in (marks or {}).items() if label in (strong or ())}
     names = [textwrap.fill(f"{label}{_found(found.get(label))}", 44) for label in labels]
     legend_columns = max(1, round(columns * (4 if max(map(len, names)) <= 24 else 2) / 3))
+    # A row of the legend is as high as the highest name in it.
     lines = sum(
         max(name.count("\n") + 1 for name in names[i : i + legend_columns])
         for i in range(0, len(names), legend_columns)
@@ -163,6 +166,7 @@ def _draw(
 def _scale(ax: Axes, panel: ChartPanel, x: Sequence[float], limits: tuple[float, float]) -> None:
     from matplotlib.ticker import MaxNLocator, NullFormatter
 
+    # 0.03 where all points lie above one another: an axis needs a width.
     margin = 0.03 * (max(x) - min(x)) or 0.03
     if panel.axis == "k":
         ax.set_xscale("log", base=2)
@@ -174,12 +178,14 @@ def _scale(ax: Axes, panel: ChartPanel, x: Sequence[float], limits: tuple[float,
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if panel.log:
         ax.set_yscale("log")
+        # Within one power of ten matplotlib would write a number at minor ticks too.
         ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylim(*limits)
 
 
 def _draw_curve(ax: Axes, points: DrawnCurve, look: Style, label: str, thick: bool, band: bool) -> None:
     every = max(1, len(points.x) // 12)
+    # A logarithmic scale has no 0.
     y = [max(value, LOG_FLOOR) for value in points.mean] if ax.get_yscale() == "log" else points.mean
     line = _line(points.x, y, look, label, every)
     if points.faint:
@@ -242,6 +248,7 @@ def time_figure(times: Sequence[StageTimes]) -> Figure:
     ax.set_yticks(range(len(times)), labels)
     for text in ax.get_yticklabels():
         text.set_parse_math(False)
+    # The first arm on top.
     ax.invert_yaxis()
     ax.set_xlabel("seconds per run, all rounds")
     ax.spines[["top", "right"]].set_visible(False)

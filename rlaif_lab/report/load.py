@@ -105,6 +105,7 @@ def load(directory: Path) -> Runs:
                 failed.append(Problem(name, f"{reason}: no round was logged"))
         except ValueError as error:
             failed.append(Problem(name, f"damaged: {error}"))
+    # A single run was asked for: its own sentence says it all.
     if not runs and len(failed) == 1 and failed[0].reason.startswith("damaged: "):
         raise ValueError(failed[0].reason.removeprefix("damaged: "))
     if not runs and any(problem.reason.startswith("damaged: ") for problem in failed):
@@ -121,6 +122,7 @@ def run_folders(directory: Path) -> Iterator[Path]:
     for path, folders, files in os.walk(directory):
         if "metrics.jsonl" in files or "run.json" in files or ".hydra" in folders:
             yield Path(path)
+            # In place, so that os.walk does not go into them.
             folders[:] = [folder for folder in folders if not INSIDE_A_RUN.fullmatch(folder)]
 
 
@@ -134,6 +136,7 @@ def _rows(path: Path) -> dict[int, dict[str, float]]:
             if not isinstance(value, (int, float, type(None))):
                 raise ValueError(f"{path}, round {index}: {metric!r} is not a number but {str(value)[:80]!r}")
         try:
+            # In JSON an integer may have any length.
             rows[index] = {
                 metric: float("nan") if value is None else float(value)
                 for metric, value in row.items()
@@ -155,6 +158,7 @@ def _run(folder: Path, name: str, rows: dict[int, dict[str, float]]) -> Run:
     config = read_json_file(path, "restore it from a copy, or run rlaif-resume on the folder, which writes it anew")
     for key, kind in (("arm", str), ("seed", int), ("rounds", int)):
         value = config.get(key)
+        # True would pass as an int.
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{path}: {key!r} must be of type {kind.__name__}; got {value!r}")
     if not 0 <= config["rounds"] <= MOST_ROUNDS:
@@ -205,7 +209,7 @@ def _overrides(folder: Path) -> tuple[str, ...]:
 
 
 def _commands(directory: Path, folders: Sequence[Path]) -> list[str]:
-    """Return a sweep's command stands in multirun.yaml beside its runs; a run outside any sweep has its own."""
+    """Return the commands: a sweep's stands in multirun.yaml beside its runs, a run outside any sweep has its own."""
     commands: list[str] = []
     sweeps: set[Path] = set()
     for folder in folders:
@@ -221,6 +225,7 @@ def _commands(directory: Path, folders: Sequence[Path]) -> list[str]:
             hydra = content.get("hydra") if isinstance(content, dict) else None
             overrides = hydra.get("overrides") if isinstance(hydra, dict) else None
             if isinstance(overrides, dict):
+                # Hydra's own note of -m, which is there already.
                 of_hydra = [o for o in overrides.get("hydra") or [] if o != "hydra.mode=MULTIRUN"]
                 commands.append(_command(["-m"], [*(overrides.get("task") or []), *of_hydra]))
     return list(dict.fromkeys(commands))

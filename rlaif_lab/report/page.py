@@ -69,9 +69,11 @@ def arm_styles(looks: Mapping[str, Style], labels: Sequence[str]) -> str:
     rules = []
     for i, label in enumerate(labels):
         look = looks[label]
+        # On a dark page black would not be seen: the style sheet says what stands for it.
         colour = "var(--black)" if look.colour == "#000000" else look.colour
         rules.append(f".a{i} {{ --c: {colour}; }}")
         if look.dashes:
+            # In units, from line widths: a line is 1.8 wide in the style sheet.
             dashes = " ".join(f"{1.8 * length:.3g}" for length in look.dashes)
             rules.append(f".a{i} .line {{ stroke-dasharray: {dashes}; }}")
         rules.append(f"body:has(#show-a{i}:not(:checked)) .chart .a{i} {{ display: none; }}")

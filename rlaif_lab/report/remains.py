@@ -28,6 +28,7 @@ def seed_left(run: Run, gold: Gold) -> SeedLeft | None:
     task = gold.task(run)
     if run.path is None or task is None or not task.has_gold:
         return None
+    # In the last round nothing is judged: it is evaluated only.
     stored = [i for i in range(run.last_round) if (run.path / f"round_{i:03d}" / "judgements.parquet").is_file()]
     if not stored:
         return None
@@ -69,6 +70,7 @@ def round_left(folder: Path, task: Task, gold: Gold) -> list[Left]:
 
     written = read("generations", ("prompt_id", "prompt", "sample", "response"))
     names = [str(name) for name in pc.unique(written["prompt_id"]).to_pylist()]
+    # By identity: the same prompts for every run and in every report.
     ids = sorted(names, key=lambda name: seed_for("what is left", name))[:MOST_PROMPTS]
     generated: dict[str, list[dict[str, object]]] = defaultdict(list)
     for row in rows(written):
@@ -85,6 +87,7 @@ def round_left(folder: Path, task: Task, gold: Gold) -> list[Left]:
         prompt = Prompt(name, str(samples[0]["prompt"]))
         quality = [gold.quality(task, prompt, str(row["response"])) for row in samples]
         known = [value for value in quality if value is not None and math.isfinite(value)]
+        # Where gold cannot grade a sample, nothing is known of what is left.
         if len(known) == len(quality):
             found.append(what_is_left(known, verdicts[name], misconceived(task, prompt, samples)))
     return found

@@ -3,8 +3,7 @@
 Of each arm one or two seeds, of each of their rounds some prompts. Half of them are chosen by the prompt's identity
 alone, and all arms of a seed ask the same prompts, so the same ones are shown for every arm; the other half are prompts
 on which the judge prefers an answer that gold calls worse, and examples of each kind of what is left, which would be
-rare otherwise. Only the columns that are
-shown are read from the rounds' files.
+rare otherwise. Only the columns that are shown are read from the rounds' files.
 """
 
 from __future__ import annotations
@@ -110,6 +109,7 @@ def chosen_cells(arms: Sequence[Arm], bounds: Bounds) -> Iterator[tuple[int, Run
     left = bounds.cells
     for position, held in runs.items():
         longest = max((len(rounds) for _, rounds in held), default=0)
+        # Rather all rounds of one seed than some of two.
         held = held if 2 * longest <= each else held[:1]
         for run, rounds in held:
             for index in spread(rounds, each // len(held)):
@@ -238,6 +238,7 @@ def _item(responses: Sequence[Json], verdicts: Sequence[Json], task: Task | None
     item = {"id": prompt.id, "prompt": _cut(asked, bounds.text), "responses": said, "verdicts": listed}
     qualities = [value for value in gold.values() if value is not None]
     if len(qualities) == len(gold) > 0:
+        # What is left goes by place among the samples shown, not by a sample's number.
         place = {sample: index for index, sample in enumerate(gold)}
         pairs = [(place[one], place[other], probability) for one, other, probability, *_ in listed]
         item["left"] = what_is_left(qualities, pairs).kind
@@ -249,7 +250,7 @@ def _decision(probability: float) -> float:
 
 
 def _against_gold(probability: float | None, first: float | None, second: float | None) -> bool:
-    """Return the judge prefers the one that gold calls worse."""
+    """Return whether the judge prefers the one that gold calls worse."""
     if probability is None or first is None or second is None:
         return False
     return (probability - 0.5) * (first - second) < 0
@@ -270,7 +271,7 @@ def of_each_kind(items: Sequence[Json]) -> list[Json]:
 
 
 def in_turns(some: Sequence[Json], others: Sequence[Json]) -> list[Json]:
-    """Yield from either list in turns, each item once."""
+    """Return the items of both lists in turns, each once."""
     found: dict[str, Json] = {}
     left, right = iter(some), iter(others)
     for _ in range(len(some)):
@@ -289,6 +290,7 @@ def within(cells: Sequence[Cell], bounds: Bounds) -> list[list[Json]]:
         for cell, items in zip(cells, kept, strict=True):
             if place < len(cell.items):
                 size = len(to_json(cell.items[place]).encode())
+                # Where a large one does not fit, a smaller one may.
                 if size <= left:
                     left -= size
                     items.append(cell.items[place])

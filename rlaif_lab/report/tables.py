@@ -66,6 +66,7 @@ def summary(arm: Arm, baseline: Arm | None) -> ArmSummary:
     difference = None
     if baseline is not None:
         difference = estimate(paired_difference(_values(arm, sampled, last), _values(baseline, sampled, last)))
+    # The judge was asked last one round before the end: the last round is evaluated only.
     return ArmSummary(
         label=arm.label,
         seeds=len(arm.complete),
@@ -124,6 +125,7 @@ def limits_text(given: Estimate, form: str) -> str:
 def _cell(given: Estimate | None, form: str) -> str:
     if given is None or given.n == 0:
         return "-"
+    # t intervals are symmetric.
     low, mean, half = given.interval.low, given.interval.mean, given.interval.mean - given.interval.low
     return f"{mean:{form}}" if math.isnan(low) else f"{mean:{form}} ± {half:{form.lstrip('+')}}"
 

@@ -285,7 +285,9 @@ def arm_trend(arm: Arm, settings: Detector | None) -> tuple[Trend, dict[str, int
         return untested("no whole run"), {}
     rows = [run.rows for run in runs]
     measures: tuple[TrendMeasure, ...] = (settings.measure, "gold", "heldout_judge", "people")
+    # What the run is set to comes first; each once.
     for measure in dict.fromkeys(measures):
+        # The logged changes are of the measure that the run is set to, and no other's.
         found, stderr = measured(rows, measure, changes=measure == settings.measure)
         if np.isfinite(found).any():
             votes: dict[str, int] = defaultdict(int)
@@ -302,6 +304,7 @@ def detector_settings(run: Run) -> Detector | None:
     given = run.config.get("detector")
     if not isinstance(given, dict):
         return None
+    # Settings of another version are passed over.
     known = {field.name for field in fields(Detector)}
     return Detector(**{key: value for key, value in given.items() if key in known})
 
@@ -348,6 +351,7 @@ def changes(run: Run) -> dict[int, Floats] | None:
         path = run.path / f"round_{index:03d}" / "changes.json"
         try:
             listed = json.loads(path.read_bytes())["changes"]
+            # A list of lists must fail, not become a table.
             found[index] = np.array(listed if isinstance(listed, list) else None, dtype=np.float64).reshape(len(listed))
         except FileNotFoundError:
             return None

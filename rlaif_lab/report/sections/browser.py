@@ -27,6 +27,7 @@ def browser(view: View) -> str:
     seeds = sorted({cell["seed"] for cell in cells})
     rounds = sorted({cell["round"] for cell in cells})
     labels = [row.label for row in view.rows]
+    # Shown first: an arm that the overview is about, its first seed, its last round.
     first = labels.index(view.strong[0]) if view.strong else 0
     chosen = first if first in arms else arms[0]
     seed = min(cell["seed"] for cell in cells if cell["arm"] == chosen)

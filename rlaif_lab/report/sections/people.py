@@ -15,6 +15,7 @@ from rlaif_lab.statistics.intervals import Interval, t_interval
 
 RATES = (("ppi/win_rate_vs_round_0", "people and AI judge, by PPI"), ("human/win_rate_vs_round_0", "people alone"))
 LABELS = "cost/evaluation_human_labels"
+# Standard errors that an effect must be away from 0: two-sided at 5 %, found with a probability of 80 %.
 POWERED = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
 
 
@@ -72,6 +73,7 @@ def win_rate(runs: list[Run], metric: str) -> Interval:
         return t_interval(values)
     run = runs[0]
     low, high = (run.value(f"{metric}_{end}", run.last_round) for end in ("low", "high"))
+    # For a run that logged a standard error and no limits.
     half = 1.96 * run.value(f"{metric}_stderr", run.last_round)
     known = math.isfinite(low) and math.isfinite(high)
     return Interval(values[0], low if known else values[0] - half, high if known else values[0] + half)
@@ -106,4 +108,5 @@ def needed(runs: list[Run], metric: str) -> str:
     delta = float((run.config.get("detector") or {}).get("delta", 0.01))
     if not (math.isfinite(labels) and math.isfinite(stderr)):
         return "not known"
+    # The standard error falls with the square root of the labels.
     return f"{labels:.0f} a run; about {labels * (POWERED * stderr / delta) ** 2:,.0f} would tell {delta:g} from none"

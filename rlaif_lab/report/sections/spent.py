@@ -36,6 +36,7 @@ HATCHES = (
 
 def spent(view: View) -> str:
     shown = [column for column in COLUMNS if any(column[1](cost).n for cost in view.costs)]
+    # Most judges are free and ask nobody: these columns would hold nothing but zeros.
     paid = ("$", "human")
     shown = [c for c in shown if not c[0].startswith(paid) or any(_any(c[1](cost)) for cost in view.costs)]
     if not shown and not view.times:

@@ -168,6 +168,7 @@ def estimate_cell(given: Estimate, seeds: int, form: str = ".3f") -> str:
     """Return a cell: the mean, its limits below, and the number of seeds where it is not the arm's."""
     if given.n == 0:
         return f"<td>{NOT_AVAILABLE}</td>"
+    # One seed is mentioned in place of the limits.
     fewer = f", n={given.n}" if given.n not in (1, seeds) else ""
     return f'<td>{given.interval.mean:{form}}<span class="limits">{limits_text(given, form)}{fewer}</span></td>'
 
@@ -186,7 +187,7 @@ def number_table(titles: Sequence[str], rows: Iterable[str]) -> str:
 
 
 def scrolling(table: str) -> str:
-    """Return a table that is wider than the screen scrolls within its box, by the keyboard too."""
+    """Return the table in a box in which it scrolls, by the keyboard too, where it is wider than the screen."""
     return f'<div class="scroll" tabindex="0">{table}</div>'
 
 

@@ -101,6 +101,7 @@ def _bars(kept: Sequence[Promise]) -> str:
         low, high = (left + width * min(max(value, 0.0), 1.0) for value in (one.level.low, one.level.high))
         y = height * index + 11
         parts.append(f'<text class="note" x="{left - 6}" y="{y + 4}" text-anchor="end">{escape(one.family)}</text>')
+        # At least one unit long, so that it can be seen.
         parts.append(f'<path d="M{low:.1f} {y}H{max(high, low + 1.0):.1f}" stroke="currentColor" stroke-width="4"/>')
     y = height * len(kept) + 12
     for value in (0.0, 0.5, 1.0):
