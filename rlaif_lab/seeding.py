@@ -42,7 +42,8 @@ def splitmix64(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 def uniforms(seeds: npt.NDArray[np.uint64], stream: int) -> npt.NDArray[np.float64]:
     """Return one uniform in [0, 1) per seed, for counter ``stream``. Shapes: (N,) -> (N,)."""
-    # Seeds and counters are scrambled apart before they meet: neighbours in either would else give alike numbers.
+    # Seeds and counters are scrambled apart before they meet: otherwise neighbours in either would give similar
+    # numbers.
     bits = splitmix64(splitmix64(seeds) ^ splitmix64(np.full_like(seeds, stream)))
     # The upper 53 bits, as many as a float64 holds exactly: never 1.
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -26,7 +26,7 @@ def reliability_figure(bins: Sequence[ReliabilityBin]) -> Figure:
     figure, ax = _empty(3.9)
     ax.plot([0.5, 1.0], [0.5, 1.0], color=SOFT, linewidth=1, linestyle=(0, (1, 2)), label="perfect", zorder=1)
     if bins:
-        # Wilson's interval stays within [0, 1], also in bins that are all right or all wrong.
+        # Wilson's interval stays within [0, 1], even in bins that are all right or all wrong.
         low, high = zip(*(wilson(b.frequency * b.count, b.count)[1:] for b in bins), strict=True)
         stated = [b.probability for b in bins]
         ax.vlines(stated, low, high, color=INK, linewidth=1.4, zorder=2)

@@ -134,7 +134,7 @@ def calibration(judged: Judged, with_null: bool = True) -> Section:
     known = _known(judged)
     # Gold as an outcome in {0, 0.5, 1}, for the first response.
     score = brier(judged.prob_first_wins[known], 0.5 + 0.5 * np.sign(judged.gold_difference[known]))
-    # Signed, where ECE is not: above 0 the judge is surer than it is right.
+    # Signed, unlike ECE: above 0 the judge is overconfident.
     gap = float(stated.mean() - happened.mean()) if len(stated) else NAN
     measures = [
         AuditMeasure("brier", "Brier score", score, n=len(stated), note="0 is perfect, 0.25 is knowing nothing"),

@@ -54,7 +54,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
     task, policy, judge, bank = (build(cfg[family], family) for family in ("task", "policy", "judge", "bank"))
     plan = build(cfg.plan, "plan")
     models = Models(task, policy, cfg.device)
-    # Configurations and tokenizers: what is wrong with them is told before weights load.
+    # Configurations and tokenizers: what is wrong with them is reported before weights load.
     models.check(judge)
     bank.load(task)  # a mistake in it is told before weights load
     import torch
@@ -64,7 +64,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
     torch.set_num_threads(cfg.threads)
     # After the cheap checks: this one opens the device.
     check_device(cfg.device)
-    # Ahead of the audit, which measures how long verdicts take.
+    # Before the audit, which measures how long verdicts take.
     models.prepare(judge)
 
     def context(gold: Task | None, seed: int, folder: Path) -> JudgeContext:

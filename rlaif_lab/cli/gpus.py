@@ -56,7 +56,7 @@ def leased(count: int, gpus: Sequence[str], folder: Path | None = None) -> Itera
                 try:
                     yield mine
                 finally:
-                    # As it was before, also where it was not set at all.
+                    # As it was before, even where it was not set at all.
                     if before is None:
                         del os.environ["CUDA_VISIBLE_DEVICES"]
                     else:

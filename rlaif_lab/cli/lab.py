@@ -63,7 +63,7 @@ def one(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(cfg, folder)
-    # Noted before it is checked: a run that is refused and mended can be resumed as well.
+    # Noted before it is checked, so that a run that was refused can be resumed once it is corrected.
     noted(folder)
     check(cfg)
     from rlaif_lab.loop.run import Run
@@ -168,7 +168,7 @@ def resume() -> None:
         print(answer)
         return
     try:
-        # Ahead of everything that is printed or run.
+        # Before anything is printed or run.
         check_arguments(arguments)
         arguments, named = _without_trust(arguments)
         folder = Path(arguments[0]).absolute() if arguments else None

@@ -24,7 +24,7 @@ class Origin:
 def origin_of(folder: Path) -> Origin:
     """Read where the run or the sweep in ``folder`` (or the newest sweep in it) was started; nothing where it is not
     known."""
-    # A run has the first, a sweep the second; else the newest sweep within.
+    # A run has the first, a sweep the second; otherwise the newest sweep within the folder counts.
     files = [folder / ".hydra" / "hydra.yaml", folder / "multirun.yaml"]
     sweeps = sorted(folder.glob("*/multirun.yaml"), key=lambda file: file.stat().st_mtime, reverse=True)
     file = next((file for file in [*files, *sweeps] if file.is_file()), None)

@@ -78,7 +78,7 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
         if loop.finished():
             print(f"{label}: finished before, {loop.result()}", flush=True)
             return report_objective(loop.objective())
-        # Ahead of the fork: the child inherits them, and does not import them again.
+        # Before the fork: the child inherits them, and does not import them again.
         import_libraries()
         # Signals first, then the GPUs, then the lock: what is taken last is given back first.
         with interruptible(), own_gpus(cfg), exclusive_access(folder):
@@ -338,7 +338,7 @@ def job_names(sweep: Path, jobs: list[Path]) -> list[str]:
 def why_missing(job: Path, since: str) -> str:
     """Return why a job of a sweep that began at ``since`` has no result of it; empty for one that has."""
     failed = read_failure(job)
-    # Of this sweep: what an earlier one wrote is told only where nothing newer is known.
+    # Of this sweep: what an earlier one wrote is reported only where nothing newer is known.
     if failed and failed.time >= since:
         return failed.sentence
     if is_whole(job):
@@ -398,7 +398,7 @@ def recorded(folder: Path) -> Recorded | None:
 def resumed(found: Recorded, changes: list[str]) -> list[str]:
     """Return the command line that goes on. changes: overrides that come after those it was started with."""
     if found.sweep is None:
-        # RUN, also where the command was a sweep's: one of its jobs is resumed by itself.
+        # RUN even where the command was a sweep's: one of its jobs is resumed by itself.
         own = ["hydra.mode=RUN", f"hydra.run.dir={_quoted(found.folder)}", "resume=true"]
         return [*found.overrides, *own, *changes]
     replaced = ["resume=", "hydra.mode=", "hydra.sweep.dir="]

@@ -71,7 +71,7 @@ def check_trusted(overrides: Sequence[str], origin: Origin, named: str | None) -
         return origin
     for override in overrides:
         paths = [first or second for first, second in PATHS.findall(override)]
-        # Every class path in it, also those in nested mappings.
+        # Every class path in it, including those in nested mappings.
         for path in paths:
             if not is_trusted(path):
                 raise ValueError(_refusal(f"{override!r}", path.partition(".")[0]))

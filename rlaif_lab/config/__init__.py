@@ -248,7 +248,7 @@ MOVED = {
 }
 """Class paths of earlier versions, which run folders and users' own YAML files hold -> where the classes are now."""
 
-# What a key was worth before there was one: an old run goes on as it was begun.
+# What a key was worth before there was one: an old run continues as it began.
 ADDED: dict[str, str] = {
     "trainer.half_life": "None",
     "engine._target_": "rlaif_lab.sampling.exact.Exact",
@@ -300,7 +300,7 @@ def check_core(cfg: DictConfig, core: type, families: tuple[str, ...], optional:
 
     An optional family that was put out (``bank=none``, an empty mapping) becomes None.
     """
-    # First as written, with its references: what is wrong then is told in the user's own words.
+    # First as written, with its references, so that mistakes are reported in the user's own words.
     raw = plain(cfg, resolve=False)
     check_fields("", core, raw, families)
     for path, number in not_finite(raw, ""):
@@ -470,7 +470,7 @@ def _construct(value: Any, path: str) -> Any:
         return [_construct(child, f"{path}[{i}]") for i, child in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    # The arguments before what takes them: an error is told with the path of the part that raised it.
+    # The arguments before what takes them: an error is reported with the path of the part that raised it.
     arguments = {k: _construct(child, f"{path}.{k}") for k, child in value.items() if k != "_target_"}
     if "_target_" not in value:
         return arguments
@@ -513,7 +513,7 @@ def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
         else:
             flat[prefix] = str(value)
 
-    # Flat, so that a difference can be told by its key.
+    # Flat, so that a difference can be reported by its key.
     walk("", {key: value for key, value in content.items() if key not in NOT_IN_FINGERPRINT})
     return as_of_today(flat | identities)
 

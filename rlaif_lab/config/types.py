@@ -240,7 +240,7 @@ def check_value(path: str, annotation: Any, value: Any) -> None:
     """
     from pydantic import ValidationError
 
-    # Ahead of pydantic, whose words for nan are of a type.
+    # Before pydantic, whose message for nan complains of a type.
     where, number = next(not_finite(value, path), (None, None))
     if where is not None:
         raise ValueError(f"{where} must be finite; got {number}")

@@ -133,7 +133,7 @@ def final_metrics(rows: Sequence[Row]) -> str:
         return "n/a"
     # Times and token counts describe the machine, not the policy.
     shown = {k: v for k, v in rows[-1].items() if k != "round" and not k.startswith(("time/", "tokens/"))}
-    # A bar ends a table's cell, also within code.
+    # A bar ends a table's cell, even within code.
     return table(
         ["metric", f"round {rows[-1]['round']}"], [[code(k).replace("|", "\\|"), number(v)] for k, v in shown.items()]
     )

@@ -21,7 +21,7 @@ class Rewards(FeedbackKind):
         # Segments of one round share its reward model's history as rounds do.
         earlier = [Position(i, s) for i in range(at.index) for s in range(source.segments)]
         same_round = [Position(at.index, s) for s in range(at.segment)]
-        # `data="all"`: everything that was judged before; else the labels of this round alone.
+        # `data="all"`: everything judged so far; otherwise the labels of this round alone.
         examples = [
             example
             for position in [*(earlier if model.data == "all" else []), *same_round]
@@ -32,7 +32,7 @@ class Rewards(FeedbackKind):
         return Collected(model.rewards(samples.generations)[0], extra=metrics)
 
     def stored(self, at: Position, samples: Samples, source: Source) -> Floats:
-        # As it is by now, without training again: what is replayed is rewarded by the newest model.
+        # As it now is, without training again: the newest model rewards what is replayed.
         return _model(source).rewards(samples.generations)[0]
 
 

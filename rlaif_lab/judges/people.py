@@ -88,7 +88,7 @@ class PeopleJudge(Judge):
         if max_usd is not None and usd_per_hour == 0.0:
             raise ValueError("judge.max_usd needs judge.usd_per_hour, which is 0")
         self.wait, self.labels_per_item, self.evaluate = wait, labels_per_item, evaluate
-        # Read here, so that a missing file is told before anything is asked.
+        # Read here, so that a missing file is reported before anything is asked.
         self.criteria = None if criteria is None else criteria_text(criteria)
         self.guidelines = None if constitution is None else Constitution.load(constitution).guidelines()
         if checks is not None and not hasattr(checks, "load"):

@@ -67,7 +67,7 @@ class ProxyJudge(Wrapper):
             )
         super().attach(context)
         self.folder = context.directory / "proxy"
-        # `metrics.json` is written last: a folder without it is of a killed run, and is learnt anew.
+        # `metrics.json` is written last: a folder without it is a killed run's, and the proxy is trained again.
         if not self.metrics_file.exists():
             # Without gold: only who labels may know it.
             self.reward_model.attach(replace(context, gold=None))

@@ -46,7 +46,7 @@ class RewardModelJudge(Judge):
         paths = [path] if isinstance(path, str) else list(path)
         if not paths:
             raise ValueError("judge.path must name at least one reward model folder; got an empty list")
-        # Folders of an ensemble are found here, so that a wrong path is told before weights load.
+        # Folders of an ensemble are found here, so that a wrong path is reported before weights load.
         self.folders = [RewardFolder(folder, f"{name} {i}") for i, folder in enumerate(member_folders(paths))]
         self.combine, self.batch_size, self.name = combine, batch_size, name
 

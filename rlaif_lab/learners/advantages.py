@@ -49,7 +49,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     or cut off: the state after its last token is worth 0. Shapes: (B, n, R) each, the mask bool and padded right.
     """
     values = values * mask
-    # V of the next state; 0 behind the last token, where the episode ends.
+    # V of the next state; 0 after the last token, where the episode ends.
     after = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], dim=-1)
     deltas = (rewards + gamma * after - values) * mask
     advantages = torch.zeros_like(deltas)

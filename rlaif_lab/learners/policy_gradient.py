@@ -150,7 +150,7 @@ class PolicyGradient(Learner):
         """
         if self.kl_in == "loss" or self.kl_weight == 0:
             return batch.signal
-        # Detached: it is a reward, through which no gradient flows; see above for why it is of the policy by now.
+        # Detached: it is a reward, through which no gradient flows; see above for why the current policy's KL is used.
         return batch.signal - self.kl_weight * sequence_logps(logps.detach() - batch.reference_logps)
 
     def log(self, logps: Tensor, batch: Batch, loss: Tensor, log_ratios: Tensor, mask: Tensor) -> dict[str, Tensor]:

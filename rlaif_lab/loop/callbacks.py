@@ -114,7 +114,7 @@ class RoundEnd(pl.Callback):
         pl_module.check_round(data.index)
         # Kept in a file, where `before` of the next round finds it: every policy is evaluated once.
         after, changes = round_.after(data.index)
-        # Ahead of the row, since this is what may make the round the last one, which has a row after it.
+        # Before the row, since this may make the round the last one, which gets a further row.
         self.weigh(trainer, data.index + 1, changes)
         trained = pl_module.take_statistics()
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
@@ -137,8 +137,8 @@ class RoundEnd(pl.Callback):
             }
 
         row = ranks.on_first(written)
-        # Ahead of the checkpoint, which holds the learner's state; on every rank, from one row, so that all have the
-        # same state.
+        # Before the checkpoint, which holds the learner's state; on every rank from the same row, so that their states
+        # agree.
         round_.parts.learner.observe(row)
         shown = data.segments[0].feedback
         self.keep(row, sample_rows(data.index, shown.generations, shown.prob_beats, round_.parts.task))
@@ -181,7 +181,7 @@ class RoundEnd(pl.Callback):
         if since is not None:
             content = {"round": index, "reason": "plateau", "since": since}
             folder: Path = self.loader.round.services.store.directory
-            # Ahead of the checkpoint: killed in between, the run trains this round once more and still ends here.
+            # Before the checkpoint: killed in between, the run trains this round once more and still ends here.
             if ranks.first():
                 write_atomically(folder / STOPPED, json.dumps(content).encode())
             trainer.should_stop = True

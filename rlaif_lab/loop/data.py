@@ -44,7 +44,7 @@ class RoundData:
         return max(1, len(self.ready)) if len(self.prompts) == 1 else 1 << 20
 
     def __getitem__(self, i: int) -> Step:
-        # The optimiser has made the steps before i, so the next segment is sampled from the policy as it is by now.
+        # The optimiser has made the steps before i, so the next segment is sampled from the current policy.
         while i >= len(self.ready) and len(self.segments) < len(self.prompts):
             self.advance()
         return self.ready[i] if i < len(self.ready) else Step(self.index)

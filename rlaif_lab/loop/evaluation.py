@@ -165,7 +165,7 @@ def measure(index: int, sampled: Sequence[Generation], answers: Answers, parts: 
     prompts = [g.prompt for g in some]
     with bar(index, "evaluating", 1) as shown:
         metrics = quality_metrics(task, sampled, greedy)
-        # One answer of each side: the first sample is as random as any, and a judge's time is dear.
+        # One answer of each side: the first sample is as random as any, and a judge's time is expensive.
         versus_base = [
             Comparison(now.prompt, now.responses[0].text, then.responses[0].text)
             for now, then in zip(some, baseline, strict=True)

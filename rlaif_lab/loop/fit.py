@@ -43,7 +43,7 @@ def fit(round_: Round, settings: TrainerConfig, hooks: Hooks, *, rounds: int) ->
     loader = RoundLoader(round_)
     where = lightning_arguments(settings)
     trainer = pl.Trainer(
-        # A run that stopped early is over at that round, also if it is resumed with more rounds.
+        # A run that stopped early is over at that round, even if it is resumed with more rounds.
         max_epochs=min(rounds, stopped or rounds),
         accelerator=settings.accelerator,
         precision=settings.precision,  # type: ignore[arg-type]

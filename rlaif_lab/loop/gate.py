@@ -30,7 +30,7 @@ class Gate:
         # A spent budget is planned, not a fault of the judge.
         asked = [j for j in judgements if j.status != "over_budget"]
         failed = [j for j in asked if j.prob_first_wins is None]
-        # No more than, so that max_failed=1 lets everything pass, also a judge that never answers.
+        # "No more than", so that max_failed=1 lets everything pass, even a judge that never answers.
         if not asked or len(failed) <= self.max_failed * len(asked):
             return
         counts = ", ".join(f"{n} {s}" for s in FAILURES if (n := sum(j.status == s for j in failed)))

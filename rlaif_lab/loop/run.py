@@ -145,7 +145,7 @@ class Run:
         config = resolved(self.cfg) | {"versions": versions(), "git_commit": git_commit()}
         config |= {"weights": organism_weights(self.chosen)}
         write_atomically(self.directory / "config.json", json.dumps(config, indent=1).encode())
-        # For a tracker that has missed rows, or never had any: it is told all that metrics.jsonl holds.
+        # For a tracker that has missed rows, or never had any: it receives everything that metrics.jsonl holds.
         history = [(row, round_.stored_samples(row["round"])) for row in self.store.rows()]
         self.chosen.tracker.begin(self.directory, config, self.cfg.experiment_name, self.cfg.arm, history)
 

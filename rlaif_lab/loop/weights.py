@@ -92,7 +92,7 @@ def trainable(model: LanguageModel) -> dict[str, Tensor]:
 def _load_snapshot(path: Path, policy: LanguageModel) -> LanguageModel:
     # A copy that shares what is frozen: only the trained weights are held twice.
     network = frozen_copy(policy.network).eval()
-    # From checked bytes: a damaged snapshot is told, not sampled from.
+    # From checked bytes: a damaged snapshot is reported, not sampled from.
     weights = torch.load(io.BytesIO(read_checked(path)), map_location=policy.device, weights_only=True)
     # Frozen weights are not in the snapshot.
     network.load_state_dict(weights, strict=False)

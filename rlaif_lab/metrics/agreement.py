@@ -153,7 +153,7 @@ def at_chance(correct: int, wrong: int, confidence: float = 0.95) -> bool:
     counted. ValueError for negative counts or a confidence outside (0, 1).
     """
     interval = clopper_pearson(correct, wrong, confidence)
-    # Either way: a judge that is reliably wrong is not at chance, and the gate is for those that know nothing.
+    # Two-sided: a judge that is reliably wrong is not at chance, and the gate is for those that know nothing.
     return not (interval.low > 0.5 or interval.high < 0.5)
 
 

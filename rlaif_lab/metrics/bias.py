@@ -107,7 +107,7 @@ def _independent_columns(covariates: Floats) -> list[int]:
     """Return, from the left, each column that the ones before it do not determine."""
     used: list[int] = []
     for column in range(covariates.shape[1]):
-        # Adding it must raise the rank: else those before it determine it.
+        # Adding it must raise the rank: otherwise the columns before it determine it.
         if np.linalg.matrix_rank(covariates[:, [*used, column]]) > len(used):
             used.append(column)
     return used
@@ -229,7 +229,7 @@ def self_preference(
     wrongly = 1.0 - picks_right(prob_first_wins, gold_difference)
     worse_is_own = np.where(gold_difference > 0, own_second, own_first)
     better_is_own = np.where(gold_difference > 0, own_first, own_second)
-    # The better response must not be its own: else it could favour itself by being right.
+    # The better response must not be its own: otherwise it could favour itself by being right.
     own = np.where(worse_is_own & ~better_is_own, wrongly, np.nan)
     other = np.where(~worse_is_own & ~better_is_own, wrongly, np.nan)
     rates = rate(own, prompts), rate(other, prompts)

@@ -24,7 +24,7 @@ def human_metrics(judgements: Sequence[Judgement]) -> dict[str, float]:
     spent = sum(j.cost_usd for j in judgements)
     return {
         "cost/human_labels": float(len(by_people)),
-        # What both orders took is the same time, told twice.
+        # Both orders report the same time.
         "cost/human_minutes": sum(max(float(o.get("human_seconds", 0.0)) for o in d) for d in by_people) / 60.0,
         "cost/per_accepted_label": spent / accepted if accepted else float("nan"),
         "human/overruled_rate": float(np.mean(decided)) if decided else float("nan"),

@@ -123,7 +123,7 @@ class HFModel(ModelSource):
             # One small file shows whether it is there, and which commit the name stands for.
             self._commit()  # whether the hub has it at all, by one file
         elif self.local.is_dir():
-            # The small files and the weights, if they were sealed: a damaged model is told before it is loaded.
+            # The small files and the weights, if they were sealed: a damaged model is reported before it is loaded.
             check_sealed(self.local)
         tokenizer = self.load_tokenizer(task)
         if tokenizer.eos_token_id is None:
@@ -180,7 +180,7 @@ class HFModel(ModelSource):
         if self.local is None:
             content = f"{self.path}@{self._commit()}" + (f" {gguf_file}" if gguf_file else "")
         else:
-            # By content and not by path: a folder may be written anew.
+            # By content and not by path: a folder may be rewritten.
             content = hash_files([Path(repo) / gguf_file] if gguf_file else model_files(Path(repo)))
         # Left out where there is none, so that identities from before stay what they were.
         told = f" {self.system!r} {dict(self.chat_options)!r}" if self.system is not None or self.chat_options else ""
@@ -322,7 +322,7 @@ def _prompts_of(task: Task) -> list[Prompt]:
     found = []
     for split in ("rounds", "evaluation"):
         count = task.available(split)
-        # A finite task is read whole, so that its one prompt that is too long is told now and not in round 7.
+        # A finite task is read whole, so that a single prompt that is too long is reported now and not in round 7.
         found += task.prompts(split, 0, count if count <= _ALL_PROMPTS else _TRIED_PROMPTS, 0)
     return found
 

@@ -88,7 +88,7 @@ def _small_llama(network: PreTrainedModel, batch: Packed, headless: bool = False
 
 def _rows(batch: Packed) -> list[list[int]]:
     """Return the token ids of every response behind its prompt, B n of them."""
-    # Without padding: rows are padded anew by whoever computes them.
+    # Without padding: whoever computes the rows pads them again.
     prompts = [ids[mask].tolist() for ids, mask in zip(batch.prompt_ids, batch.prompt_mask, strict=True)]
     responses = batch.response_ids.tolist()
     lengths = batch.response_mask.sum(-1).tolist()
@@ -105,7 +105,7 @@ def _behind_prompts(values: Tensor, batch: Packed) -> Tensor:
     rows, n, length = batch.response_ids.shape
     # The prompt's last position: what it says is the response's first token.
     first = batch.prompt_mask.sum(1).repeat_interleave(n)[:, None] - 1
-    # Behind a row's end stands padding: any index does, and what it gives is masked.
+    # Padding follows a row's end: any index will do, and what it gives is masked.
     index = (first + torch.arange(length + 1, device=values.device)).clamp(max=values.shape[1] - 1)
     picked = values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
     return picked.unflatten(0, (rows, n))

@@ -50,7 +50,7 @@ def row_states(network: PreTrainedModel, rows: Sequence[TokenIds], pad_id: int, 
         return states(network, input_ids=padded_rows(rows, pad_id, device), use_cache=False)
     width = max(map(len, rows))
     alone = [states(network, input_ids=torch.tensor([list(row)], device=device), use_cache=False)[0] for row in rows]
-    # Behind its end a row says nothing: zeros make the shapes equal.
+    # Beyond its end a row says nothing: zeros make the shapes equal.
     return torch.stack([nn.functional.pad(one, (0, 0, 0, width - len(one))) for one in alone])
 
 
@@ -107,10 +107,10 @@ def head(network: PreTrainedModel, hidden: Tensor) -> Tensor:
     # For the time of one call the body is replaced: so the head is computed by the model's own code.
     plain._modules[name] = _Given(body, hidden[None])
     try:
-        # As many tokens as states; which they are is of no account.
+        # As many tokens as states; which ones does not matter.
         ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
         logits: Tensor = plain(input_ids=ids, use_cache=False).logits[0]
     finally:
-        # Also after an error: the model must not be left without its body.
+        # Even after an error: the model must not be left without its body.
         plain._modules[name] = body
     return logits

@@ -81,7 +81,7 @@ class Organism(ModelSource):
     def __post_init__(self) -> None:
         if self.pretrained not in ("shipped", "never"):
             raise ValueError(f"an organism's pretrained must be one of shipped, never; got {self.pretrained!r}")
-        # Made to be checked: what is wrong with a recipe is told when the config is read.
+        # Made to be checked: what is wrong with a recipe is reported when the config is read.
         self.recipe()
 
     def recipe(self) -> Recipe:

@@ -123,7 +123,7 @@ def _moved(name: str, phase: Phase) -> str:
     before, after = _number(phase.early.mean), _number(phase.late.mean)
     change = phase.change
     same = before == after or (not math.isnan(change.low) and change.low <= 0.0 <= change.high)
-    # Near the same and not shown to differ: a difference that is large but uncertain is told as "went".
+    # Near the same and not shown to differ: a large but uncertain difference is reported as "went".
     if same and abs(change.mean) < 0.1 * abs(phase.early.mean) + 0.005:
         return f"{name} stayed at {after}" if before == after else f"{name} stayed near {after}"
     if same:

@@ -115,7 +115,7 @@ def what_is_left(
     kind: Kind
     if left <= 0.0:
         kind = "solved"
-    # The larger of both parts names the prompt; ties go to coverage, which no judge can mend.
+    # The larger of both parts names the prompt; ties go to coverage, which no judge can repair.
     elif beyond >= choice:
         kind = "coverage"
     elif preference <= -SIDE:

@@ -163,7 +163,7 @@ def step(detector: Detector, before: Evidence, changes: Sequence[Floats], round_
         run = 0.0 if restarted else max(0.0, before.log_runs[state])  # the stretch with most evidence for it
         # The middle stake: which stretch speaks for a state is asked of one bet, not of three.
         log_runs[state] = run + logs[1]
-        # A run begins anew where the evidence so far is against the state.
+        # The stretch starts again where the evidence so far is against the state.
         since[state] = before.since[state] if run > 0.0 else index - 1
         if math.fsum(sums[state]) / len(STAKES) >= detector.threshold(state):
             alarms.append(state)

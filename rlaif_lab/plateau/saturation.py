@@ -182,7 +182,7 @@ def saturation(
         # Quality lies in [0, 1], whatever a curve promises.
         ceiling=Interval(min(level.mean, 1.0), max(level.low, 0.0), min(level.high, 1.0)),
         remaining=remaining,
-        # Either way: a curve may also promise a fall.
+        # In both directions: a curve may promise a fall as well.
         exhausted=-delta < remaining.low and remaining.high < delta,
         last_gain=gain,
         promises=promises,
@@ -210,7 +210,7 @@ def of_the_mean(levels: Floats, rounds: Floats) -> Floats:
     error = max(-neighbours, 0.0)
     # Over the whole run a walk adds up, and the error counts twice only.
     whole = float((levels[:, -1] - levels[:, 0]).var(ddof=1)) - 2.0 * error
-    # Var(step) + 2 Cov is what stays of a step: the walk. With the second neighbour, for errors that are mended a round
+    # Var(step) + 2 Cov is what stays of a step: the walk. With the second neighbour, for errors that are undone a round
     # late.
     near, nearer = single + 2.0 * neighbours + 2.0 * second, single + 2.0 * neighbours
     walk = CAUTION * max(near, nearer, whole / (len(rounds) - 1.0), LEAST_WALK * single)
@@ -302,7 +302,7 @@ class Comparison:
                 continue
             now = fitted.shapes.at[:, -1]
             rising = fitted.rising(self.bound)
-            # A curve that rises has at least what it has reached by now.
+            # A rising curve promises at least what it has already reached.
             floor = np.zeros(len(rising)) if minus_last else fitted.reach(now, self.bound)[0]
             # At twice the rounds and at the end: curves that never end are asked for the first only.
             for columns in (fitted.shapes.twice, fitted.shapes.end):
@@ -355,7 +355,7 @@ def _doubts(found: Comparison, level: Interval, remaining: Interval, rounds: int
     left = [one for one in found.promises() if not one.excluded]
     names = ", ".join(one.family for one in left)
     span = f"{limited(level.low)} to {limited(level.high)}"
-    # Either way: what is still to be gained, and what may yet be lost.
+    # Two-sided: what is still to be gained, and what may yet be lost.
     if max(-remaining.low, remaining.high) > MOST_LEFT:
         most = max(left, key=lambda one: one.remaining.high)
         return (

@@ -198,7 +198,7 @@ class Sums:
         self.product = _running((value[..., 1:] * value[..., :-1] * pair).sum(-2))
         self.steps = _running((np.diff(value) ** 2 * pair).sum(-2))
         per_round, at_once = value.sum(-2), known.sum(-2)
-        # Rounds without any gain: the divisor is of no account.
+        # Rounds without any gain: the divisor does not matter.
         safe = np.maximum(at_once, 1)
         self.round_count = _running((at_once > 0).astype(np.float64))
         self.round_mean = _running(per_round / safe)
@@ -389,7 +389,7 @@ def trend(found: Floats, settings: Detector, *, stderr: Floats | None = None, me
     first = since = improved = None
     for index in range(1, last + 1):
         said = [one for one in reversed(STATES) if index in processes[one].alarms]
-        # The gravest first.
+        # The most serious first.
         said.sort(key=("degrading", "plateaued", "improving").index)
         if said:
             if said[0] != state:

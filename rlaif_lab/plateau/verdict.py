@@ -150,7 +150,7 @@ def factors(logged: Logged) -> list[float]:
     for value, alarm in zip(logged.evidence, logged.alarms, strict=True):
         # R_t = (R_{t-1} + 1) e_t, solved for e_t.
         found.append(1.0 if math.isnan(value) else value / (before + 1.0))
-        # After an alarm the run started anew.
+        # After an alarm the process started again.
         before = 0.0 if alarm else (before if math.isnan(value) else value)
     return found
 

@@ -30,6 +30,6 @@ def bradley_terry(
     difference = chosen_rewards - rejected_rewards
     p = torch.ones_like(difference) if prob_chosen_wins is None else prob_chosen_wins
     q = p * (1.0 - label_smoothing) + (1.0 - p) * label_smoothing
-    # logsigmoid and not the log of a sigmoid: finite also for rewards that are far apart.
+    # logsigmoid and not the log of a sigmoid: finite even for rewards that are far apart.
     likelihood = q * logsigmoid(difference - margin) + (1.0 - q) * logsigmoid(-difference - margin)
     return centring * (chosen_rewards + rejected_rewards).square() - likelihood

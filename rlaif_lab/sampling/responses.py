@@ -49,7 +49,7 @@ def _ended(model: LanguageModel, ids: Sequence[int], stops: Sequence[str], limit
     kept = list(ids)[:limit]
     ends = [i for i, token in enumerate(kept) if token in model.eos_ids]
     done = bool(ends)
-    # Whatever an engine wrote behind its end.
+    # Cuts off whatever an engine wrote after the end.
     kept = kept[: ends[0] + 1] if done else kept
     if stops and any(stop in text for text in model.decode([kept]) for stop in stops):
         low, high = 1, len(kept)  # a text only grows, so the first token behind which it holds a stop can be bisected

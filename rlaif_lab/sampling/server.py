@@ -132,7 +132,7 @@ class ServerEngine:
         if self.python is not None and self.child is None:
             self.url = self._started(folder)
         about = self._about()
-        # Ahead of sending weights: to another model they would do no good.
+        # Before weights are sent: another model could not use them.
         self._check_alike(about, folder)
         if about["version"] != self.version:
             self._ask("/weights", {"folder": str(folder), "version": self.version})
@@ -155,7 +155,7 @@ class ServerEngine:
             partial.rename(folder)
             # A server reads merged weights only.
             shutil.rmtree(partial.with_name(f"{partial.name}_adapter"), ignore_errors=True)
-        # Looked at anew: the newest are those that were used last.
+        # Touched, so that the newest are those that were used last.
         os.utime(folder)
         held = sorted(
             (path for path in place.iterdir() if not path.name.startswith(".")), key=lambda p: p.stat().st_mtime

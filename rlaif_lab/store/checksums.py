@@ -53,7 +53,7 @@ def append(folder: Path, entries: Iterable[tuple[Path, str]]) -> None:
     """Append one line for each (path, checksum); in one write, so that processes do not come between each other."""
     held = listed(folder)
     named = ((path.relative_to(folder).as_posix(), digest) for path, digest in entries)
-    # What is listed already is not listed again: a resumed run would else grow the file for ever.
+    # What is listed already is not listed again: otherwise every resumed run would make the file longer.
     lines = "".join(f"{digest}  {name}\n" for name, digest in named if digest not in held.get(name, ()))
     if not lines:
         return

@@ -36,12 +36,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Ahead of the file: a kill in between leaves a checksum without a file, which harms nobody.
+        # Before the file: a kill in between leaves a checksum without a file, which does no harm.
         note(path, content)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            # On the disk before the rename: else a crash could leave an empty file under the final name.
+            # On the disk before the rename: otherwise a crash could leave an empty file under the final name.
             os.fsync(file.fileno())
         # Atomic within a file system, and the temporary file is beside the final one.
         temporary.rename(path)

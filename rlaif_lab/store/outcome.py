@@ -68,7 +68,7 @@ def write_failure(folder: Path, failure: Failure) -> None:
     """Write it down as well as the disk allows: it may be what failed."""
     if (folder / LOG).exists():
         to_log(f"{'waiting' if failure.waits else 'failed'}: {failure.sentence}\n{failure.traceback}", folder / LOG)
-    # What is written here must not hide the error that is being told.
+    # Writing here must not hide the error that is being reported.
     with suppress(OSError, ValueError):
         write_atomically(folder / FAILED, json.dumps(asdict(failure), indent=1).encode())
 

@@ -46,7 +46,7 @@ class SweepCache:
             if held.exists() and not file.exists() and _whole(held):
                 with writing(file):
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    # Ahead of the link, as of every file of a run.
+                    # Before the link, as for every file of a run.
                     note(file, held.read_bytes())
                     _link(held, file)
             try:
@@ -54,7 +54,7 @@ class SweepCache:
             except Exception:
                 held.unlink(missing_ok=True)  # it may be the file itself that is corrupt
                 raise
-            # Also where this job had the file already, of an earlier start: the others need not compute it.
+            # Even where this job had the file from an earlier start: the others need not compute it.
             if file.exists() and not held.exists():
                 with writing(held):
                     (self.folder / CHECKSUMS).touch()

@@ -52,7 +52,7 @@ def _decode_prompts(table: pa.Table) -> list[Prompt]:
     for prompt_id, text, turns in zip(*columns, strict=True):
         if prompt_id not in known:
             known[prompt_id] = Prompt(prompt_id, text, tuple((role, said) for role, said in _from_json(turns) or ()))
-    # One object for equal prompts: millions of rows would else hold a copy of the text each.
+    # One object for equal prompts: otherwise each of millions of rows would hold a copy of the text.
     return [known[prompt_id] for prompt_id in table["prompt_id"].to_pylist()]
 
 

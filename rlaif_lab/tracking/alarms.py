@@ -59,7 +59,7 @@ class Watch:
                 f"entropy fell from {before:.3f} to {entropy:.3f} nats per token: little is left to sample"
             )
         length, before = _value(row, "text/mean_length"), _value(first, "text/mean_length")
-        # Either way: answers that shrink are as much a sign of a judge that is gamed as answers that grow.
+        # In both directions: shrinking answers are as much a sign of a gamed judge as growing ones.
         if self.length is not None and (length > before * self.length or length < before / self.length):
             found["length"] = f"the mean length went from {before:.1f} to {length:.1f} tokens"
         cut = _value(row, "text/unfinished_rate")

@@ -37,7 +37,7 @@ class LightningTracker(Tracker):
     def begin(
         self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
     ) -> None:
-        # Written anew from our own rows: what a killed logger lost, or wrote twice, shows nowhere.
+        # Rewritten from our own rows: what a killed logger lost, or wrote twice, does not show.
         shutil.rmtree(directory / self.folder, ignore_errors=True)
         self.logger = self.make(save_dir=str(directory / self.folder))
         for row, samples in history:

@@ -50,7 +50,7 @@ def run_result(directory: Path, task: Task) -> RunResult:
     store = RoundStore(directory)
     rows = store.rows()
     config = read_json_file(directory / "config.json")
-    # From the same rows and stages as the report: nothing here is measured anew.
+    # From the same rows and stages as the report: nothing is measured again here.
     tables = {"pass_at_k": pass_at_k(rows), "reliability": reliability(store, task, [row["round"] for row in rows])}
     return RunResult(
         result_values(config, rows, directory), {name: table for name, table in tables.items() if table.rows}

@@ -81,7 +81,7 @@ def print_row(row: Mapping[str, Any], run: str, header: bool) -> None:
     """Print one line for a round of ``run`` (several print at once in a sweep), after the columns' names and meanings
     if ``header``. ``-`` where a metric is missing."""
     shown, lines = columns(row), []
-    # Once for a process, also where it runs several jobs of a sweep.
+    # Once per process, even where it runs several jobs of a sweep.
     if header and not Terminal.named:
         Terminal.named = True
         lines.append(legend(shown))

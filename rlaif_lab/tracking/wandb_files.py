@@ -79,7 +79,7 @@ def _newest_readable(files: Sequence[Path]) -> WandbRun:
         except Exception as error:  # protobuf's, JSON's and whatever comes of a file of something else
             problem = problem or f"{str(file)!r} is corrupt ({type(error).__name__}: {' '.join(str(error).split())})"
     file = files[-1]
-    # The run's folder, where W&B wrote into it; else W&B's own folder has a name at least.
+    # The run's folder, where W&B wrote into it; otherwise W&B's own folder at least has a name.
     name = file.parents[2].name if file.parents[1].name == "wandb" else file.parent.name
     return WandbRun(
         file.stem.removeprefix("run-"), name, "", job_type="", config={}, history=[], summary={}, problem=problem
@@ -179,7 +179,7 @@ def records(file: Path) -> Iterator[Any]:
             continue
         checksum, length, kind = RECORD_HEADER.unpack_from(content, at)
         piece = content[at + RECORD_HEADER.size : at + RECORD_HEADER.size + length]
-        # Cut off by a kill, or zeros that were reserved: what comes behind cannot be trusted.
+        # Cut off by a kill, or reserved zeros: what follows cannot be trusted.
         if kind not in (WHOLE, FIRST, MIDDLE, LAST) or zlib.crc32(bytes([kind]) + piece) != checksum:
             return
         at += RECORD_HEADER.size + length

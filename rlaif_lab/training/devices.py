@@ -157,7 +157,7 @@ def add_up_gradients(parameters: Iterable[Tensor]) -> None:
         if not parameter.requires_grad:
             continue
         if parameter.grad is None:
-            # Every rank sends the same tensors, also one whose rows did not reach a parameter (an unused adapter, say).
+            # Every rank sends the same tensors, even if its rows did not reach a parameter (an unused adapter, say).
             parameter.grad = torch.zeros_like(parameter)
         # Sent some megabytes at a time: one call for each parameter is slow, one for all doubles the gradients' memory.
         if bucket and (bucket[0].dtype != parameter.grad.dtype or sum(g.numel() for g in bucket) > BUCKET):
@@ -177,6 +177,6 @@ def check_alike(parameters: Iterable[Tensor]) -> None:
     mine = [float(p.detach().double().sum()) for p in parameters if p.requires_grad]
     sums: list[Any] = [None] * ranks.world()
     group.all_gather_object(sums, mine)
-    # repr, so that nan equals nan: weights that are all nan are told by who checks for that.
+    # repr, so that nan equals nan: another check reports weights that are nan.
     if any(repr(other) != repr(sums[0]) for other in sums):
         raise RuntimeError("the ranks' weights are no longer equal, so what they train on is not one policy")

@@ -76,7 +76,7 @@ class RoundModule(pl.LightningModule):
                     break
                 self.manual_backward(loss * (weight / total))
                 self.note(weight, {"loss": loss.detach(), **statistics, **preference_logps(logps.detach(), batch)})
-        # Also where the step is left out: ranks must all come here, or the others would wait.
+        # Even where the step is left out: all ranks must come here, or the others would wait.
         add_up_gradients(self.parameters())
         limit = self.settings.clip_norm or math.inf
         # After the sum over ranks, and part by part: the critic's gradient must not scale the policy's.
@@ -126,7 +126,8 @@ class RoundModule(pl.LightningModule):
                 f"round {round_index}: loss or gradient was not finite in all of its {self.skipped} steps, so nothing "
                 "was trained; lower trainer.learning_rate or raise the learner's anchor (beta, kl_weight)"
             )
-        # Drifting apart is a bug, and told before weights that are nan, which are the user's.
+        # Ranks that drift apart are a bug of the lab, and reported before weights that are nan, which the user can
+        # cure.
         check_alike(self.parameters())
         trained = (p for p in self.parameters() if p.requires_grad)
         if not all(bool(torch.isfinite(p).all()) for p in trained):

@@ -472,6 +472,6 @@ def run_apart(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
             loop, task = running[0]
             loop.call_soon_threadsafe(task.cancel)
         raise
-    # Also when interrupted: until then, requests may be in flight whose cost is not known.
+    # Even when interrupted: until then, requests of unknown cost may be in flight.
     finally:
         thread.join()

@@ -322,7 +322,7 @@ class ApiJudge(Judge):
                 # What has arrived is paid, and kept whatever happened.
                 keeper.flush()
             if asker.failed_in_a_row:  # the last ones: was it them, or is nobody there any more?
-                # Looked at once, without waiting: else a chunk of failures would pass for verdicts.
+                # Checked at once, without waiting: otherwise a chunk of failures would pass for verdicts.
                 try:
                     await meet(clients, self.endpoint, replace(self.limits, wait_s=0.0))
                 except AbsentError as error:

@@ -191,7 +191,7 @@ def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
         # The sampled token itself first: some servers leave it out of the list of the most probable.
         pairs = [_pair(item), *(_pair(other) for other in (top if isinstance(top, list) else []))]
         if pairs[0] is None:
-            # A gap would shift all places behind it.
+            # A gap would shift all places after it.
             return None
         tokens.append(Token(pairs[0][0], tuple(dict(p for p in pairs if p is not None).items())))
     return tuple(tokens)
@@ -258,7 +258,7 @@ def _by_logprobs(choice: Choice, question: Question, form: Form, minimum_mass: f
     assert choice.tokens is not None
     if not question.one_token_tells:
         return None
-    # Where a JSON's value begins is behind its name; in text, behind the cue.
+    # In JSON a value begins after its name; in text, after the cue.
     after_cue = f'"{question.field}"' if form == "json" else question.cue.strip().rstrip(":").rstrip()
     places = [_place(choice.tokens, after_cue, _LINK)] if after_cue else []
     if question.reasoning or form == "json":
@@ -278,7 +278,7 @@ def _by_logprobs(choice: Choice, question: Question, form: Form, minimum_mass: f
         if mass >= minimum_mass:
             value = sum(question.values[label] * m for label, m in masses.items()) / mass
             if question.reasoning and question.clamp is not None:
-                # As in PromptedJudge: a verdict behind its own reasons is surer than it is right.
+                # As in PromptedJudge: a verdict that follows its own reasons is overconfident.
                 value = max(question.clamp[0], min(question.clamp[1], value))
             return value, min(1.0, mass)
     return None
@@ -329,7 +329,7 @@ def label_masses(top: Sequence[tuple[str, float]], labels: Sequence[str]) -> dic
         token = plain(text.lstrip(_LINK).rstrip(_CLOSING))
         if not token:
             continue
-        # A token that is a label, else one that begins exactly one.
+        # A token that is a label, or one that begins exactly one label.
         begun = [label for label in labels if plain(label) == token] or [
             label for label in labels if plain(label).startswith(token)
         ]

@@ -188,12 +188,12 @@ class LocalJudge(Judge):
         thought."""
         form = self.form(model)
         if said is None:
-            # A model that thinks first would put its verdict behind its thoughts: an opened thought is closed before
-            # the cue.
+            # A model that thinks first would put its verdict after its thoughts: an opened thought is closed before the
+            # cue.
             ends = form.closing_ids(model.tokenizer)
             return [[*ids, *ends] for ids in encoded]
         rows = []
-        # A blank line behind its own words, so that the cue does not continue a sentence; no end token.
+        # A blank line after its own words, so that the cue does not continue a sentence; no end token.
         more = model.encode_responses([f"{text}\n\n" for text in said], [False] * len(said))
         for ids, text, spoken in zip(encoded, said, more, strict=True):
             mark = open_thought(form.begins + text)

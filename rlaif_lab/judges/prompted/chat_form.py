@@ -41,7 +41,7 @@ class ChatForm:
         except ValueError:
             both = ""
         system = _TOLD in both and _ASKED in both
-        # What stands behind the question is what the template begins the answer with.
+        # What follows the question is how the template begins the answer.
         begins = (both if system else alone).rpartition(_ASKED)[2]
         thought = open_thought(begins)
         return cls(system, "" if thought is None else f"\n{thought}\n\n", begins)

@@ -84,7 +84,7 @@ class PromptedJudge(LocalJudge):
     def check_tokenizer(self, tokenizer: Any, model: str) -> None:
         super().check_tokenizer(tokenizer, model)
         if self.reads == "probabilities":
-            # Before weights load: a tokenizer that splits a label is told at once.
+            # Before weights load: a tokenizer that splits a label is reported at once.
             self.label_tokens(tokenizer, model)
 
     def label_tokens(self, tokenizer: Any, model: str) -> Any:
@@ -129,7 +129,7 @@ class PromptedJudge(LocalJudge):
         tokens = 0
         thoughts: list[str | None] = [None] * len(asked)
         if self.reasoning:
-            # The cue ends the thoughts: the verdict is read behind it, by its tokens.
+            # The cue ends the thoughts: the verdict is read after it, from its tokens.
             stop = (self.template.cue,) if self.template.cue else ()
             config = SamplingConfig(k=1, temperature=self.temperature, stop=stop, batch_size=self.batch_size)
             answers = [a[0] for a in self.answers(model, prompts, config, self.reasoning_tokens)]
@@ -176,7 +176,7 @@ class PromptedJudge(LocalJudge):
         stated = len(texts) - len(unread)
         details = {name: votes[name] for name in ("first", "second", "tie") if votes[name]} | {"unread": len(unread)}
         raw = "\n---\n".join(texts) if self.reasoning or unread else None
-        # Too few to go by; a refusal is told apart, since it says something else of the judge.
+        # Too few to go by; a refusal is told apart, since it says something different about the judge.
         if not stated or stated < self.minimum_mass * len(texts):
             refused = sum(map(is_refusal, unread)) > len(unread) / 2
             return Verdict(None, "refused" if refused else "invalid", raw=raw, details=details)

@@ -96,7 +96,7 @@ class CachedJudge(Wrapper):
                 mine = claim(left)
                 for some in _portions({key: items[key] for key in mine}, self.save_every):
                     self._ask(list(some), some, held, ask=ask, get=get, put=put)
-                # Only when there was nothing to do: else the time has passed asking.
+                # Only when there was nothing to do: otherwise the asking itself has taken the time.
                 if left and not mine:
                     time.sleep(LOOK_S)
         return [held[key] for key in keys]
@@ -144,7 +144,7 @@ class CachedJudge(Wrapper):
             over.set()
             renewing.join()
             if claimed:
-                # Also after an error: others need not wait until the claims run out.
+                # Even after an error: others need not wait until the claims run out.
                 self.store.release(owner)
 
 

@@ -86,7 +86,7 @@ class HumanBudget(Wrapper):
             raise ValueError("judge.routing=disagreement needs a second judge: judge@judge.second=equal, for example")
         # One order only: a person's label is paid once, and nobody should see the same two answers twice.
         self.human = SingleOrderJudge(human)
-        # Built in any case, so that a wrong one is told; asked only by the routing that needs it.
+        # Built in any case, so that a wrong one is reported; asked only if the routing needs it.
         self.second = second if routing == "disagreement" else None
         self.share, self.routing, self.use = float(share), routing, use
         self.sees_gold = any(judge.sees_gold for judge in self._judges().values())
@@ -157,7 +157,7 @@ class HumanBudget(Wrapper):
         else:
             other = {}
         if self.routing == "coverage_of_errors":
-            # Ahead of the choice: what is known now is what this call goes by, also when it is made again after a kill.
+            # Before the choice: this call goes by what is known now, even when it is repeated after a kill.
             self._audit.begin(_call(ai))
         # By pair, so that both orders of a comparison go to the same side.
         chosen = set(self._chosen(list(ai), lambda pair: self._priority(pair, ai, other)))
@@ -206,7 +206,7 @@ class HumanBudget(Wrapper):
         """Return the share of these that people get. The part of one that is left over is one with its probability."""
         if not pairs:
             return []
-        # Rounded by a coin of the call's own: on average the share is exact, also of small calls.
+        # Rounded by a coin of the call's own: on average the share is exact, even for small calls.
         coin = self._rank("rounding", pairs[0]) / 2**63
         # round(..., 9): 0.29 x 100 is 28.999999999999996, and means 29.
         count = math.floor(round(self.share * len(pairs), 9) + coin)

@@ -68,7 +68,7 @@ def learnt(task: ProceduralTask, recipe: Recipe, network: Any, tokenizer: Any) -
     }
     found: dict[str, Learnt] = {}
     for kind, answers in kinds.items():
-        # Where the misconception leads to the right answer by chance, it cannot be told from it.
+        # Where the misconception leads to the right answer by chance, the two cannot be told apart.
         occasion = np.array([kind == "right" or a != r for a, r in zip(answers, kinds["right"], strict=True)])
         if not occasion.any():
             continue

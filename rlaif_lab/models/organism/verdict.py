@@ -37,7 +37,7 @@ def verdict_logit(model: LanguageModel, batch: Packed) -> Tensor:
     ask, true, false = verdict_tokens(model.tokenizer)
     lengths = batch.response_mask.sum(-1, keepdim=True)
     rows, n, length = batch.response_ids.shape
-    # One column more for `?`, which is put right behind each response: (B, n, R + 1).
+    # One column more for `?`, which is put right after each response: (B, n, R + 1).
     ids = torch.nn.functional.pad(batch.response_ids, (0, 1), value=model.pad_id).scatter(2, lengths, ask)
     # Real up to `?` itself, at index `lengths`.
     mask = torch.arange(length + 1, device=ids.device).expand(rows, n, -1) <= lengths

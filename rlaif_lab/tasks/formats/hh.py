@@ -11,7 +11,7 @@ from rlaif_lab.tasks.read_rows import Row
 def context(row: Row) -> Turns:
     """Return the conversation up to the last question: of ``prompt`` where there is one, else of ``chosen``."""
     column = "prompt" if isinstance(row.values.get("prompt"), str) else "chosen"
-    # A prompt ends in "Assistant:" with nothing behind it, `chosen` in its answer: neither is asked.
+    # A prompt ends in "Assistant:" with nothing after it, `chosen` in its answer: neither is part of the question.
     turns = hh_turns(row, column, text(row, column))
     return with_system(row, ends_with_a_question(row, column, turns[:-1] if turns[-1][0] == "assistant" else turns))
 

@@ -53,7 +53,7 @@ def _answer(row: Row, column: str, i: int, item: Any, key: str) -> str:
 # --- Nectar -----------------------------------------------------------------------------------------------------------
 def nectar_context(row: Row) -> Turns:
     turns = hh_turns(row, "prompt", text(row, "prompt"))
-    # Nectar's prompts end in "Assistant:" with nothing behind it.
+    # Nectar's prompts end in "Assistant:" with nothing after it.
     return with_system(
         row, ends_with_a_question(row, "prompt", turns[:-1] if turns[-1] == ("assistant", "") else turns)
     )

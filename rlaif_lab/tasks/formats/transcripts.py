@@ -46,5 +46,5 @@ def answered_transcript(text: str) -> bool:
     speakers = list(_SPEAKER.finditer(text))
     if not speakers or speakers[-1][1].lower() not in ("assistant", "bot", "ai", "gpt", "answer"):
         return False
-    # Nothing behind the last speaker: its answer is still to be given.
+    # Nothing after the last speaker: its answer is still to be given.
     return bool(text[speakers[-1].end() :].strip())
