@@ -79,7 +79,7 @@ class Auditor:
         own, own_judgements = self.own(pairs)
         # With the judge's own answers, since only they have an author that the model of biases can estimate.
         everything = on_bank([*pairs, *own], [*judgements, *own_judgements], THE_JUDGE) if own else judged
-        # Wrong answers only, the judge's and others': of a bank without authors nothing is known of that.
+        # Wrong answers only, the judge's and others': a bank without authors says nothing about that.
         authored = on_bank(own, own_judgements, THE_JUDGE) if own else judged
         sections = [
             measures.accuracy(judged),
@@ -188,6 +188,6 @@ def failure_examples(judgements: Sequence[Judgement], each: int = 3) -> dict[Sta
     for status in FAILURES:
         raws = [j.raw or "(nothing)" for j in judgements if j.status == status]
         if raws:
-            # Each different words once: a judge that fails often fails alike.
+            # Distinct words only: a judge that fails often mostly fails in the same way.
             found[status] = list(dict.fromkeys(raws))[:each]
     return found

@@ -15,7 +15,7 @@ from rlaif_lab.audit.pairs import LabelledPair
 from rlaif_lab.metrics.position import stability
 from rlaif_lab.records import Floats, Generation, Judgement
 
-# Of one order alone: per round they say no more than `accuracy`, and would be two more charts.
+# For one order alone: per round they say no more than `accuracy`, and would be two more charts.
 LEFT_OUT = ("accuracy_better_first", "accuracy_better_second")
 
 
@@ -34,7 +34,7 @@ def frozen_bank_metrics(
     """
     judged = on_bank(bank, judgements)
     groups = by_group(judged, [pair.subset for pair in bank])
-    # Subset names come from files; in a metric's name only letters, digits and underscores may stand.
+    # Subset names come from files; in a metric's name only letters, digits and underscores are allowed.
     by_subset = {f"audit/accuracy_frozen_{re.sub(r'[^0-9A-Za-z]+', '_', m.key)}": m.value for m in groups}
     drift = {} if at_first is None else {"audit/stability_frozen": stability([at_first, judged.prob_first_wins])}
     return metrics(judged, "frozen", soft) | by_subset | drift

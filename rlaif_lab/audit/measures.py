@@ -186,7 +186,7 @@ def position(judged: Judged) -> Section:
     unknown = ONE_ORDER_ONLY if judged.one_order else ""
     slots = same_slot(judged.shown_first, judged.shown_second)
     same = rate(np.where(np.isnan(slots), np.nan, slots > 0), judged.prompts)
-    # Of verdicts that follow a slot, how many follow slot one: noise alone would give one half.
+    # The share of slot one among verdicts that follow a slot: noise alone would give one half.
     of_inconsistent = rate(np.where(slots > 0, slots == 1, np.nan), judged.prompts)
     # From a share in [0, 1] to [-1, 1].
     signed = Interval(*(2.0 * end - 1.0 for end in of_inconsistent.interval))

@@ -54,7 +54,7 @@ def own_answer_pairs(
     for prompt, mine, theirs in zip(asked, own, others, strict=True):
         best = task.quality(prompt, right[prompt])
         for wrong in (text for text in mine if task.quality(prompt, text) < best):
-            # Of equal quality and another text: only the author differs, and that is what is asked about.
+            # Equal quality, another text: only the author differs, and that is what is asked about.
             equal = [t for t in theirs if t != wrong and task.quality(prompt, t) == task.quality(prompt, wrong)]
             if equal:
                 for name, text in ((own_name, wrong), (other_name, equal[0])):
@@ -70,7 +70,7 @@ def own_answer_pairs(
                             source=source,
                         )
                     )
-                # One wrong answer of each prompt, so that prompts count alike.
+                # One wrong answer of each prompt, so that prompts count equally.
                 break
     return found
 

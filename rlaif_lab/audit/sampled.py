@@ -108,7 +108,7 @@ def pairs_of(bank: PairBank, task: Task, policy: LanguageModel) -> list[Labelled
     """Return a bank's pairs, of whatever kind it is; none where it is made by demonstrators that the task has not."""
     if isinstance(bank, SampledBank):
         return bank.of_policy(task, policy)
-    # Of a task without demonstrators there is no such bank; the run goes on without.
+    # A task without demonstrators has no such bank; the run continues without it.
     if bank.graded and not isinstance(task, ProceduralTask):
         return []
     return bank.load(task)

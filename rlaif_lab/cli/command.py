@@ -24,7 +24,7 @@ from rlaif_lab.config.secrets import Refused, check_arguments, check_files
 from rlaif_lab.progress import printable
 
 NULL_UNLESS_TOLD = ("experiment", "variant", "metrics")
-# `null` as a whole value, or as one of a list's or a sweep's.
+# `null` as a whole value, or as one item of a list or a sweep.
 OFF = re.compile(r"(?<![^,=\[])null(?![^,\]])")
 
 
@@ -144,7 +144,7 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str, program: s
 def composed_without(key: str, arguments: Sequence[str], config_name: str) -> DictConfig | None:
     """Return the config of a command line less the overrides of one key, of a sweep and of Hydra; None: it fails."""
     plain = [a for a in arguments if "=" in a and not a.startswith(("-", "hydra"))]
-    # Of a sweep the first value: any will do to see which keys there are.
+    # In a sweep, the first value: any will do to see which keys there are.
     kept = [a.partition(",")[0] for a in plain if a.lstrip("+~").partition("=")[0] != key]
     GlobalHydra.instance().clear()
     try:

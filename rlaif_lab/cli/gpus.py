@@ -34,7 +34,7 @@ def leased(count: int, gpus: Sequence[str], folder: Path | None = None) -> Itera
     It waits until so many are free, and takes all at once or none, so that two jobs cannot wait for each other.
     folder: of the lock files, one for all jobs on this machine; None: in its temporary folder.
     """
-    # By user: lock files in a shared /tmp must be writable.
+    # One folder per user: lock files in a shared /tmp must be writable.
     place = folder or Path(tempfile.gettempdir()) / f"rlaif_lab_gpus_{os.getuid()}"
     place.mkdir(parents=True, exist_ok=True)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -141,7 +141,7 @@ def main() -> None:
         print(printable(f"rlaif-lab: {error}"), file=sys.stderr)
         code = 2
     except Interrupted as error:
-        # Of a sweep, `finish` says how to go on.
+        # In a sweep, `finish` says how to continue.
         if Sweep.current is None:
             print(f"rlaif-lab: {error}{how_to_go_on(error)}", file=sys.stderr)
         code = error.code

@@ -50,7 +50,7 @@ def go_back(origin: Origin) -> None:
     if origin.cwd is None or origin.cwd == Path.cwd():
         return
     if not origin.cwd.is_dir():
-        # Told, not refused: a run may have been moved to another machine.
+        # Reported, not refused: a run may have been moved to another machine.
         print(f"started in {str(origin.cwd)!r}, which is not here: relative paths count from {str(Path.cwd())!r}")
         return
     os.chdir(origin.cwd)

@@ -338,7 +338,7 @@ def job_names(sweep: Path, jobs: list[Path]) -> list[str]:
 def why_missing(job: Path, since: str) -> str:
     """Return why a job of a sweep that began at ``since`` has no result of it; empty for one that has."""
     failed = read_failure(job)
-    # Of this sweep: what an earlier one wrote is reported only where nothing newer is known.
+    # From this sweep: what an earlier one wrote is reported only where nothing newer is known.
     if failed and failed.time >= since:
         return failed.sentence
     if is_whole(job):
@@ -413,7 +413,7 @@ def resumed(found: Recorded, changes: list[str]) -> list[str]:
 def noted(folder: Path) -> None:
     """Remember that whoever runs this has started the run or the sweep in ``folder``: its resumption is trusted."""
     try:
-        # Of this very folder: a sweep within another one has its own record.
+        # About this very folder: a sweep within another one has its own record.
         if (found := recorded(folder)) is not None and found.folder == folder:
             remember(found.overrides, origin_of(folder))
     except ValueError:

@@ -86,7 +86,7 @@ def check_trusted(overrides: Sequence[str], origin: Origin, named: str | None) -
         ):
             raise ValueError(_refusal(f"{override!r}", None))
         key, _, value = override.partition("=")
-        # Of a group's choice, or of Hydra's: paths of data are the task's business.
+        # The path of a group's choice, or one of Hydra's: paths of data are the task's business.
         if (hydras or "." not in key.partition("@")[0]) and not key.endswith(".dir") and OUTSIDE.search(value):
             raise ValueError(_refusal(f"{override!r}", None))
     # Config folders hold YAML files that could name anything.

@@ -157,7 +157,7 @@ def job_folder(overrides: str, longest: int = 200) -> str:
     """Return the name of a job's folder in sweeps of earlier versions, which their resumption has to find again."""
     if len(overrides) <= longest:
         return overrides
-    # 12 digits of a hash: two long names that begin alike are two folders.
+    # 12 digits of a hash: two long names with the same beginning are two folders.
     return f"{overrides[: longest - 13]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
@@ -248,7 +248,7 @@ MOVED = {
 }
 """Class paths of earlier versions, which run folders and users' own YAML files hold -> where the classes are now."""
 
-# What a key was worth before there was one: an old run continues as it began.
+# What a missing key means in a run from before that key existed: an old run continues as it began.
 ADDED: dict[str, str] = {
     "trainer.half_life": "None",
     "engine._target_": "rlaif_lab.sampling.exact.Exact",

@@ -39,7 +39,7 @@ def config_folders(arguments: Sequence[str]) -> list[Path]:
     """Return the user's own config folders that a command line names, where they are folders."""
     found: list[str] = []
     for i, argument in enumerate(arguments):
-        # As Hydra takes it, with a blank or with an equals sign.
+        # As Hydra takes it, with a space or with an equals sign.
         if argument in ("--config-dir", "-cd") and i + 1 < len(arguments):
             found.append(arguments[i + 1])
         elif argument.startswith("--config-dir="):

@@ -63,7 +63,7 @@ def problem(key: str, value: str) -> str | None:
     # By its shape, or because it is the content of a variable that is named like a key.
     if KEY_LIKE.search(value) or _of_environment(value):
         return f"{_printable(key)} holds what looks like a key"
-    # W&B's old keys are 40 hexadecimal digits, as git's commits are: refused only where no commit stands.
+    # W&B's old keys are 40 hexadecimal digits, as git's commits are: refused only where no commit is expected.
     if HEX.search(value) and last in ("entity", "project", "mode", "tags", "arm", "experiment_name", "name", "model"):
         return f"{_printable(key)} holds what looks like a key of W&B"
     for address in ADDRESS.findall(value):

@@ -255,7 +255,7 @@ def _sentence(path: str, annotation: Any, value: Any, error: Any) -> str:
     """Return the first complaint in words; a bound that is missed is told as such, where the type is right."""
     first = error.errors(include_url=False, include_input=False)[0]
     inside, place, at = value, path, annotation
-    # To the value that is wrong, and its place: pydantic names it by steps.
+    # Down to the value that is wrong: pydantic gives its place step by step.
     for step in first["loc"]:
         if isinstance(inside, dict) and step in inside and "_target_" not in inside:
             inside, place = inside[step], f"{place}.{step}"
@@ -265,7 +265,7 @@ def _sentence(path: str, annotation: Any, value: Any, error: Any) -> str:
         known = list(getattr(annotation_of(at, dict), "__annotations__", {}))
         return f"{place}: unknown key{did_you_mean(place.rpartition('.')[2], known)}; known are {', '.join(known)}"
     numeric = isinstance(inside, int | float) and not isinstance(inside, bool)
-    # A single complaint, and of a bound: only then is the bound the news.
+    # A single complaint, about a bound: only then is the bound what to report.
     if numeric and len(error.errors()) == 1 and (bounds := _bounds_in(at, first["type"])):
         return f"{place} must {bounds}; got {shown(inside)}"
     choices = [str(choice) for choice in _choices(annotation)]

@@ -32,7 +32,7 @@ def kind_named(name: str) -> FeedbackKind:
     kinds = [
         value
         for value in vars(module).values()
-        # Of the module itself: base classes and helpers that it imports are no kinds of its own.
+        # Defined in the module itself: base classes and helpers that it imports are not kinds of its own.
         if isinstance(value, type) and issubclass(value, FeedbackKind) and value.__module__ == module_name
     ]
     wanted = [kind for kind in kinds if kind.__name__ == class_name or getattr(kind, "name", None) == name]

@@ -12,7 +12,7 @@ def criteria_text(name_or_text: str) -> str:
     Raises ValueError for an unknown name or an empty text.
     """
     text = name_or_text.strip()
-    # Without a blank it is a name: no criterion is a single word.
+    # Without a space it is a name: no criterion is a single word.
     if text and not any(map(str.isspace, text)):
         file = read_mapping(find_yaml("criteria", text), ("text",), ())
         text = file.data["text"]

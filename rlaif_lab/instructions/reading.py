@@ -119,7 +119,7 @@ def _prepared(text: str, names: _Names | None) -> list[str]:
     """Return the lines of an answer that can state something: without what it quotes, in plain characters."""
     # \boxed{A}, as models of mathematics answer, is [[A]].
     text = _BOXED.sub(lambda match: f"[[{match.group(1)}]]", text.strip())
-    # An answer that is nothing but one fence is what stands in it.
+    # An answer that is nothing but one fence is read as the fence's content.
     whole = _FENCE.fullmatch(text)
     text = whole.group(2).strip() if whole else text
     if len(text) > 1 and (text[0], text[-1]) in {('"', '"'), ("“", "”"), ("'", "'"), ("`", "`")}:
@@ -263,7 +263,7 @@ class _Names:
         """Return the label that an object gives under ``key`` (None: under any of the usual ones)."""
         keys = [key] if key is not None else [k for k in content if k.strip().lower().replace(" ", "_") in _JSON_KEYS]
         texts = {k: v for k, v in content.items() if isinstance(v, str)}
-        # None stands for a key whose value is no label: then there is not one answer.
+        # None is for a key whose value is no label: then there is no single answer.
         said = {self.only(texts[k]) if k in texts else None for k in keys if k in content}
         # Another key that names another label leaves it open.
         others = {self.only(text) for k, text in texts.items() if k not in keys} - {None}

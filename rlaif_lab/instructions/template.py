@@ -48,7 +48,7 @@ def neutralised(text: str, limit: int) -> str:
     """Return a text as a judge is shown it: without control tokens, at most ``limit`` characters, never empty."""
     # Line ends first: their carriage return would come out as a replacement character.
     text = _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))
-    # A blank after the first character is enough: the tokenizer then sees no control token.
+    # A space after the first character is enough: the tokenizer then sees no control token.
     text = _CONTROL_TOKEN.sub(lambda match: match.group() + " ", text)
     if not text.strip():
         return EMPTY

@@ -98,7 +98,7 @@ def debias(
 
 def _merged(shown_first: Details | None, shown_second: Details | None) -> Details | None:
     """Return what both orders have to say: once if it is the same, else by order."""
-    # Of local judges both orders usually say the same; a record need not hold it twice.
+    # Local judges usually say the same in both orders; a record need not hold it twice.
     if shown_first == shown_second:
         return shown_first
     return {"shown_first": dict(shown_first or {}), "shown_second": dict(shown_second or {})}

@@ -59,7 +59,7 @@ class ModelJudge(Judge):
     def attach(self, context: JudgeContext) -> None:
         self.context = context
         if not isinstance(self.weights, str):
-            # Of another model: loaded once, by whoever attaches first, and shared.
+            # From another model: loaded once, by whoever attaches first, and shared.
             self.other = context.load(self.weights)
         if self.reads == "verdict":
             # At attach, not at the first verdict: hours of sampling may lie between.

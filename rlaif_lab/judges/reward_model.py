@@ -66,7 +66,7 @@ class RewardModelJudge(Judge):
     def parameters(self) -> int | None:
         from rlaif_lab.models.access import parameter_count
 
-        # Members of unequal size have no one number that tokens could be multiplied by.
+        # Members of unequal size have no single number by which tokens could be multiplied.
         sizes = {parameter_count(member.network)[0] for member in self.members}
         return sizes.pop() if len(sizes) == 1 else None
 

@@ -341,7 +341,7 @@ def on_network(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
         fields = line.split(" ")
         if len(fields) < 3:
             continue
-        # Blanks are written as octal 040 in the list of mounts.
+        # Spaces are written as octal 040 in the list of mounts.
         point = Path(fields[1].replace("\\040", " "))
         if (place == point or point in place.parents) and len(point.parts) >= best:
             best, kind = len(point.parts), fields[2]

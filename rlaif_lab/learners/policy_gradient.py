@@ -155,7 +155,7 @@ class PolicyGradient(Learner):
 
     def log(self, logps: Tensor, batch: Batch, loss: Tensor, log_ratios: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Return scalars that every policy gradient logs. log_ratios, mask: of what is clipped, responses or tokens."""
-        # Of what counts only: padding has a ratio of 1, and would dilute the fractions.
+        # Only over what counts: padding has a ratio of 1, and would dilute the fractions.
         kept = log_ratios.detach()[mask.bool()]
         high = self.clip if self.clip_high is None else self.clip_high
         outside = (kept.exp() < 1 - self.clip) | (kept.exp() > 1 + high)

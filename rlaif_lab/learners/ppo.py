@@ -87,7 +87,7 @@ class PPO(PolicyGradient):
         # TD(lambda) returns: what the critic is trained on is consistent with the advantages.
         returns = advantages + batch.values
         shares, total = self.shares(batch)
-        # Of masked responses no token counts.
+        # No token of a masked response counts.
         counted = shares > 0
         scaled = whitened(advantages, counted) if self.whiten else advantages
         policy = self.surrogate(logps, batch.sampled_logps, scaled) + self.kl_loss(logps, batch)

@@ -82,10 +82,10 @@ def estimate(cfg: DictConfig, chosen: Chosen, speed: Speed | None = None) -> Est
     judges = {role: judging_size(judge, chosen, policy) for role, judge in chosen.judges.items()}
     lengths = lengths_of(cfg, chosen)
     on_gpu = chosen.trainer.accelerator == "gpu"
-    # A processor is measured, a GPU assumed: an estimate opens none, and may be of another machine.
+    # A CPU is measured, a GPU's speed assumed: an estimate opens no GPU, and may concern another machine.
     speed = speed or (H100 if on_gpu else speed_here(policy.itemsize))
     pairs = "pairs" in chosen.learner.kinds()
-    # Of a learner that is given pairs only the chosen and the rejected response are read, of others all k.
+    # A learner that is given pairs reads only the chosen and the rejected response, any other all k.
     n = 2 if pairs else lengths.k
     # A judge that is the policy itself, under whatever name, takes no memory of its own.
     memory = weights_and_optimiser(policy) | {
@@ -139,7 +139,7 @@ def lengths_of(cfg: DictConfig, chosen: Chosen) -> Lengths:
     of = source.of if isinstance(source, FineTuned) else source
     told = {}
     if isinstance(of, HFModel):
-        # A source that is fine-tuned first reads prompts as the model does that it starts from.
+        # A source that is fine-tuned first reads prompts as its starting model does.
         told = {"chat": of.chats(tokenizer), "system": of.system, "chat_options": dict(of.chat_options)}
     reader = LanguageModel(None, tokenizer, source.name, **told)  # type: ignore[arg-type]
     # The longest of a few stands for the round: encoding all prompts would take longer than the estimate should.
@@ -208,7 +208,7 @@ def sampling_seconds(size: Size, lengths: Lengths, speed: Speed, *, prompts: int
     """Return seconds for k responses to each prompt: the prompts once, then token by token for all rows."""
     rows = prompts * k
     reading = forward_flops(size.parameters, prompts * lengths.prompt) / speed.flops
-    # Decoding a token is bound by arithmetic or, of few rows, by reading all weights once: the larger counts.
+    # Decoding a token is bound by arithmetic or, with few rows, by reading all weights once: the longer time counts.
     step = max(forward_flops(size.parameters, rows) / speed.flops, size.parameters * size.itemsize / speed.bytes)
     return reading + lengths.response * step
 
@@ -251,7 +251,7 @@ def speed_here(itemsize: int) -> Speed:
     """Return what this processor does on one thread, from half a second of multiplying matrices and copying memory."""
     import torch
 
-    # As the weights would be held: bfloat16 is far slower on most processors.
+    # In the dtype that the weights would have: bfloat16 is far slower on most CPUs.
     dtype = torch.float32 if itemsize == 4 else torch.bfloat16
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

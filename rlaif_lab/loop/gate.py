@@ -57,7 +57,7 @@ def decided(task: Task, judgements: Sequence[Judgement]) -> tuple[int, int]:
     right: dict[str, bool] = {}
     for judgement in judgements:
         c, probability = judgement.comparison, judgement.prob_first_wins
-        # A tie says neither, and the first of a prompt's decided pairs may come after it.
+        # A tie says neither; the prompt's first decided pair may come later.
         if c.prompt.id in right or probability is None or probability == 0.5:
             continue
         difference = task.quality(c.prompt, c.first) - task.quality(c.prompt, c.second)

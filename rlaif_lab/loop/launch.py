@@ -67,13 +67,13 @@ def watch(started: Sequence[BaseProcess]) -> None:
     """Wait until all have ended well, or one has not; then end the others."""
     left = list(started)
     while left:
-        # Woken by any end, at no cost meanwhile: a rank may work for days.
+        # Wakes when any of them ends, at no cost meanwhile: a rank may work for days.
         wait([process.sentinel for process in left])
         ended = [process for process in left if not process.is_alive()]
         left = [process for process in left if process not in ended]
         if any(process.exitcode for process in ended):
             break
-    # The rank that began it may be still writing its error down; those that merely lost it are quicker.
+    # The rank that failed first may still be writing its error down; ranks that merely lost it are quicker.
     limit = time.monotonic() + GRACE / 2
     while any(process.is_alive() for process in left) and time.monotonic() < limit:
         time.sleep(0.05)

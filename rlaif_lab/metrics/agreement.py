@@ -39,7 +39,7 @@ def picks_right(prob_first_wins: Floats, gold_difference: Floats) -> Floats:
     """Return 1 where the judge picks the better response, 0 the worse, 0.5 for its tie; nan without verdict, without
     gold, or where the two are equally good."""
     picks_first = decisions(prob_first_wins)
-    # Of equal quality neither pick is right or wrong; nan is put in below, whatever stands here.
+    # With equal quality neither pick is right or wrong; nan replaces below whatever stands here.
     right = np.where(gold_difference > 0, picks_first, 1.0 - picks_first)
     return np.where((gold_difference == 0) | np.isnan(gold_difference), np.nan, right)
 

@@ -39,7 +39,7 @@ def kl_and_entropy(policy_logits: Tensor, base_logits: Tensor, batch: Packed) ->
 
 def divergence(policy: PreTrainedModel, base: PreTrainedModel, batch: Packed) -> dict[str, Tensor]:
     """Return both of them, and the numbers of tokens, (B, n) each; logits exist for some positions at a time."""
-    # Of few positions the logits are held as they are: one pass of each model.
+    # With few positions the logits are held as they are: one pass of each model.
     if fits_at_once(policy, batch):
         return kl_and_entropy(response_logits(policy, batch), response_logits(base, batch), batch)
     kl, entropy = by_position([policy, base], batch, _at_positions)

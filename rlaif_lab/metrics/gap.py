@@ -43,7 +43,7 @@ def pairwise_gap(qualities: Floats, prob_beats: Floats) -> Gap:
     picks_first = decisions(prob_beats[:, first, second])
     # Where the judge says nothing it picks at random, and gains nothing.
     gain = np.where(np.isnan(picks_first), 0.0, (picks_first - 0.5) * difference)
-    # Of equal quality, or without verdict: left out of accuracy, but not of the gap.
+    # Equal quality, or no verdict: left out of accuracy, but not of the gap.
     decided = (difference != 0) & ~np.isnan(picks_first)
     correct = np.where(difference > 0, picks_first, 1.0 - picks_first)
     diversity = float(np.abs(difference).mean() / 2)

@@ -216,7 +216,7 @@ class HFModel(ModelSource):
         from rlaif_lab.progress import say
 
         logging.disable_progress_bar()
-        # Told, since the config asks for another: the numbers are the same up to rounding, and the time is not.
+        # Reported, since the config asks for another dtype: the numbers agree up to rounding, the time does not.
         if self.loaded_dtype() != self.dtype:
             say(self.name, _NO_UNITS.format(path=self.path))
         repo, gguf_file = self.place()

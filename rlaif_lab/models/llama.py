@@ -88,7 +88,7 @@ def forward(
     x = network.model.embed_tokens(ids).view(rows * width, -1)
     cos, sin = _rotation(network, positions)
     for index, layer in enumerate(layers):
-        # Of the last layer only what is asked for is computed: nothing reads its other positions.
+        # The last layer computes only what is asked for: nothing reads its other positions.
         keep = kept if index == len(layers) - 1 else width
         x = _layer(layer, config, index, x=x, cos=cos, sin=sin, mask=mask, shape=(rows, width, keep), past=past)
     x = rms_normed(x, network.model.norm.weight, config.rms_norm_eps)

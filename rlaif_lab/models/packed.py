@@ -153,7 +153,7 @@ def by_position(networks: Sequence[PreTrainedModel], batch: Packed, read: Readin
     ids = batch.response_ids[real]
     hidden = [_states_to_read(network, shorter) for network in networks]
     if any(one is None for one in hidden):
-        # All or none: what is read of several networks is read at the same positions.
+        # All or none: what is read from several networks is read at the same positions.
         return _by_row(networks, batch, read)
     picked = [one[real] for one in hidden if one is not None]
     # So many positions at a time that the logits of the widest vocabulary fit.

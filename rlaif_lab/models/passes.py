@@ -31,7 +31,7 @@ Way = Literal["packed", "together", "alone"]
 
 # Any narrower batch is tried at this width: a trial takes as long as a forward pass.
 NARROWEST = 64
-# What counts as rounding, by what is computed in; anything but these two types is coarse.
+# What counts as rounding, by dtype; any other dtype is coarse.
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-6}
 _COARSE = 2e-2
 _TOO_COARSE = {torch.float32: 1e-2, torch.float64: 1e-4}

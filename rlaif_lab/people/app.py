@@ -346,7 +346,7 @@ def _people(queues: Sequence[LabelQueue]) -> list[dict[str, Any]]:
     rows = []
     for name in sorted({name for count in counts for name in count}):
         mine = [count.get(name, {}) for count in counts]
-        # Of several queues the median of their medians is shown.
+        # With several queues the median of their medians is shown.
         seconds = [queue.median_seconds(name) for queue, own in zip(queues, mine, strict=True) if own]
         right, of = (sum(check.get(name, (0, 0))[side] for check in passed) for side in (0, 1))
         rows.append(

@@ -498,7 +498,7 @@ class LabelQueue:
             (count,) = database.execute(
                 "SELECT COUNT(*) FROM labels WHERE annotator = ? AND undone = 0", (annotator,)
             ).fetchone()
-            # Of an even number the upper one in the middle.
+            # With an even number, the upper of the middle two.
             row = database.execute(
                 "SELECT seconds FROM labels WHERE annotator = ? AND undone = 0 ORDER BY seconds LIMIT 1 OFFSET ?",
                 (annotator, count // 2),

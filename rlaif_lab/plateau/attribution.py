@@ -87,7 +87,7 @@ def attribution(seeds: Mapping[int, Factors], confidence: float = 0.95) -> Attri
         return Phase(*(t_interval(v.tolist(), confidence) for v in (early, late, late - early)))
 
     diversity, gap, loss, gain, informativeness = (phase(quantity) for quantity in range(5))
-    # Of the longest seed: where seeds differ in length, the sentence speaks of it.
+    # Those of the longest seed: where seeds differ in length, the sentence speaks of it.
     first, last = max((windows[seed] for seed in means), key=lambda both: both[1].stop)
     return Attribution(
         _sentence(diversity, informativeness, gap, gain),

@@ -220,7 +220,7 @@ def of_the_mean(levels: Floats, rounds: Floats) -> Floats:
     inside = error * np.eye(len(rounds)) + walk * per_round * np.minimum.outer(rounds, rounds)
     # What seeds differ by throughout, beyond what walk and error explain.
     offset = max(0.0, float(levels.mean(1).var(ddof=1)) - float(inside.mean()))
-    # Of the mean curve: a seed's share of it.
+    # For the mean curve: a seed's share of it.
     return (inside + offset + NEGLIGIBLE * np.eye(len(rounds))) / seeds
 
 
@@ -258,7 +258,7 @@ class Fitted:
         columns = self.shapes.at[kept]
         if not self.shapes.rises:
             return np.zeros(int(kept.sum()), dtype=np.bool_)
-        # Of columns that fall to their limit (exp(-t / tau)) a negative coefficient rises: both signs count.
+        # A column that falls to its limit (exp(-t / tau)) rises with a negative coefficient: both signs count.
         moved: Floats = (columns[:, -1, 1:] - columns[:, 0, 1:]) / self.scales[kept][:, 1:] * self.best[kept][:, 1:]
         return np.all(moved >= 0.0, axis=1)
 
@@ -313,7 +313,7 @@ class Comparison:
                 if float(fitted.error.min()) < least:
                     least = float(fitted.error.min())
                     middle = float(middles[int(fitted.error[fitted.error <= self.bound].argmin())])
-        # The best curve's promise may lie outside of the union where that is held to a floor.
+        # The best curve's promise may lie outside the union where the union is held to a floor.
         return Interval(min(max(middle, low), high), low, high)
 
 

@@ -221,7 +221,7 @@ class Sums:
         if self.seeds > 1:
             taking_part = by_seed > 0
             seeds = np.maximum(taking_part.sum(-1).astype(np.float64), 2.0)
-            # Of each seed its own mean over the window, less the window's.
+            # Each seed's own mean over the window, less the window's.
             means = np.where(taking_part, total_by_seed / np.maximum(by_seed, 1.0) - mean[..., None], 0.0)
             # Times units per seed: from the variance of seeds' means to that of a unit.
             worst = np.maximum(worst, (means**2).sum(-1) / (seeds - 1.0) * safe / seeds)

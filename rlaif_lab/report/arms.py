@@ -157,7 +157,7 @@ def baseline_for(arm: Arm, arms: Sequence[Arm], baseline: str) -> Arm | None:
 def differences(arms: Sequence[Arm]) -> dict[str, list[str | None]]:
     """Return the config keys in which the arms differ -> value in each arm, None where it has no such key."""
     settings = [arm.settings for arm in arms]
-    # In what the seeds of one arm differ as well, arms are not told apart.
+    # A setting in which even the seeds of one arm differ does not tell arms apart.
     followed = {key for arm in arms for key in differing([flat(run.config) for run in arm.runs])}
     return {key: [s.get(key) for s in settings] for key in differing(settings) if key not in followed}
 

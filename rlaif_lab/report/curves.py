@@ -160,7 +160,7 @@ def _drawn(panel: ChartPanel, arms: Sequence[Arm], pooled: Mapping[str, Traces])
     if isinstance(reference, str):
         levels = _finite(run.value(reference, i) for arm in arms for run in arm.runs for i in run.rows)
         levels += [t[panel.pooled].threshold for t in pooled.values() if panel.pooled is not None and panel.pooled in t]
-        # Of the levels the last: a pooled process's own threshold, where there is one.
+        # The last of the levels: a pooled process's own threshold, where there is one.
         reference = levels[-1] if levels else None
     return Drawn(panel, {label: found for label, found in held.items() if found}, reference)
 

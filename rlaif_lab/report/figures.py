@@ -166,7 +166,7 @@ def _draw(
 def _scale(ax: Axes, panel: ChartPanel, x: Sequence[float], limits: tuple[float, float]) -> None:
     from matplotlib.ticker import MaxNLocator, NullFormatter
 
-    # 0.03 where all points lie above one another: an axis needs a width.
+    # 0.03 where all points have the same x: an axis needs a width.
     margin = 0.03 * (max(x) - min(x)) or 0.03
     if panel.axis == "k":
         ax.set_xscale("log", base=2)

@@ -29,7 +29,7 @@ class NullDrift:
         low, high = self.drift.low, self.drift.high
         within = "" if math.isnan(low) else f" ({low:+.4f} to {high:+.4f})"
         text = f"null drift: under {self.arm} quality moves by {self.drift.mean:+.4f}{within} a round"
-        # The end of the interval that is further from 0; of a single seed the mean.
+        # The end of the interval that is further from 0; with a single seed, the mean.
         largest = abs(self.drift.mean) if math.isnan(low) else max(abs(low), abs(high))
         return text if largest < delta else f"{text}, which delta = {delta:g} is not above"
 

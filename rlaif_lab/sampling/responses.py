@@ -31,7 +31,7 @@ def generations_of(
     if len(written) != k * len(prompts):
         raise ValueError(f"the engine wrote {len(written)} responses to {len(prompts)} prompts; {k} to each were asked")
     rows = [_ended(model, ids, config.stop, limit) for ids in written]
-    # Another tokenizer's ids may exist here and mean something else; those that do not exist at least are found.
+    # Another tokenizer's ids may exist here and mean something else; ids that do not exist are at least detected.
     if any(not ids or not 0 <= min(ids) <= max(ids) < vocabulary for ids, _ in rows):
         raise ValueError(
             "the engine wrote a response that is empty, or holds tokens that the policy does not have: its server has "

@@ -51,7 +51,7 @@ def ece_if_calibrated(probabilities: npt.ArrayLike, bins: int = 10, draws: int =
         return float("nan")
     # One draw of outcomes for each row, by an identity of its own: the same probabilities give the same number.
     uniforms = rng_for("ece if calibrated", len(stated), draws).random((draws, len(stated)))
-    # Bins depend on what is stated, not on what happens, and so are those of every draw.
+    # Bins depend on what is stated, not on what happens, so all draws share them.
     which = _bin_of(stated, bins)
     # Sums of outcome - probability, (draws, bins); |sum| / N is count x |stated - happened| / N, the bin's share.
     gaps = np.zeros((draws, int(which.max()) + 1))

@@ -26,7 +26,7 @@ def stderr_of_mean(values: npt.NDArray[np.float64], groups: Sequence[Hashable]) 
     # A single group varies with nothing that could be seen.
     if count < 2:
         return math.nan
-    # The plain formula, to the last bit as it is without groups.
+    # The plain formula, so that the result equals the one without groups to the last bit.
     if count == n:
         return float(values.std(ddof=1) / np.sqrt(n))
     # Sandwich estimator (Liang and Zeger 1986): residuals add up within a group before they are squared.

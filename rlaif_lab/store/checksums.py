@@ -37,7 +37,7 @@ def listed(folder: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for line in read_regular(folder / CHECKSUMS).decode(errors="replace").splitlines():
         if match := LINE.fullmatch(line):  # a line that a crash cut short is not followed by its file
-            # Several checksums to a name: what was written twice may be in either state after a crash.
+            # Several checksums per name: what was written twice may be in either state after a crash.
             found.setdefault(match[2], set()).add(match[1])
     return found
 

@@ -66,7 +66,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # Anything else is no matter of disks: a socket, say.
+        # Anything else has nothing to do with disks: a socket, say.
         if error.errno not in DISK_ERRORS:
             raise
         raise disk_error(path, error.strerror or str(error)) from error

@@ -41,7 +41,7 @@ def _check_finished(path: Path, content: bytes) -> None:
         lines, digest = int(written["lines"]), str(written["sha256"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return  # it has not finished, or did with an earlier version
-    # Of all bytes, half lines included: what was appended since counts as damage.
+    # Over all bytes, half lines included: what was appended since counts as damage.
     if hashlib.sha256(content).hexdigest() != digest:
         raise DamagedError(
             f"{str(path)!r} is corrupt: {FINISHED} says that it had {lines} lines and another checksum, and now it has "

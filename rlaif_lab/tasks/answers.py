@@ -101,7 +101,7 @@ class Answers(PromptsFile):
 
     def _id(self, prompt: Prompt) -> str:
         """Return the id without the mark that it is asked again."""
-        # An id of the file's own may end in #2: it has then a key of its own.
+        # An id in the file may itself end in #2; it then has a key of its own.
         before, mark, again = prompt.id.rpartition("#")
         return before if mark and again.isdecimal() and prompt.id not in self._keys else prompt.id
 

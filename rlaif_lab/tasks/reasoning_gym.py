@@ -89,7 +89,7 @@ class ReasoningGym(Task):
     # --- what a task is -----------------------------------------------------------------------------------------------
     def available(self, split: Split) -> int:
         """Return how many problems there are: ENDLESS unless texts come again soon."""
-        # Of seed 0 for all: how soon texts come again is decided by the parameters.
+        # Seed 0 stands for all: the parameters decide how soon texts come again.
         return self._stream(0).available(split)
 
     def prompts(self, split: Split, start: int, count: int, seed: int) -> list[Prompt]:

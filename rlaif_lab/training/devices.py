@@ -67,7 +67,7 @@ def join(settings: TrainerConfig, rank: int, world: int, rendezvous: str) -> Non
     """Join the process group. rendezvous: where the ranks find each other, as torch's ``init_method``."""
     import torch.distributed as group
 
-    # gloo for what is on processors, objects that ranks tell each other included; nccl for tensors on GPUs.
+    # gloo for tensors on CPUs and for the objects that ranks exchange; nccl for tensors on GPUs.
     backend = "gloo" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cpu:gloo,cuda:nccl"
     group.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=world, timeout=PATIENCE)
 

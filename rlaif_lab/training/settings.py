@@ -115,7 +115,7 @@ def _lightnings(arguments: Mapping[str, Any]) -> None:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        # One device, whatever the config: this is of what arguments mean, not of ranks.
+        # One device, whatever the config says: the arguments are checked, not the ranks.
         Trainer(**{**quiet, **arguments, **here})
     finally:
         logger.setLevel(level)

@@ -28,11 +28,11 @@ def record_of(kind: type[Record], reply: Reply, question: Question, form: Form, 
         "votes": list(answer.votes),
         "requests": reply.spent.requests,
     }
-    # Of one request: the minimum share counts over all votes, in `Tally.result`.
+    # For one request: the minimum share counts over all votes, in `Tally.result`.
     if answer.mass is not None:
         details["mass"] = answer.mass
     if not reply.usage_given:
-        # An upper bound counts against budgets; a reader must know that it is none of the server's.
+        # An upper bound counts against budgets; a reader must know that it is not the server's number.
         details["usage"] = "an upper bound"
     value, status = _outcome(kind, answer.votes, len(answer.votes), 0.0)
     return kind(

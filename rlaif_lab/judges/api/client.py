@@ -200,8 +200,7 @@ class Asker:
         # Bytes: no tokenizer makes more tokens than bytes, so that this bounds the prompt's tokens from above.
         letters = sum(len(message["content"].encode()) for message in body["messages"])
         written = self.endpoint.max_tokens * body.get("n", 1)
-        # By what is asked, without the vote's number: a server that keeps prompts in a cache sees a question's votes
-        # all.
+        # By what is asked, without the vote's number: a server that caches prompts then gets all votes on a question.
         home = seed_for("api server", key.rpartition("/")[0]) % len(self.clients)
         most = self.limits.cost(letters + 64 * (1 + len(body["messages"])), written)  # no token is less than a byte
         # About four letters a token; only for the pace, which is corrected afterwards.
@@ -232,7 +231,7 @@ class Asker:
                     cost = most if completion.usage is None else self.limits.cost(*completion.usage)
                     outcome: Completion | RejectedError | FailedError = completion
                 except RejectedError as error:
-                    # One request, without tokens: servers do not charge what they refuse.
+                    # One request, without tokens: servers do not charge for what they refuse.
                     cost, outcome = Spent(1), error
                 except UnusableError:
                     cost = Spent(1)

@@ -278,7 +278,7 @@ class ApiJudge(Judge):
     def _tell_if_spent(self, results: Iterable[Verdict | Score]) -> None:
         unpaid = sum(result.status == "over_budget" for result in results)
         if unpaid and not self.told_spent:
-            # Told once: it holds from here on.
+            # Reported once: it holds from here on.
             self.told_spent = True
             print(
                 f"judge {self.name}: its budget is spent; {unpaid} questions, and all new ones, go unasked", flush=True

@@ -203,7 +203,7 @@ def _pair(item: Any) -> tuple[str, float] | None:
         return None
     if not logp <= MOST_LOGP:  # nan and inf are no log-probabilities
         return None
-    # Marks that byte-level and sentencepiece tokenizers write for blanks and line ends.
+    # Marks that byte-level and SentencePiece tokenizers write for spaces and line ends.
     return text.replace("\u0120", " ").replace("\u2581", " ").replace("\u010a", "\n"), float(logp)
 
 
@@ -214,7 +214,7 @@ def _usage(content: Any) -> tuple[int, int] | None:
     # type(...) is int: True is an int by isinstance, and no number of tokens.
     if not (type(prompt) is int and type(completion) is int and min(prompt, completion) >= 0):
         return None
-    # A number that cannot be is no usage: the bound counts instead.
+    # An impossible number is not a usage: the bound counts instead.
     if max(prompt, completion) > MOST_TOKENS:
         return None
     return prompt, completion
@@ -325,7 +325,7 @@ def label_masses(top: Sequence[tuple[str, float]], labels: Sequence[str]) -> dic
     no other label. A label that is not among the tokens given gets 0."""
     masses = dict.fromkeys(labels, 0.0)
     for text, logp in top:
-        # Blanks, quotes and marks around a label are no part of it.
+        # Spaces, quotes and marks around a label are no part of it.
         token = plain(text.lstrip(_LINK).rstrip(_CLOSING))
         if not token:
             continue

@@ -34,7 +34,7 @@ class LabelTokens:
 
         Raises ValueError when it splits a label, or begins two of them with the same token.
         """
-        # As the tokenizer splits the label *after the cue*: a leading blank makes it another token.
+        # As the tokenizer splits the label *after the cue*: a leading space makes it another token.
         texts = [f"{cue} {label}" if cue else label for label in labels]
         # split_special_tokens: a label in a user's template must not become a control token.
         rows: list[list[int]] = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]

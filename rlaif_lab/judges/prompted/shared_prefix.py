@@ -66,7 +66,7 @@ def read_next(
     shared = _common(sequences, keep) if share else 0
     trees = [_levels([sequences[i] for i in rows], [paths[i] for i in rows], keep, shared) for rows in batches]
     with inference(model.network), out_of_memory("judge.batch_size"):
-        # Sharing counts on the network's cache: it is tried, and without it every sequence is computed plainly.
+        # Sharing relies on the network's cache: it is tried, and without it every sequence is computed plainly.
         share = shared > 0 and all(_shares(model, shared + _padded_width(levels)) for levels in trees)
         root = _Root.of(model, sequences[0][:shared]) if share else None
         tokens = shared if share else 0
@@ -114,7 +114,7 @@ class _Root:
     @classmethod
     def of(cls, model: LanguageModel, ids: TokenIds) -> _Root:
         row = torch.tensor([list(ids)], device=model.device)
-        # Its logits are asked of nobody; one is the least that can be computed.
+        # Nobody asks for its logits; one is the least that can be computed.
         return cls(len(ids), model.network(input_ids=row, use_cache=True, logits_to_keep=1).past_key_values)
 
 
@@ -138,7 +138,7 @@ def _levels(sequences: Sequence[TokenIds], paths: Sequence[Path], keep: int, roo
             members.setdefault(i if d > depth else path[:d], []).append(i)
         segments, parents = [], []
         new_ends, new_rows = list(ends), list(row_of)
-        # All of a group begin alike, so that its first member stands for it.
+        # All members of a group begin the same way, so the first stands for the group.
         for row, group in enumerate(members.values()):
             start = ends[group[0]]
             end = len(sequences[group[0]]) if d > depth else _common([sequences[i] for i in group], keep)

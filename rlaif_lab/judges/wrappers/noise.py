@@ -73,7 +73,7 @@ class BiasedJudge(Wrapper):
         if self.self_preference:
             from rlaif_lab.judges.logprob import ModelJudge
 
-            # Of the initial policy: a live one's likelihoods would change the bias from round to round.
+            # Those of the initial policy: a live one's likelihoods would change the bias from round to round.
             self.policy = ModelJudge("initial", reads="mean_logp")
             self.policy.attach(context)
 

@@ -115,5 +115,5 @@ class Panel(Judge):
             votes = sum(self.importance[m] * float(np.sign(p - 0.5)) for m, p in found.items())
             return 0.5 + 0.5 * float(np.sign(votes))
         total = sum(self.importance[m] for m in found)
-        # Of those with a verdict, weights adding to 1; rounding may lead beyond 1 by a bit.
+        # Over members with a verdict, with weights that add up to 1; rounding may exceed 1 by a bit.
         return min(1.0, sum(self.importance[m] * p for m, p in found.items()) / total)

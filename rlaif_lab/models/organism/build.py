@@ -97,7 +97,7 @@ class Corpus:
         rng = rng_for(self.recipe.seed, "organism corpus", self.recipe.split, step)
         problems = rng.choice(self.problems, size=self.recipe.batch_size)
         own = self.task.demonstrate(problems, self.recipe.skill, rng)
-        # Of which only the verdict is learnt: an organism that learnt others' answers would write them.
+        # Only the verdict on these is learnt: an organism that learnt others' answers would write them.
         others = [self._somebody_else(problems, rng) for _ in range(self.recipe.verdict_turns)]
         turns = [self._turns(problems, answers, rng) for answers in (own, *others)]
         prompts = [self._ids([BOS, *self.task.prompt_text(problem)]) for problem in problems.tolist()]

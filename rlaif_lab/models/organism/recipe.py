@@ -57,8 +57,8 @@ class Recipe:
 
     def fingerprint(self, task: ProceduralTask) -> str:
         """Return the content hash: equal exactly when the same weights would come out (on the same libraries)."""
-        # Of the libraries nothing: the same recipe on another torch gives other bits, which the weights' own hash
-        # tells.
+        # Nothing of the libraries: the same recipe gives other bits with another torch, which the weights' own hash
+        # shows.
         content = {"format": FORMAT, "recipe": asdict(self), "task": task.name, "code": _source_hash(type(task))}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -174,7 +174,7 @@ def pairs(view: View) -> str:
         return ""
     rows = []
     for one in given[:MOST_PAIRS]:
-        # Of a single seed the limits are nan, which equals nothing.
+        # With a single seed the limits are nan, which equals nothing.
         limits = f" [{one.interval.low:+.3f}, {one.interval.high:+.3f}]" if one.interval.low == one.interval.low else ""
         p = "n/a" if one.p_holm != one.p_holm else f"{one.p_holm:.3g}"
         numbers = [f"{one.interval.mean:+.3f}{limits}", str(one.seeds), p]
