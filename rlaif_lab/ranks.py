@@ -47,7 +47,7 @@ def first() -> bool:
 
 @contextmanager
 def by_itself() -> Iterator[None]:
-    """Within it this process is the only rank: what it calls waits for nobody."""
+    """Make this process the only rank within the block: what it calls waits for nobody."""
     before, _Alone.now = _Alone.now, True
     try:
         yield

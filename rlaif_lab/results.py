@@ -289,7 +289,7 @@ class RunFolder:
     def _examples(
         self, index: int, generations: list[Generation], prob_beats: Floats, pairs: list[PreferencePair]
     ) -> list[Example]:
-        """Return the examples, or None where the reward is not in the files: a reward model's, or a judge's scores."""
+        """Return the examples; none where the reward is not in the files: a reward model's, or a judge's scores."""
         if self.learner.reward in ("score", "reward_model"):
             return []
         revisions: list[Revision] = self.store.read_stage(index, REVISIONS)

@@ -29,7 +29,7 @@ def visible() -> list[str]:
 
 @contextmanager
 def leased(count: int, gpus: Sequence[str], folder: Path | None = None) -> Iterator[list[str]]:
-    """Within it ``count`` of the GPUs are this job's, and CUDA_VISIBLE_DEVICES names them.
+    """Lease ``count`` of the GPUs to this job for the block, in which CUDA_VISIBLE_DEVICES names them.
 
     It waits until so many are free, and takes all at once or none, so that two jobs cannot wait for each other.
     folder: of the lock files, one for all jobs on this machine; None: in its temporary folder.

@@ -106,7 +106,7 @@ def _layer(
     shape: tuple[int, int, int],
     past: KeyValues | None,
 ) -> Tensor:
-    """Return (B T, H) -> (B keep, H)."""
+    """Return the layer's output: (B T, H) -> (B keep, H)."""
     rows, width, keep = shape
     a, m, eps = layer.self_attn, layer.mlp, config.rms_norm_eps
     heads, groups, size = config.num_attention_heads, config.num_key_value_heads, a.head_dim
@@ -128,7 +128,7 @@ def _layer(
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Return (B, Q, heads, D), (B, S, groups, D) twice -> (B Q, heads D)."""
+    """Return what each query attends to: (B, Q, heads, D), (B, S, groups, D) twice -> (B Q, heads D)."""
     rows, width, heads, size = query.shape
     if heads != key.shape[2]:
         # Grouped queries: each group of heads shares a key and a value.

@@ -106,8 +106,8 @@ def computing(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def inference(network: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients, computing as ``compute_in`` has set, and the mode it was in afterwards.
-    (``inference_mode`` would make tensors that cannot be trained on.)"""
+    """Put the network into eval mode without gradients for the block, computing as ``compute_in`` has set, and back
+    into its own mode afterwards. (``inference_mode`` would make tensors that cannot be trained on.)"""
     import torch
 
     was_training = network.training

@@ -61,7 +61,8 @@ class Factors:
 
 
 def attribution(seeds: Mapping[int, Factors], confidence: float = 0.95) -> Attribution | None:
-    """Return None where no seed has its D, gap and eps in both windows, as without gold.
+    """Return what moved between the early and the late rounds; None where no seed has its D, gap and eps in both
+    windows, as without gold.
 
     Pure, and the same whatever the order of the seeds.
     """

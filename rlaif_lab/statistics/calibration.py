@@ -76,7 +76,7 @@ def reliability_bins(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, bins
 
 
 def _bin_of(stated: Floats, bins: int) -> npt.NDArray[np.int64]:
-    """Bin number of each item, by the middle of the ranks that its probability takes up."""
+    """Return the bin number of each item, by the middle of the ranks that its probability takes up."""
     if bins < 1:
         raise ValueError(f"bins must be at least 1; got {bins}")
     # Bins by value, not by item: ties share one, so that the order of the items decides nothing.

@@ -23,7 +23,7 @@ def end(child: multiprocessing.process.BaseProcess, patience: float = 10.0) -> N
 
 
 def die_with(parent: int) -> None:
-    """Linux ends this process when its parent ends: a killed run leaves nothing behind that goes on training."""
+    """Have Linux end this process when its parent ends: a killed run leaves nothing behind that goes on training."""
     # A child that outlives its parent would hold the GPU, and write into a folder that a resumed run writes into.
     if sys.platform == "linux":
         pr_set_pdeathsig = 1

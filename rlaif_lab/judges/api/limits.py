@@ -103,7 +103,7 @@ class Budget:
         self._changed = asyncio.Condition()
 
     async def reserve(self, most: Spent) -> bool:
-        """True: go, and ``settle`` afterwards. False: the budget does not have it. Waits while requests in flight may
+        """Return whether the budget allows a request; if so, ``settle`` must follow. Waits while requests in flight may
         yet turn out cheaper than was reserved for them."""
         async with self._changed:
             # Reservations are the most that requests can cost: while any is open, it may turn out to leave room.
@@ -112,7 +112,7 @@ class Budget:
                     return False
                 await self._changed.wait()
             if self.limits.has_budget:
-                # Without a budget nothing is counted, and nothing wakes.
+                # Without a budget nobody waits, so nothing has to be counted.
                 self._reserved.append(most)
             return True
 
