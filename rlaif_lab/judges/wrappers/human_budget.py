@@ -218,7 +218,8 @@ class HumanBudget(Wrapper):
 
     def auditor(self) -> Judge:
         """Return this judge if its people label for training and can audit, else the AI judge. Simulated people can;
-        real ones are asked about the bank only if ``judge.human.evaluate`` says so: once, since its pairs stay the same."""
+        real ones are asked about the bank only if ``judge.human.evaluate`` says so, and only once, since its pairs stay
+        the same."""
         at_hand = self.human.of.sees_gold or getattr(self.human.of, "evaluate", False)
         return self if self.use != "evaluate" and at_hand else self.of
 
