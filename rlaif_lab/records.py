@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from rlaif_lab.returned import number, shown
+
 Status = Literal["ok", "tie", "refused", "invalid", "timed_out", "over_budget"]
 """What became of a verdict. ``ok``: a preference; ``tie``: judged equal; ``refused``: the judge declined;
 ``invalid``: it failed or could not be read; ``timed_out``: no answer in time; ``over_budget``: never asked, since the
@@ -161,9 +163,12 @@ class Verdict:
         return cls.of(1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, log_odds)))), **rest)
 
     def __post_init__(self) -> None:
-        has_probability = self.prob_first_wins is not None
-        assert has_probability == (self.status in ("ok", "tie")), self
-        assert self.prob_first_wins is None or 0.0 <= self.prob_first_wins <= 1.0, self
+        _check_answer(self, "prob_first_wins", ("ok", "tie"))
+        if self.prob_first_wins is not None and not 0.0 <= self.prob_first_wins <= 1.0:
+            raise ValueError(
+                f"a Verdict's prob_first_wins must lie in [0, 1]; got {self.prob_first_wins} (Verdict.of makes what is "
+                "not finite an invalid verdict)"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +204,39 @@ class Score:
         return cls(float(value), "ok", latency_s, tokens=tokens, raw=raw, cost_usd=cost_usd, details=details)
 
     def __post_init__(self) -> None:
-        assert (self.value is not None) == (self.status == "ok"), self
-        assert self.value is None or math.isfinite(self.value), self
+        _check_answer(self, "value", ("ok",))
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"a Score's value must be finite; got {self.value} (Score.of makes it an invalid score)")
+
+
+def _check_answer(answer: Verdict | Score, field: str, with_number: tuple[Status, ...]) -> None:
+    """Check what a judge, perhaps of the user's own, has made of its answer; other libraries' numbers become Python's.
+
+    Raises ValueError with the field that is wrong.
+    """
+    kind = type(answer).__name__
+    if answer.status not in STATUSES:
+        raise ValueError(f"a {kind}'s status must be one of {', '.join(STATUSES)}; got {shown(answer.status)}")
+    value = getattr(answer, field)
+    if (value is not None) != (answer.status in with_number):
+        raise ValueError(
+            f"a {kind} has a {field} exactly where its status is {' or '.join(with_number)}; got {field}="
+            f"{shown(value)} and status={answer.status!r}"
+        )
+    for name in (field, "latency_s", "cost_usd", "tokens"):
+        value = getattr(answer, name)
+        if type(value) is (int if name == "tokens" else float) or (value is None and name == field):
+            continue
+        found = number(value)
+        if found is None or (name == "tokens" and not found.is_integer()):
+            raise ValueError(
+                f"a {kind}'s {name} must be a {'count' if name == 'tokens' else 'number'}; got {shown(value)}"
+            )
+        object.__setattr__(answer, name, int(found) if name == "tokens" else found)
+    if answer.raw is not None and not isinstance(answer.raw, str):
+        raise ValueError(f"a {kind}'s raw must be a text or None; got {shown(answer.raw)}")
+    if answer.details is not None and not isinstance(answer.details, Mapping):
+        raise ValueError(f"a {kind}'s details must be a mapping or None; got {shown(answer.details)}")
 
 
 def _finite(details: Details | None) -> Details | None:

@@ -35,8 +35,8 @@ def main() -> int:
                 )
     tried = counts["clear"] + counts["traceback"] + counts["accepted"]
     print(
-        f"{tried} bad values: {counts['clear']} clear, {counts['traceback']} tracebacks, {counts['accepted']} accepted; "
-        f"{counts['named']} ({counts['named'] / tried:.1%}) name the key"
+        f"{tried} bad values: {counts['clear']} clear, {counts['traceback']} tracebacks, "
+        f"{counts['accepted']} accepted; {counts['named']} ({counts['named'] / tried:.1%}) name the key"
     )
     return 0 if counts["clear"] == tried and counts["named"] >= 0.99 * tried else 1
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rlaif_lab.feedback.base import Collected, FeedbackKind, Samples, Settings, Source
 from rlaif_lab.records import Generation, Position, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.sampling.engine import sample
 from rlaif_lab.store.tables import DEMONSTRATIONS
 
 
@@ -29,7 +30,9 @@ class Demonstrations(FeedbackKind):
         identity = (settings.seed, "demonstrations", at.index)
 
         def compute(some: Sequence[Prompt]) -> list[Generation]:
-            return source.engine.generate(model, some, config, settings.task.max_response_tokens, identity)
+            return sample(
+                source.engine, model, some, config=config, limit=settings.task.max_response_tokens, identity=identity
+            )
 
         found = source.run_stage(at, DEMONSTRATIONS, samples.prompts, compute, "demonstrating")
         return Collected(found.records, {"demonstrating": found.seconds})

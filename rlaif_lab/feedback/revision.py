@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from rlaif_lab.instructions.constitution import Constitution
 from rlaif_lab.records import Generation, Prompt, Response, Revision
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.sampling.engine import sample
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
@@ -130,4 +131,4 @@ def _replies(
     tokens: int,
     identity: Sequence[int | str],
 ) -> list[Response]:
-    return [g.responses[0] for g in engine.generate(model, asked, sampling, tokens, identity)]
+    return [g.responses[0] for g in sample(engine, model, asked, config=sampling, limit=tokens, identity=identity)]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
+from rlaif_lab.returned import check_returns, named, records
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.models.sources import ModelSource
+
+Answer = TypeVar("Answer", Verdict, Score)
 
 
 class Judge(ABC):
@@ -30,6 +34,12 @@ class Judge(ABC):
     """How many of the task's prompts it needs for itself, besides those of the rounds."""
     writes: bool = False
     """Whether it is a language model whose own answers can be had, for a policy to be distilled from."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have what a judge answers checked where it answers, whoever asks it: a stage, a wrapper or an audit."""
+        super().__init_subclass__(**kwargs)
+        check_returns(cls, "verdicts", _checked_verdicts)
+        check_returns(cls, "scores", _checked_scores)
 
     def attach(self, context: JudgeContext) -> None:
         """Load weights: called once, before the first verdict."""
@@ -103,3 +113,25 @@ class Judge(ABC):
     def describe(self) -> str:
         """Return one line for the run's log: who judges, with which weights."""
         return self.name
+
+
+def _checked_verdicts(judge: Judge, found: Any, comparisons: Sequence[Comparison]) -> list[Verdict]:
+    where = named(judge, "verdicts")
+    return _with_json(where, records(where, found, Verdict, len(comparisons)))
+
+
+def _checked_scores(judge: Judge, found: Any, responses: Sequence[tuple[Prompt, str]]) -> list[Score]:
+    where = named(judge, "scores")
+    return _with_json(where, records(where, found, Score, len(responses)))
+
+
+def _with_json(where: str, answers: list[Answer]) -> list[Answer]:
+    """Return the answers. Raises ValueError for details that no file can hold."""
+    for answer in answers:
+        if answer.details is None:
+            continue
+        try:
+            json.dumps(answer.details)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{where}: the details of a {type(answer).__name__} must be JSON ({error})") from None
+    return answers

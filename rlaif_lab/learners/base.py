@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from rlaif_lab.feedback.base import Example, Feedback
 from rlaif_lab.models.packed import Packed
+from rlaif_lab.records import Prompt, Response
+from rlaif_lab.returned import check_returns, finite, named, number, records, shown
 
 Reference = Literal["initial", "previous_round"]
 """The policy the loss is anchored to: the one the run started from, or the one this round started from."""
@@ -74,6 +77,13 @@ class Learner(ABC):
     needs_values: bool = False
     """A critic is trained beside the policy (PPO)."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have a learner's examples, its loss and its weights checked where it gives them."""
+        super().__init_subclass__(**kwargs)
+        check_returns(cls, "examples", _checked_examples)
+        check_returns(cls, "loss", _checked_loss)
+        check_returns(cls, "weight", _checked_weight)
+
     def __init__(self, reference: Reference = "previous_round") -> None:
         if reference not in get_args(Reference):
             raise ValueError(f"learner.reference must be one of {', '.join(get_args(Reference))}; got {reference!r}")
@@ -105,6 +115,62 @@ class Learner(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def _checked_examples(learner: Learner, found: Any, feedback: Feedback) -> list[Example]:
+    where = named(learner, "examples")
+    examples = records(where, found, Example)
+    for example in examples:
+        if not isinstance(example.prompt, Prompt) or not all(isinstance(r, Response) for r in example.responses):
+            raise ValueError(f"{where}: an Example has a Prompt and Responses; got {shown(example.prompt)} and others")
+        if not 0 < len(example.signal) == len(example.responses) == len(examples[0].responses):
+            raise ValueError(
+                f"{where}: every Example has the same number of responses, and a signal for each; prompt "
+                f"{example.prompt.id!r} has {len(example.responses)} and {len(example.signal)}, the first Example "
+                f"{len(examples[0].responses)}"
+            )
+        finite(where, example.signal, f"the signals of prompt {example.prompt.id!r}")
+    return examples
+
+
+def _checked_loss(
+    learner: Learner, found: Any, logps: Tensor, batch: Batch, values: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Whether the loss is finite is left to the training, which counts the steps where it is not."""
+    where = named(learner, "loss")
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], Mapping):
+        raise ValueError(f"{where} must return the loss and a mapping of statistics; it returned {shown(found)}")
+    loss, statistics = found
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
+        shape = f" of shape {tuple(loss.shape)} and {loss.dtype}" if isinstance(loss, Tensor) else ""
+        raise ValueError(
+            f"{where} must return a loss that is one number, as a Tensor; it returned {shown(loss)}{shape}"
+        )
+    if logps.requires_grad and not loss.requires_grad:
+        raise ValueError(
+            f"{where}: the loss does not depend on the log-probabilities (it has no gradient), so nothing can be "
+            "learnt from it; it was perhaps detached, or computed from numbers"
+        )
+    scalars = {}
+    for name, value in statistics.items():
+        if not isinstance(value, Tensor) and number(value) is None:
+            raise ValueError(f"{where}: statistic {name!r} must be one number; got {shown(value)}")
+        scalars[str(name)] = torch.as_tensor(value) if not isinstance(value, Tensor) else value
+        if scalars[str(name)].numel() != 1:
+            raise ValueError(
+                f"{where}: statistic {name!r} must be one number; got a Tensor of shape "
+                f"{tuple(scalars[str(name)].shape)}"
+            )
+    return loss, scalars
+
+
+def _checked_weight(learner: Learner, found: Any, batch: Batch) -> float:
+    weight = number(found.item() if isinstance(found, Tensor) and found.numel() == 1 else found)
+    if weight is None or not math.isfinite(weight) or weight < 0:
+        raise ValueError(
+            f"{named(learner, 'weight')} must return a finite number, 0 or more; it returned {shown(found)}"
+        )
+    return weight
 
 
 def pairs_as_examples(feedback: Feedback) -> list[Example]:

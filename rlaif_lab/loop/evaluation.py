@@ -28,6 +28,7 @@ from rlaif_lab.metrics.quality import (
 )
 from rlaif_lab.records import Comparison, Floats, Generation, Metrics, Position, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.sampling.engine import sample
 from rlaif_lab.statistics.clusters import stderr_of_mean
 from rlaif_lab.store.run_folder import CHANGES, RoundStore, StageResult
 from rlaif_lab.store.tables import AHEAD, BASELINE, COVERAGE, EVALUATED, Stage
@@ -86,7 +87,9 @@ def sample_evaluation(
     identity = (plan.seed, "evaluation", of_round)
 
     def compute(some: Sequence[Prompt]) -> list[Generation]:
-        return parts.engine.generate(parts.policy, some, config, parts.task.max_response_tokens, identity)
+        return sample(
+            parts.engine, parts.policy, some, config=config, limit=parts.task.max_response_tokens, identity=identity
+        )
 
     prompts = evaluation_prompts(of_round, parts, plan)
     name = "evaluation_ahead" if stage is AHEAD else stage.name
@@ -102,7 +105,9 @@ def coverage(index: int, parts: Parts, plan: Plan, services: Services) -> tuple[
     identity = (plan.seed, "coverage", index)
 
     def compute(some: Sequence[Prompt]) -> list[Generation]:
-        return parts.engine.generate(parts.policy, some, many, parts.task.max_response_tokens, identity)
+        return sample(
+            parts.engine, parts.policy, some, config=many, limit=parts.task.max_response_tokens, identity=identity
+        )
 
     prompts = evaluation_prompts(index, parts, plan)[: plan.evaluation.final_prompts]
     found = services.stages.run(Position(index), COVERAGE, prompts, compute=compute, name="coverage", sampled=many)
@@ -146,7 +151,9 @@ def sample_answers(index: int, prompts: Sequence[Prompt], parts: Parts, *, plan:
 
     # Greedy answers draw no random numbers; the identity is there for engines that want one.
     def greedy(some: Sequence[Prompt]) -> list[Generation]:
-        return parts.engine.generate(parts.policy, some, most_likely, limit, (plan.seed, "greedy", index))
+        return sample(
+            parts.engine, parts.policy, some, config=most_likely, limit=limit, identity=(plan.seed, "greedy", index)
+        )
 
     baseline = base_answers(index, asked, parts, plan=plan, services=services)
     with bar(index, "answering", 1) as shown:
@@ -190,7 +197,7 @@ def base_answers(
     limit, identity = parts.task.max_response_tokens, (plan.seed, "baseline", index)
 
     def compute(some: Sequence[Prompt]) -> list[Generation]:
-        return parts.engine.generate(parts.base, some, one, limit, identity)
+        return sample(parts.engine, parts.base, some, config=one, limit=limit, identity=identity)
 
     return services.stages.run(
         Position(index), BASELINE, prompts, compute=compute, name="base", sampled=one, untrained=True

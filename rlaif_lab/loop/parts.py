@@ -23,7 +23,7 @@ from rlaif_lab.metrics.base import Metric
 from rlaif_lab.models.sources import ModelSource, Organism
 from rlaif_lab.plateau.detector import ChangeMeasure, Detector
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.engine import Engine
+from rlaif_lab.sampling.engine import Engine, sample
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.sweep_cache import SweepCache
 from rlaif_lab.tasks.base import ProceduralTask, Task
@@ -271,4 +271,11 @@ def spare_samples(parts: Parts, plan: Plan, start: int, count: int, k: int) -> l
     # last.
     prompts = task.prompts("rounds", end - count, count, plan.seed)[::-1]
     config = SamplingConfig(k=k, batch_size=plan.sampling.batch_size)
-    return parts.engine.generate(parts.base, prompts, config, task.max_response_tokens, (plan.seed, "spare samples"))
+    return sample(
+        parts.engine,
+        parts.base,
+        prompts,
+        config=config,
+        limit=task.max_response_tokens,
+        identity=(plan.seed, "spare samples"),
+    )

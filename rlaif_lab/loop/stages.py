@@ -12,6 +12,7 @@ from rlaif_lab import progress, ranks
 from rlaif_lab.judges.asking import judge_generations
 from rlaif_lab.records import Generation, Judgement, Position, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.sampling.engine import sample
 from rlaif_lab.sampling.logps import with_logps
 from rlaif_lab.store.run_folder import RoundStore, StageResult
 from rlaif_lab.store.sweep_cache import SweepCache
@@ -92,7 +93,9 @@ def generate(
     identity = (plan.seed, "rounds", at.index)
 
     def compute(some: Sequence[Prompt]) -> list[Generation]:
-        written = parts.engine.generate(author, some, config, parts.task.max_response_tokens, identity)
+        written = sample(
+            parts.engine, author, some, config=config, limit=parts.task.max_response_tokens, identity=identity
+        )
         # Learners need them as of the weights that sampled, so before these are trained.
         return written if parts.engine.recorded else with_logps(author, written, config.batch_size)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from rlaif_lab.records import Generation, Prompt
+from rlaif_lab.records import Generation, Prompt, Response
+from rlaif_lab.returned import finite, named, records, shown
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
@@ -50,3 +51,36 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give memory back, before training and at the end; ``update`` comes before what is sampled next."""
+
+
+def sample(
+    engine: Engine,
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    *,
+    config: SamplingConfig,
+    limit: int,
+    identity: Sequence[int | str],
+) -> list[Generation]:
+    """Return what an engine, perhaps of the user's own, samples (``Engine.generate``).
+
+    Raises:
+        ValueError: it gives other prompts, another number of responses, log-probabilities that are not finite, or not
+            one for each token.
+    """
+    where = named(engine, "generate")
+    generations = records(where, engine.generate(model, prompts, config, limit, identity), Generation, len(prompts))
+    for prompt, generation in zip(prompts, generations, strict=True):
+        told = f"{where}, prompt {prompt.id!r}"
+        if generation.prompt != prompt:
+            raise ValueError(f"{told}: prompt {shown(getattr(generation.prompt, 'id', None))} came back in its place")
+        for response in records(told, generation.responses, Response, config.k):
+            if not isinstance(response.text, str):
+                raise ValueError(f"{told}: a response's text must be a text; got {shown(response.text)}")
+            finite(told, response.logps, "log-probabilities")
+            if len(response.logps) != len(response.token_ids) and (engine.recorded or response.logps):
+                raise ValueError(
+                    f"{told}: a response of {len(response.token_ids)} tokens has {len(response.logps)} "
+                    "log-probabilities"
+                )
+    return generations

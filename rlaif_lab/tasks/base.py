@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from rlaif_lab.records import Prompt
+from rlaif_lab.returned import check_returns, named, number, records, shown
 from rlaif_lab.seeding import rng_for, splitmix64
 
 Split = Literal["policy_pretraining", "judge_pretraining", "rounds", "evaluation"]
@@ -46,6 +47,12 @@ class Task(ABC):
     repeats: bool = False
     """True where prompts come again when all have been seen: what is measured on them is then not independent, and a
     guarantee that supposes fresh prompts (the detector's alpha) does not hold."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have the prompts of a task and what it says of answers checked where it says so."""
+        super().__init_subclass__(**kwargs)
+        check_returns(cls, "prompts", _checked_prompts)
+        check_returns(cls, "quality", _checked_quality)
 
     @abstractmethod
     def available(self, split: Split) -> int:
@@ -87,6 +94,36 @@ class Task(ABC):
     def misconceived_quality(self, prompt: Prompt, response: str) -> float:
         """Return the quality for somebody who fully holds the task's misconception. Default: there is none."""
         return self.quality(prompt, response)
+
+
+def _checked_prompts(task: Task, found: Any, split: Split, start: int, count: int, seed: int) -> list[Prompt]:
+    where = named(task, "prompts")
+    prompts = records(where, found, Prompt, count)
+    seen: dict[str, Prompt] = {}
+    for prompt in prompts:
+        if not isinstance(prompt.id, str) or not isinstance(prompt.text, str):
+            wrong = prompt.id if not isinstance(prompt.id, str) else prompt.text
+            raise ValueError(f"{where}: a Prompt's id and text must be texts; got {shown(wrong)} in split {split!r}")
+        if not prompt.text and not prompt.turns:
+            raise ValueError(f"{where}: prompt {prompt.id!r} of split {split!r} has no text")
+        if prompt.id in seen:
+            same = "twice" if seen[prompt.id] == prompt else "to two different prompts"
+            raise ValueError(
+                f"{where}: the id {prompt.id!r} is given {same} among the prompts from position {start} of split "
+                f"{split!r}; an id is a prompt's identity"
+            )
+        seen[prompt.id] = prompt
+    return prompts
+
+
+def _checked_quality(task: Task, found: Any, prompt: Prompt, response: str) -> float:
+    quality = float(found) if isinstance(found, (bool, np.bool_)) else number(found)
+    if quality is None or (task.has_gold and not 0.0 <= quality <= 1.0):
+        raise ValueError(
+            f"{named(task, 'quality')} must return a number in [0, 1]; it returned {shown(found)} for prompt "
+            f"{prompt.id!r}"
+        )
+    return quality
 
 
 class ProceduralTask(Task):

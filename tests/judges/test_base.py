@@ -81,5 +81,5 @@ def test_one_failed_order_fails_the_judgement_and_its_words_are_kept(
     [(None, "ok"), (None, "tie"), (0.5, "invalid"), (0.5, "refused"), (1.5, "ok"), (-0.1, "ok")],
 )
 def test_a_verdict_cannot_contradict_itself(probability: float | None, status: str) -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"a Verdict('s| has a) prob_first_wins"):
         Verdict(probability, status)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from rlaif_lab.judges.prompted.chat_form import ChatForm
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.models.limits import positions
 from rlaif_lab.records import Prompt, Response, Score, Verdict
+from rlaif_lab.sampling.engine import sample
 
 ANSWER_TOKENS = 32
 """Room for a sampled answer without reasons. One that is cut off is no verdict, so that it must hold a short one."""
@@ -222,7 +223,10 @@ class LocalJudge(Judge):
 
         # Whatever samples the policy's words samples the judge's; outside a run, the lab's own.
         engine = self.context.engine or Exact()
-        return [g.responses for g in engine.generate(model, prompts, config, tokens, (self.seed, "judge"))]
+        return [
+            g.responses
+            for g in sample(engine, model, prompts, config=config, limit=tokens, identity=(self.seed, "judge"))
+        ]
 
 
 def conversation_key(prompt: Prompt) -> str:

@@ -57,7 +57,9 @@ class PromptedJudge(LocalJudge):
         if reads not in get_args(Reading):
             raise ValueError(f"judge.reads must be one of {', '.join(get_args(Reading))}; got {reads!r}")
         if votes < 1 or reasoning_tokens < 1:
-            raise ValueError(f"judge.votes and reasoning_tokens must be at least 1; got {votes} and {reasoning_tokens}")
+            raise ValueError(
+                f"judge.votes and judge.reasoning_tokens must be at least 1; got {votes} and {reasoning_tokens}"
+            )
         if temperature < 0 or (temperature == 0 and reads == "votes" and votes > 1):
             raise ValueError(
                 f"judge.temperature must be positive for several votes to differ (0: greedy); got {temperature}"
