@@ -3,16 +3,17 @@ with the policy's weights."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
 
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.models.language_model import inference
-from rlaif_lab.models.limits import out_of_memory
+from rlaif_lab.models.limits import out_of_memory, positions
 from rlaif_lab.models.organism.verdict import verdict_logit, verdict_tokens
 from rlaif_lab.models.packed import Packed, pack, response_logps
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from rlaif_lab.models.sources import ModelSource
 
 Reading = Literal["mean_logp", "sum_logp", "verdict"]
+
+
+class Read(NamedTuple):
+    """value: the score, in nats; nan where there is none. tokens: of the response. why: there is none."""
+
+    value: float
+    tokens: int
+    why: str | None = None
 
 
 class ModelJudge(Judge):
@@ -98,7 +107,9 @@ class ModelJudge(Judge):
         # The same remainder rule as in `verdicts`: the sum over responses is what was processed.
         each, rest = divmod(tokens, len(responses))
         return [
-            Score.of(found[prompt, text][0], latency_s=latency, tokens=each + (i < rest))
+            Score.of(
+                found[prompt, text].value, latency_s=latency, tokens=each + (i < rest), raw=found[prompt, text].why
+            )
             for i, (prompt, text) in enumerate(responses)
         ]
 
@@ -113,26 +124,24 @@ class ModelJudge(Judge):
                 self._log_odds(scores[c.prompt, c.first], scores[c.prompt, c.second]),
                 latency_s=latency,
                 tokens=each + (i < rest),
+                raw=scores[c.prompt, c.first].why or scores[c.prompt, c.second].why,
             )
             for i, c in enumerate(comparisons)
         ]
 
-    def _log_odds(self, first: tuple[float, int], second: tuple[float, int]) -> float:
+    def _log_odds(self, first: Read, second: Read) -> float:
         """Return the log-odds that the first wins, in nats."""
         # Per token, long and short responses are on one footing; times their mean length, the odds are in nats again.
-        scale = (first[1] + second[1]) / 2 if self.reads == "mean_logp" else 1.0
-        return scale * (first[0] - second[0])
+        scale = (first.tokens + second.tokens) / 2 if self.reads == "mean_logp" else 1.0
+        return scale * (first.value - second.value)
 
-    def _score_all(
-        self, responses: Sequence[tuple[Prompt, str]]
-    ) -> tuple[dict[tuple[Prompt, str], tuple[float, int]], int]:
-        """Return (score, length in tokens) of every response, each computed once, and the tokens processed for all of
-        them."""
+    def _score_all(self, responses: Sequence[tuple[Prompt, str]]) -> tuple[dict[tuple[Prompt, str], Read], int]:
+        """Return what is read of every response, each computed once, and the tokens processed for all of them."""
         texts: dict[Prompt, dict[str, None]] = {}  # every response of a prompt once, in order of appearance
         for prompt, text in responses:
             texts.setdefault(prompt, {})[text] = None
         model, tokens = self.model(), 0
-        scores: dict[tuple[Prompt, str], tuple[float, int]] = {}
+        scores: dict[tuple[Prompt, str], Read] = {}
         groups = [(prompt, list(group)) for prompt, group in texts.items()]
         for at in range(0, len(groups), self.batch_size):
             tokens += self._score(model, groups[at : at + self.batch_size], scores)
@@ -142,21 +151,37 @@ class ModelJudge(Judge):
         self,
         model: LanguageModel,
         groups: Sequence[tuple[Prompt, list[str]]],
-        scores: dict[tuple[Prompt, str], tuple[float, int]],
+        scores: dict[tuple[Prompt, str], Read],
     ) -> int:
-        """Fill in (score, tokens) of every response of these prompts; returns the tokens processed."""
-        texts = [text for _, group in groups for text in group]
-        encoded = iter(model.encode_responses(texts))
-        prompts = model.encode_prompts([prompt for prompt, _ in groups])
+        """Fill in what is read of every response of these prompts; returns the tokens processed. A response that, with
+        its prompt, is longer than the model reads has no score."""
+        room = positions(model.network.config) or math.inf
+        asked = int(self.reads == "verdict")  # the token that asks for a verdict, one for each response
+        encoded = iter(model.encode_responses([text for _, group in groups for text in group]))
+        prompts, kept, rows = [], [], []
+        for (prompt, group), ids in zip(groups, model.encode_prompts([prompt for prompt, _ in groups]), strict=True):
+            fitting = {}
+            for text in group:
+                response = next(encoded)
+                length = len(ids) + len(response) + asked
+                if length > room:
+                    why = f"(not read: {length} tokens, of which the model reads {room} at most)"
+                    scores[prompt, text] = Read(math.nan, len(response), why)
+                else:
+                    fitting[text] = response
+            if fitting:
+                prompts.append(ids)
+                kept.append((prompt, list(fitting)))
+                rows.append(list(fitting.values()))
+        if not kept:
+            return 0
         # (B prompts, n responses each, R tokens): a prompt's tokens are read once for all of its responses.
-        batch = pack(prompts, [[next(encoded) for _ in group] for _, group in groups], model.pad_id).to(model.device)
+        batch = pack(prompts, rows, model.pad_id).to(model.device)
         with inference(model.network), out_of_memory("judge.batch_size"):
             values, lengths = self._read(model, batch)
-        for (prompt, group), row, sizes in zip(groups, values.tolist(), lengths.tolist(), strict=True):
-            scores.update({(prompt, text): (row[i], sizes[i]) for i, text in enumerate(group)})
-        # The tokens that ask for a verdict, one for each response.
-        asked = len(texts) if self.reads == "verdict" else 0
-        return int(batch.prompt_mask.sum() + batch.response_mask.sum()) + asked
+        for (prompt, group), row, sizes in zip(kept, values.tolist(), lengths.tolist(), strict=True):
+            scores.update({(prompt, text): Read(row[i], sizes[i]) for i, text in enumerate(group)})
+        return int(batch.prompt_mask.sum() + batch.response_mask.sum()) + asked * sum(map(len, rows))
 
     def _read(self, model: LanguageModel, batch: Packed) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores and response lengths in tokens: (B, n) each."""

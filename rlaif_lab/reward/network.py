@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rlaif_lab.models.language_model import LanguageModel, inference
+from rlaif_lab.models.limits import positions
 from rlaif_lab.models.packed import Packed, body_of, pack, response_hidden
 from rlaif_lab.records import Prompt
 from rlaif_lab.reward.examples import Answer
@@ -95,6 +96,8 @@ class RewardNetwork(LanguageModel):
     def score(self, groups: Sequence[tuple[Prompt, Sequence[Answer]]], batch_size: int) -> Scored:
         """Return the reward of every answer, ``batch_size`` prompts at a time."""
         encoded = self.encode(groups)
+        longest = max((len(prompt) + len(row) for prompt, rows in encoded for row in rows), default=0)
+        check_room(self, longest)
         rewards: list[list[float]] = []
         tokens = 0
         with inference(self.network):
@@ -116,7 +119,6 @@ class EncoderRewardNetwork(RewardNetwork):
         that is longer than the encoder can read."""
         rewards: list[list[float]] = []
         tokens = 0
-        longest = getattr(self.network.config, "max_position_embeddings", None)
         with inference(self.network):
             for at in range(0, len(groups), batch_size):
                 rows = [
@@ -129,15 +131,20 @@ class EncoderRewardNetwork(RewardNetwork):
                     padding_side="right",
                     return_tensors="pt",
                 ).to(self.device)
-                if longest is not None and batch["input_ids"].shape[1] > longest:
-                    raise ValueError(
-                        f"a prompt with its response is {batch['input_ids'].shape[1]} tokens long, but reward model "
-                        f"{self.name!r} reads {longest} at most"
-                    )
+                check_room(self, batch["input_ids"].shape[1])
                 scored = iter(self.network(**batch).logits[:, 0].float().tolist())
                 rewards += [[next(scored) for _ in answers] for _, answers in groups[at : at + batch_size]]
                 tokens += int(batch["attention_mask"].sum())
         return Scored(rewards, tokens)
+
+
+def check_room(model: LanguageModel, tokens: int) -> None:
+    """Raise ValueError when a prompt with its response is longer than a reward model reads."""
+    room = positions(model.network.config)
+    if room is not None and tokens > room:
+        raise ValueError(
+            f"a prompt with its response is {tokens} tokens long, but reward model {model.name!r} reads {room} at most"
+        )
 
 
 def _shared_length(rows: Sequence[Sequence[int]]) -> int:

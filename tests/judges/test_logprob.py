@@ -157,6 +157,26 @@ def test_the_verdicts_tokens_add_up_to_the_tokens_processed(untrained: LanguageM
     assert total == (1 + 6) + 4 * (3 + 1)
 
 
+@pytest.mark.parametrize("reads", READINGS)
+def test_what_is_longer_than_the_model_reads_is_invalid_and_leaves_the_others_as_they_are(
+    untrained: LanguageModel, reads: str
+) -> None:
+    prompt, other = Prompt("p", "12+34="), Prompt("q", "1+3=")
+    comparisons = [Comparison(prompt, "0123456", "080"), Comparison(other, "4", "5")]
+    short = copy.deepcopy(untrained.network)
+    asked = int(reads == "verdict")
+    short.config.max_position_embeddings = 7 + 4 + asked  # of the prompt's tokens and those of "080"
+    cut = LanguageModel(short, untrained.tokenizer, "short")
+    too_long, fine = judge_with(cut, reads).verdicts(comparisons)
+    assert (too_long.status, too_long.prob_first_wins) == ("invalid", None)
+    assert f"(not read: {7 + 8 + asked} tokens, of which the model reads {11 + asked} at most)" in str(too_long.raw)
+    alone = judge_with(untrained, reads).verdicts(comparisons)[1].prob_first_wins
+    assert fine.prob_first_wins == pytest.approx(alone, abs=1e-5)
+    scores = judge_with(cut, reads).scores([(prompt, "0123456"), (prompt, "080")])
+    assert [score.status for score in scores] == ["invalid", "ok"]
+    assert all(v.status == "invalid" for v in judge_with(cut, reads).verdicts(comparisons[:1] * 2))
+
+
 def test_latency_is_shared_out(untrained: LanguageModel) -> None:
     verdicts = judge_with(untrained).verdicts([Comparison(Prompt("p", "12+34="), a, "1") for a in ("080", "081")])
     assert 0 < verdicts[0].latency_s == verdicts[1].latency_s < 10
