@@ -21,7 +21,7 @@ class BankGold(Task):
             comparison, first = pair.comparison, pair.prob_first_is_better
             for text, quality in ((comparison.first, first), (comparison.second, 1.0 - first)):
                 key = (comparison.prompt.id, text)
-                # A text may occur in several pairs: the best that is said of it holds.
+                # A text may occur in several pairs: the best that is said about it holds.
                 self.known[key] = max(quality, self.known.get(key, 0.0))
 
     def available(self, split: Split) -> int:

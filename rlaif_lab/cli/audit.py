@@ -163,7 +163,7 @@ def main() -> None:
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         print(f"rlaif-audit: {sentence(error, 'audit', 'rlaif-audit')}", file=sys.stderr)
         sys.exit(2)
-    # Refused is no Exception, so that Hydra's callbacks do not swallow it.
+    # Refused is not an Exception, so that Hydra's callbacks do not swallow it.
     except Refused as error:
         print(f"rlaif-audit: {error}", file=sys.stderr)
         sys.exit(2)

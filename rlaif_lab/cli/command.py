@@ -98,7 +98,7 @@ def sentence(error: BaseException, config_name: str = "config", program: str = "
 def _sentence(error: BaseException, config_name: str, program: str) -> str:
     text = " ".join(str(error).split())
     arguments = sys.argv[1:]
-    # What Hydra says of these names its own grammar; users want to know what to type.
+    # Hydra's message on these is about its own grammar; users want to know what to type.
     if isinstance(error, OverrideParseException):
         return unreadable(str(error.override))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:

@@ -114,7 +114,7 @@ def quick_answer(program: str, arguments: Sequence[str], folders: Sequence[Path]
     for argument in arguments:
         # `judge=` and `judge@heldout_judge=` ask for the choices of one group.
         group = argument.lstrip("+").removesuffix("=").partition("@")[0]
-        # A key with a dot is no group.
+        # A key with a dot is not a group.
         if argument.endswith("=") and "." not in group and (found := choices_of(group, folders)):
             width = max(map(len, found))
             lines = [f"  {name:{width}}  {said}".rstrip() for name, said in found.items()]

@@ -46,7 +46,7 @@ def config_folders(arguments: Sequence[str]) -> list[Path]:
             found.append(argument.partition("=")[2])
         elif argument.lstrip("+").startswith("hydra.searchpath="):
             paths = argument.partition("=")[2].strip("[]'\"").split(",")
-            # Packages are no folders here, and bring choices of their own.
+            # Packages are not folders here, and bring choices of their own.
             found += [path.strip(" '\"").removeprefix("file://") for path in paths if "pkg://" not in path]
     return [Path(path).absolute() for path in found if Path(path).is_dir()]
 

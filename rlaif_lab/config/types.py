@@ -145,7 +145,7 @@ def _adapter(annotation: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter
 
     lenient = _lenient(annotation)
-    # strict: "3" is no 3, and true no 1.
+    # strict: "3" is not 3, and true is not 1.
     return TypeAdapter(lenient, config=ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True))
 
 
@@ -353,6 +353,6 @@ def located(path: str, target: str) -> Any:
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Return a hint at the known word that is most like this one, or nothing."""
-    # Private names are no suggestion.
+    # Private names are not suggested.
     close = difflib.get_close_matches(word, [k for k in known if not k.startswith("_")], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -412,5 +412,5 @@ def write_parquet(path: Path, rows: Sequence[Row], schema: pa.Schema) -> None:
 
 def write_jsonl(path: Path, rows: Sequence[Row]) -> None:
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-    # A line may hold U+2028 and the like, which are no line ends in JSON Lines; only \n is.
+    # A line may hold U+2028 and the like, which are not line ends in JSON Lines; only \n is.
     write_atomically(path, "".join(f"{line}\n" for line in lines).encode())

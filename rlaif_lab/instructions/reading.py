@@ -341,7 +341,7 @@ def _label_statements(lines: Sequence[str], names: _Names, cue: str) -> Iterator
         elif (match := forms.weakly.fullmatch(sentence)) and not _doubtful(match.group("lead")):
             yield Found(_or_tie(match, names), "weak", at)
         elif alone and (match := forms.bare.fullmatch(sentence)):
-            # A label alone on its line may be the heading of what follows, which is no verdict.
+            # A label alone on its line may be the heading of what follows, which is not a verdict.
             ends, headed = at == count - 1, re.search(_NOUN, sentence) is not None
             yield Found(names.named(match), "bare" if ends or not headed else "first", at)
         elif alone and names.tie is not None and _TIE.fullmatch(sentence):

@@ -100,7 +100,7 @@ class PeopleJudge(Judge):
         self.seconds, self.usd_per_hour = seconds, usd_per_hour
         self.max_labels, self.max_minutes, self.max_usd = max_labels, max_minutes, max_usd
         self.name = name
-        # What the AI said of a pair, for the owner's page; annotators are not shown it.
+        # What the AI said about a pair, for the owner's page; annotators are not shown it.
         self._ai: dict[tuple[Prompt, str, str], float | None] = {}
 
     def attach(self, context: JudgeContext) -> None:

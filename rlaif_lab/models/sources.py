@@ -90,7 +90,7 @@ class Organism(ModelSource):
         unknown = set(self.skill) - {"slip", "misconception"}
         if unknown or len(self.skill) < 2:
             raise ValueError(f"an organism's skill needs exactly slip and misconception; got {dict(self.skill)}")
-        # What loads an organism is no part of its recipe.
+        # What loads an organism is not part of its recipe.
         fields = {k: v for k, v in vars(self).items() if k not in ("skill", "name", "pretrained")}
         return Recipe(skill=Skill(**{k: float(v) for k, v in self.skill.items()}), **fields)
 

@@ -295,7 +295,7 @@ class Page:
         return [label for label in labels if label.choice in LABELS]
 
     def _annotator(self, request: Request) -> str | None:
-        # The owner, whose name is the empty text, is no annotator.
+        # The owner, whose name is the empty text, is not an annotator.
         return self.desk.who(request.cookies.get(COOKIE)) or None
 
     def answer(self, template: str, status: int, **values: Any) -> Response:

@@ -396,7 +396,7 @@ def trend(found: Floats, settings: Detector, *, stderr: Floats | None = None, me
                 first = index
             state, since = said[0], processes[said[0]].since[index - 1]
             improved = index if state == "improving" else improved
-        # Improving is said of the rounds that raise it: of later ones nothing is known.
+        # "Improving" concerns the rounds that raise it: about later ones nothing is known.
         elif state == "improving":
             state, first, since = "undecided", None, None
         # A plateau, or a fall, holds as long as the mean since does not contradict it.

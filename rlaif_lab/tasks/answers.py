@@ -196,7 +196,7 @@ class Answers(PromptsFile):
 def _option(row: Row, answer: str, options: Mapping[str, str], is_number: bool) -> str:
     """Return the letter of the right option, which a file gives as a letter, as a number from 0, or as the option's
     text."""
-    # As a label first: labels may be digits themselves (ARC's 1 to 4), which then are no places.
+    # As a label first: labels may be digits themselves (ARC's 1 to 4), which are then not places.
     letter = answer.strip().upper()
     if letter in options:
         return letter

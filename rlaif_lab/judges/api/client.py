@@ -98,7 +98,7 @@ class Endpoint:
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
-        # `port` raises ValueError for what is no port.
+        # `port` raises ValueError for anything that is not a port.
         host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
     except ValueError:
         host = None

@@ -166,7 +166,7 @@ class ApiJudge(Judge):
                 cost_usd=spent.usd,
                 details={"requests": spent.requests},
             )
-            # The probe has cost something: it counts against the budget, and is no verdict.
+            # The probe has cost something: it counts against the budget, and is not a verdict.
             self.store.put_failures({f"{self._prefix}probe": cost}, found.reserved)
             # After the cost: a crash in between pays for another probe, but hides nothing.
             self.store.put_note(f"{self._prefix}features", self.features.noted())

@@ -325,7 +325,7 @@ def label_masses(top: Sequence[tuple[str, float]], labels: Sequence[str]) -> dic
     no other label. A label that is not among the tokens given gets 0."""
     masses = dict.fromkeys(labels, 0.0)
     for text, logp in top:
-        # Spaces, quotes and marks around a label are no part of it.
+        # Spaces, quotes and marks around a label are not part of it.
         token = plain(text.lstrip(_LINK).rstrip(_CLOSING))
         if not token:
             continue

@@ -111,7 +111,7 @@ class Panel(Judge):
 
     def _probability(self, found: Mapping[str, float]) -> float:
         if self.combine == "majority":
-            # A member's tie is no vote.
+            # A member's tie is not a vote.
             votes = sum(self.importance[m] * float(np.sign(p - 0.5)) for m, p in found.items())
             return 0.5 + 0.5 * float(np.sign(votes))
         total = sum(self.importance[m] for m in found)
