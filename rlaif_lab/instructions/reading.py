@@ -139,9 +139,23 @@ def _prepared(text: str, names: _Names | None) -> list[str]:
     text = _SINGLE_QUOTED.sub(unquoted, _QUOTED.sub(unquoted, text.replace("**", "").replace("__", "")))
     text = re.sub(r"\\\(|\\\)|\$", "", text).replace("*", "")
     # Full-width letters and digits as plain ones.
-    text = unicodedata.normalize("NFKC", text).replace("’", "'")
+    text = plain_characters(text).replace("’", "'")
     lines = [line.strip() for line in text.splitlines()]
     return _joined([line for line in lines if line and not re.fullmatch(r"[-=_~#|\s]+", line)])
+
+
+def plain_characters(text: str) -> str:
+    """Return a text with full-width letters, and digits of every script, as ASCII has them. Raised and lowered ones,
+    fractions and digits in circles stay as they are: what stands for a note or a half is no digit."""
+    plain = []
+    for character in text:
+        if character.isdecimal():
+            plain.append(str(unicodedata.decimal(character)))
+        elif unicodedata.numeric(character, None) is not None and not character.isascii():
+            plain.append(character)
+        else:
+            plain.append(unicodedata.normalize("NFKC", character))
+    return unicodedata.normalize("NFC", "".join(plain))
 
 
 def _joined(lines: list[str]) -> list[str]:
@@ -169,7 +183,7 @@ _NOUN = (
     r"(?i:(?:the\s+)?(?:ai\s+)?(?:response|answer|option|assistant|output|candidate|reply|completion|model|choice|text"
     r"|version|solution|system|chatbot|summary|translation|essay|story|number)\s+)"
 )
-_OPEN, _CLOSE = r"[\s\[({<\"'_]*", r"[\s\])}>\"'_]*"
+_OPEN, _CLOSE = r"[\s\[({<\"'_【「『]*", r"[\s\])}>\"'_】」』]*"
 _ADVERBS = (
     r"(?:(?:clearly|therefore|thus|hence|still|definitely|overall|obviously|slightly|much|far|significantly|also|so"
     r"|a\s+bit|the|a)\s+)*"
@@ -256,7 +270,7 @@ class _Names:
 
     def only(self, text: str) -> str | None:
         """Return the label that is all of a text."""
-        match = _forms(self.any, "").bare.fullmatch(text.strip().rstrip(".!"))
+        match = _forms(self.any, "").bare.fullmatch(plain_characters(text).strip().rstrip(".!"))
         return self.named(match) if match else None
 
     def in_json(self, content: Mapping[str, Any], key: str | None) -> str | None:
@@ -482,7 +496,7 @@ def _score_in(content: Mapping[str, Any], key: str | None, minimum: float, maxim
         return None
     value = values[0]
     if isinstance(value, str):
-        match = _NUMBER_ALONE.fullmatch(value.strip())
+        match = _NUMBER_ALONE.fullmatch(plain_characters(value).strip())
         value = _value(match, maximum) if match else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None

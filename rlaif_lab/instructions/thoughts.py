@@ -33,7 +33,8 @@ _FLAT_FINAL = re.compile(r"assistant\s*final\s*", re.IGNORECASE)
 _HEADED = re.compile(r"^\s*here is my thought process\s*:", re.IGNORECASE | re.MULTILINE)
 _HEADED_ANSWER = re.compile(r"here is my response\s*:", re.IGNORECASE)
 _WRAPPING = re.compile(
-    r"<\|?/?(?:begin_of_|end_of_|start_|end_)?(?:answer|solution|response|verdict|output|final_answer)\|?>"
+    r"<\|?/?(?:begin_of_|end_of_|start_|end_)?(?:answer|solution|response|verdict|output|final(?:_answer"
+    r"|_verdict)?|score|rating|grade|choice|winner|decision|preference|judge?ment)\|?>"
     r"|<\|(?:message|end|return|im_end|eot_id|endoftext)\|>|◁/?(?:answer|response)▷",
     re.IGNORECASE,
 )

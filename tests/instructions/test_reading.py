@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rlaif_lab.instructions.reading import final_words, label_in_json, score_in_json, stated_label, stated_score
+from rlaif_lab.instructions.reading import (
+    final_words,
+    label_in_json,
+    plain_characters,
+    score_in_json,
+    stated_label,
+    stated_score,
+)
 from rlaif_lab.instructions.template import JudgeTemplate, ScoreTemplate
 from rlaif_lab.instructions.thoughts import open_thought, without_thoughts
 
@@ -113,6 +121,11 @@ FIRST = [
     "Verdict: A ... as I said, Verdict: A",
     "A: well written\nB: badly argued\n\nVerdict: A",
     "Response A:\nIt is right.\n\nResponse B:\nIt is wrong.\n\nVerdict: A",
+    "Verdict：【A】",
+    "「A」",
+    "<final>A</final>",
+    "<winner>Response A</winner>",
+    "<choice>A</choice>",
     '{"verdict": "A"}',
     '```json\n{"winner": "A", "confidence": 0.7}\n```',
     'Here is what I think.\n```json\n{"verdict": "A"}\n```',
@@ -369,6 +382,15 @@ def test_what_is_no_thought_is_left_alone(text: str) -> None:
         ("This response deserves a score of 7.", 7.0),
         ("Accuracy: 9\nStyle: 5\nScore: 7", 7.0),
         ("Accuracy score: 9\nStyle score: 5\nFinal score: 7", 7.0),
+        ("Score: ７/１０", 7.0),
+        ("Score: ٧", 7.0),
+        ("<score>7</score>", 7.0),
+        ('{"score": "७"}', 7.0),
+        ("Score: ²", None),
+        ("²", None),
+        ("Score: 7³", None),
+        ("Score: 7½", None),
+        ("Score: ⑦", None),
         ('{"score": 7}', 7.0),
         ('{"score": "7/10", "why": "short"}', 7.0),
         ('```json\n{"rating": 7}\n```', 7.0),
@@ -480,3 +502,18 @@ def test_every_text_is_read_quickly_and_to_an_allowed_value_and_thoughts_before_
 def test_two_different_verdicts_at_the_end_are_none(text: str) -> None:
     assert PAIRWISE.parse(f"{text}\nVerdict: A\nVerdict: B") is None
     assert TEN.parse_score(f"{text}\nScore: 3\nScore: 4") is None
+
+
+def test_full_width_letters_are_read_in_json_too() -> None:
+    assert label_in_json('{"verdict": "Ｂ"}', ("A", "B"), "verdict") == "B"
+
+
+@given(st.text())
+def test_plain_characters_change_nothing_twice_and_make_no_digits_of_notes(text: str) -> None:
+    plain = plain_characters(text)
+    assert plain_characters(plain) == plain
+    assert sum(c.isdecimal() for c in plain) == sum(c.isdecimal() for c in plain if c.isascii())
+    if not any(c.isdecimal() for c in text):
+        assert not any(c.isdecimal() for c in plain) or any(
+            any(d.isdecimal() for d in unicodedata.normalize("NFKC", c)) for c in text if not c.isnumeric()
+        )
