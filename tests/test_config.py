@@ -107,6 +107,11 @@ def test_the_check_loads_no_heavy_library() -> None:
         (["learner._target_=RLOO"], ["learner._target_: cannot import 'RLOO'"]),
         (["~learner._target_"], ["learner must be a mapping with a _target_"]),
         (["judge=hf"], ["judge.weights.path has no value", "judge.weights.path=..."]),
+        (
+            ["task=answers"],
+            ["task.grader (exact | number | choice | math |", ") and task.path have no value; give them"],
+        ),
+        (["judge=hf", "task=answers", "task.path=x"], ["judge.weights.path and task.grader (exact", "have no value"]),
         (["rounds=0"], ["rounds must be at least 1; got 0"]),
         (["prompts_per_round=-1"], ["prompts_per_round must be at least 1"]),
         (["threads=0"], ["threads must be at least 1; got 0"]),

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rlaif_lab.config.ranges import Count, Number, Seed, Share
 from rlaif_lab.config.secrets import check_config
 from rlaif_lab.config.trusted import OWN, PYTHON, check_allowed
-from rlaif_lab.config.types import check_value, located, not_finite, parameters_of, shown
+from rlaif_lab.config.types import allowed_text, check_value, located, not_finite, parameters_of, shown
 from rlaif_lab.config.types import did_you_mean as did_you_mean  # of old use here
 
 
@@ -307,7 +307,10 @@ def check_core(cfg: DictConfig, core: type, families: tuple[str, ...], optional:
         raise ValueError(f"{path} must be finite; got {number}")
     missing = sorted(missing_keys(raw, ""))
     if missing:
-        raise ValueError(f"{missing[0]} has no value; give one, e.g. {missing[0]}=...")
+        keys = " and ".join(f"{key}{allowed_text(raw, key)}" for key in missing)
+        verb, what = ("has", "one") if len(missing) == 1 else ("have", "them")
+        example = " ".join(f"{key}=..." for key in missing)
+        raise ValueError(f"{keys} {verb} no value; give {what}, e.g. {example}")
     for family in optional:
         # `~bank`, or `bank=none`: an empty mapping, as Hydra cannot override a group with null.
         if raw[family] == {}:

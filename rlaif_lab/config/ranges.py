@@ -6,6 +6,7 @@ Upper bounds only refuse what cannot be meant.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -33,3 +34,10 @@ Finite = Annotated[float, Ge(-1e9), Le(1e9)]
 
 LearningRate = Annotated[float, Gt(0), Le(1e3)]
 """Anything above about 1 diverges, which is for the round to say; this refuses slips of the keyboard."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a text may be, in words, where no list of values says it: ``Annotated[str, Written("exact | number")]``."""
+
+    allowed: str

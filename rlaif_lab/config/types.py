@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_type
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from rlaif_lab.config.ranges import Written
+
 NO_ANNOTATION = inspect.Parameter.empty
 UNBOUNDED: dict[Any, Any] = {
     int: Annotated[int, Ge(-(10**9)), Le(10**9)],
@@ -302,6 +304,22 @@ def _choices(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
     return [choice for inner in get_args(annotation) for choice in _choices(inner)]
+
+
+def allowed_text(node: Any, path: str) -> str:
+    """Return what a key's annotation allows, as `` (a | b)``, or nothing where it says no more than a type.
+
+    node: the config, plain. path: dotted. Asks the lab's own classes only: nothing is imported for a message.
+    """
+    *parents, name = path.split(".")
+    for step in parents:
+        node = node.get(step, {}) if isinstance(node, dict) else {}
+    target = node.get("_target_", "") if isinstance(node, dict) else ""
+    if not str(target).startswith("rlaif_lab."):
+        return ""
+    annotation = parameters_of(located(".".join(parents), target)).get(name, (None, None))[0]
+    written = [one.allowed for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Written)]
+    return "".join(f" ({text})" for text in written or [" | ".join(map(str, _choices(annotation)))] if text)
 
 
 def not_finite(value: Any, path: str) -> Iterator[tuple[str, float]]:

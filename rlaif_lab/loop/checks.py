@@ -84,13 +84,15 @@ def check_prompts(cfg: DictConfig, chosen: Chosen) -> None:
             raise ValueError(f"{split}.prompts must be at least 1; got {each}")
         # A prompt that comes twice is no longer fresh, which is what evaluation and detector rest on.
         if rounds * each + spare > task.available(split):
-            hint = (
-                ", or set task.repeat=true" if getattr(task, "repeat", None) is False and task.distinct(split) else ""
-            )
+            key = "prompts_per_round" if split == "rounds" else "evaluation.prompts"
+            fits = max(0, task.available(split) - spare) // rounds
+            ways = ["lower rounds"] + ([f"set {key}={fits}"] if fits else [])
+            if getattr(task, "repeat", None) is False and task.distinct(split):
+                ways.append("set task.repeat=true")
             needed = f"{rounds} x {each}" + (f" and {spare} for the judge" if spare else "")
             raise ValueError(
                 f"task {task.name!r} has {task.available(split)} prompts in its {split!r} split, but {needed} fresh "
-                f"ones are needed; lower rounds or the prompts per round{hint}"
+                f"ones are needed; {', or '.join(ways)}"
             )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from rlaif_lab.config import did_you_mean
+from rlaif_lab.config.ranges import Written
 from rlaif_lab.records import Prompt
 from rlaif_lab.tasks.formats import AUTO
 from rlaif_lab.tasks.formats.base import names, optional, short
@@ -40,7 +41,7 @@ class Answers(PromptsFile):
         self,
         path: str,
         max_response_tokens: int,
-        grader: str,
+        grader: Annotated[str, Written("exact | number | choice | math | regex | python:module.function")],
         split: str = "train",
         subset: str | None = None,
         columns: Mapping[str, Any] | None = None,

@@ -36,7 +36,7 @@ MISTAKES = {
     ): "pairing.strategy must be one of best_vs_worst, best_vs_random, best_vs_all, all_pairs; got 'worst'",
     ("policy.skill.slip=2",): "skill.slip is a probability",
     ("policy.width=10",): "width must be a multiple of 2 x heads",
-    ("rounds=500",): "fresh ones are needed; lower rounds or the prompts per round",
+    ("rounds=500",): "fresh ones are needed; lower rounds",
     ("judge=hf",): "judge.weights.path has no value",
     ("judge=hf", "judge.weights.path=/nowhere"): "model path '/nowhere' does not exist",
     ("logger=wandb", "logger.mode=of"): "logger.mode must be one of offline, online, disabled or null; got 'of'",
