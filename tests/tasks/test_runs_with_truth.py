@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from chat_model import make_chat_model
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -161,3 +162,65 @@ def test_quality_by_difficulty_is_the_mean_of_each_levels_prompts() -> None:
     assert found == {"quality/difficulty_terms_2": 0.75, "quality/difficulty_terms_3": 0.0}
     many = [Generation(Prompt(str(i), "?"), (response("a"),)) for i in range(MOST_LEVELS + 1)]
     assert difficulty_metrics(Levels([str(i) for i in range(20)]), many, np.zeros((len(many), 1))) == {}
+
+
+# --- the experiment for one GPU, with random weights of its architectures --------------------------------------------
+def random_model(folder: Path, architecture: str, chat: Path) -> Path:
+    """Save a tiny model of an architecture with random weights, and the chat model's tokenizer beside it."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(chat)
+    size = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,  # grouped queries, as in the real ones
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }
+    torch.manual_seed(0)
+    qwen3 = architecture == "qwen3"
+    network = Qwen3ForCausalLM(Qwen3Config(head_dim=16, **size)) if qwen3 else LlamaForCausalLM(LlamaConfig(**size))
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+KEPT_SMALL = (
+    "logger",
+    "rounds",
+    "prompts_per_round",
+    "sampler.k",
+    "evaluation.prompts",
+    "evaluation.samples",
+    "evaluation.final_samples",
+    "trainer.batch_size",
+    "task.max_response_tokens",
+    "gate.force",
+    "export",
+)
+
+
+@pytest.mark.parametrize(("architecture", "variant"), [("qwen3", "qwen3_4b"), ("qwen3", "self"), ("llama", "random")])
+def test_the_experiment_for_one_gpu_runs_on_its_architectures(
+    architecture: str, variant: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("reasoning_gym", reason="REASONING-GYM IS NOT INSTALLED: the experiment WAS NOT TESTED")
+    folder = random_model(tmp_path / "policy", architecture, model)
+    monkeypatch.setenv("RLAIF_LAB_QWEN3_0_6B", str(folder))
+    monkeypatch.setenv("RLAIF_LAB_QWEN3_4B", str(random_model(tmp_path / "judge", "qwen3", model)))
+    small = [one for one in SMALL if one.split("=")[0] in KEPT_SMALL]
+    cpu = ["trainer.accelerator=cpu", "policy.dtype=float32", "sampler.batch_size=16", "evaluation.measured=2"]
+    chosen = ["experiment=plateau_real_lm_gpu", f"variant=plateau_real_lm_gpu/{variant}"]
+    bank = ["bank.pairs=2", "bank.samples=2", "bank.prompts=4"]
+    judge = ["judge.weights.dtype=float32"] if variant == "qwen3_4b" else []
+    Run(configured(*chosen, *small, *cpu, *bank, *judge), tmp_path / "run").run()
+    first, last = metrics(tmp_path / "run")
+    assert last["round"] == 1
+    assert 0.0 <= first["quality/sampled"] <= 1.0
+    assert first["pairs/examples"] > 0
