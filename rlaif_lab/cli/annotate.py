@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlaif_lab.cli.endings import told
 from rlaif_lab.cli.help import lab_version
 from rlaif_lab.instructions.constitution import Constitution
 from rlaif_lab.instructions.criteria import criteria_text
@@ -54,20 +55,21 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run ``rlaif-annotate``. A user's mistake ends in one sentence and exit code 2."""
     options = parser().parse_args()
-    try:
-        check(options)
-        queues = open_queues(options)
-        if options.checks is not None:
-            add_checks(queues, options.checks)
-        if options.export:
-            sys.stdout.write(export(queues, options.export))
-        elif options.load:
-            load_all(queues, *options.load)
-        else:
-            serve(queues, options)
-    except ValueError as error:
-        print(printable(f"rlaif-annotate: {error}"), file=sys.stderr)
-        sys.exit(2)
+    with told("rlaif-annotate"):
+        try:
+            check(options)
+            queues = open_queues(options)
+            if options.checks is not None:
+                add_checks(queues, options.checks)
+            if options.export:
+                sys.stdout.write(export(queues, options.export))
+            elif options.load:
+                load_all(queues, *options.load)
+            else:
+                serve(queues, options)
+        except ValueError as error:
+            print(printable(f"rlaif-annotate: {error}"), file=sys.stderr)
+            sys.exit(2)
 
 
 def check(options: argparse.Namespace) -> None:

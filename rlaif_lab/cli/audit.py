@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +16,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.audit.config import check
 from rlaif_lab.cli.command import prepare, sentence
+from rlaif_lab.cli.endings import told
 from rlaif_lab.config import build, config_dir
 from rlaif_lab.config.secrets import Refused
+from rlaif_lab.progress import printable
+from rlaif_lab.store.interrupts import Interrupted
+from rlaif_lab.store.outcome import shown_path
 
 if TYPE_CHECKING:
     from rlaif_lab.audit.audit import Auditor
@@ -36,6 +42,19 @@ def run(cfg: DictConfig) -> float:
     """Audit once, in Hydra's output directory; return the accuracy."""
     check(cfg)
     directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        return audited(cfg, directory)
+    except Interrupted as error:
+        # What has been paid for is kept in the folder, and found there again.
+        given = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.run.dir=")]
+        again = ["rlaif-audit", *given, f"hydra.run.dir={shown_path(directory)}"]
+        if HydraConfig.get().mode == RunMode.RUN:
+            error.add_note(f"go on with: {shlex.join(again)}")
+        raise
+
+
+def audited(cfg: DictConfig, directory: Path) -> float:
+    """Audit once, in a folder; return the accuracy."""
     auditor = auditor_of(cfg, directory)
     from rlaif_lab.audit.write import terminal, write_all
     from rlaif_lab.loop.versions import git_commit, versions
@@ -157,23 +176,16 @@ class Models:
 
 def main() -> None:
     """Run ``rlaif-audit``. A user's mistake ends in one sentence and exit code 2, anything else in a traceback."""
-    try:
-        sys.argv[1:] = prepare("rlaif-audit", sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=config_dir(), config_name="audit")(run)()
-    except (ValueError, HydraException, OmegaConfBaseException) as error:
-        print(f"rlaif-audit: {sentence(error, 'audit', 'rlaif-audit')}", file=sys.stderr)
-        sys.exit(2)
-    # Refused is not an Exception, so that Hydra's callbacks do not swallow it.
-    except Refused as error:
-        print(f"rlaif-audit: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # the output directory itself, which Hydra makes
-        from rlaif_lab.store.files import DISK_ERRORS
-
-        if error.errno not in DISK_ERRORS:
-            raise
-        print(f"rlaif-audit: cannot write {error.filename!r}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+    with told("rlaif-audit"):
+        try:
+            sys.argv[1:] = prepare("rlaif-audit", sys.argv[1:])
+            hydra.main(version_base="1.3", config_path=config_dir(), config_name="audit")(run)()
+        except (ValueError, HydraException, OmegaConfBaseException) as error:
+            print(f"rlaif-audit: {sentence(error, 'audit', 'rlaif-audit')}", file=sys.stderr)
+            sys.exit(2)
+        except Refused as error:
+            print(printable(f"rlaif-audit: {error}"), file=sys.stderr)
+            sys.exit(2)
 
 
 if __name__ == "__main__":

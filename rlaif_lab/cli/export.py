@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlaif_lab.cli.endings import told
 from rlaif_lab.cli.help import lab_version
 from rlaif_lab.progress import printable
 
@@ -26,14 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     from rlaif_lab.export import export_run
 
-    try:
-        folder = export_run(options.run)
-    except ValueError as error:
-        print(printable(f"rlaif-export: {error}"), file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"rlaif-export: cannot read or write {error.filename!r}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+    with told("rlaif-export"):
+        try:
+            folder = export_run(options.run)
+        except ValueError as error:
+            print(printable(f"rlaif-export: {error}"), file=sys.stderr)
+            sys.exit(2)
     print(folder)
     card = options.run / "policy" / "README.md"
     print(card if card.is_file() else f"no model card: {str(options.run)!r} has not saved its policy yet")

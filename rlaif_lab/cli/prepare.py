@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab.cli.command import prepare as prepared
 from rlaif_lab.cli.command import sentence
+from rlaif_lab.cli.endings import told
 from rlaif_lab.config import check, config_dir
 
 USAGE = """usage: rlaif-prepare [OVERRIDE ...]
@@ -50,7 +51,7 @@ def main() -> None:
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # A folder that is thrown away: nothing is run in it.
-    with tempfile.TemporaryDirectory() as folder:
+    with told("rlaif-prepare"), tempfile.TemporaryDirectory() as folder:
         # One job after the other in this process: they build organisms between them.
         own = ["hydra/launcher=basic", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
         own.append("~hydra.callbacks.sweep")  # it would list all jobs as not run

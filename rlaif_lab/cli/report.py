@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rlaif_lab.cli.endings import told
 from rlaif_lab.cli.help import lab_version
 
 if TYPE_CHECKING:
@@ -62,20 +63,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from rlaif_lab.progress import printable
 
     trust(options.trust)
-    try:
-        print(
-            printable(
-                report(
-                    options.dir, options.baseline, options.floor, options.wandb, delta=options.delta, null=options.null
-                )
+    with told("rlaif-report"):
+        try:
+            print(
+                printable(
+                    report(
+                        options.dir,
+                        options.baseline,
+                        options.floor,
+                        options.wandb,
+                        delta=options.delta,
+                        null=options.null,
+                    )
+                ),
+                flush=True,
             )
-        )
-    except ValueError as error:
-        print(printable(f"rlaif-report: {error}"), file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"rlaif-report: cannot read or write {error.filename!r}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+        except ValueError as error:
+            print(printable(f"rlaif-report: {error}"), file=sys.stderr)
+            sys.exit(2)
 
 
 def report(

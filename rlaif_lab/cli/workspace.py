@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlaif_lab.cli.endings import told
 from rlaif_lab.cli.help import lab_version
 from rlaif_lab.progress import printable
 
@@ -31,14 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--group", metavar="NAME", help="show one experiment only: its experiment_name")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the definition here, and send nothing to W&B")
     options = parser.parse_args(arguments)
-    try:
-        print(write(options.json, options) if options.json else save(options))
-    except ValueError as error:
-        print(printable(f"rlaif-workspace: {error}"), file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"rlaif-workspace: cannot write {error.filename!r}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+    with told("rlaif-workspace"):
+        try:
+            print(write(options.json, options) if options.json else save(options))
+        except ValueError as error:
+            print(printable(f"rlaif-workspace: {error}"), file=sys.stderr)
+            sys.exit(2)
 
 
 def write(file: Path, options: argparse.Namespace) -> str:

@@ -84,8 +84,10 @@ def model_inputs(network: PreTrainedModel, batch: Packed) -> dict[str, Any]:
     prompt_lengths = batch.prompt_mask.sum(1, keepdim=True)
     # Counted in real tokens: padding has no position of its own.
     prompt_positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
-    # Every response goes on where the prompt ends, as if its siblings were not there.
-    response_positions = prompt_lengths + torch.arange(length, device=ids.device).repeat(n)
+    # Every response goes on where the prompt ends, as if its siblings were not there; its padding stays at its last
+    # token, since a model may have no position further on.
+    response_positions = prompt_lengths + (batch.response_mask.cumsum(-1) - 1).reshape(rows, n * length)
+    response_positions = response_positions.clamp(min=0)
     positions = torch.cat([prompt_positions, response_positions], dim=1)
 
     segment = torch.cat(  # 0 = prompt, i + 1 = response i

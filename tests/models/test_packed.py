@@ -13,6 +13,7 @@ from helpers import RAGGED_PROMPTS, plain_logps
 
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import pack, response_hidden, response_logits, response_logps, token_logps
+from rlaif_lab.models.packing import model_inputs
 
 Batch = tuple[list[list[int]], list[list[list[int]]]]
 
@@ -87,6 +88,16 @@ def test_padding_never_changes_a_value(untrained: LanguageModel) -> None:
     for pad_id in (0, 5, 18):
         beside = response_logps(untrained.network, pack(*longer, pad_id))[0]
         torch.testing.assert_close(beside[: len(alone), : alone.shape[1]], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_position_lies_beyond_the_longest_row(untrained: LanguageModel, name: str) -> None:
+    """A model with 48 positions reads every row of up to 48 tokens, whatever it is padded to."""
+    prompts, responses = CASES[name]
+    positions = model_inputs(untrained.network, pack(prompts, responses, untrained.pad_id))["position_ids"]
+    longest = max(len(p) + len(answer) for p, group in zip(prompts, responses, strict=True) for answer in group)
+    assert int(positions.min()) >= 0
+    assert int(positions.max()) < longest
 
 
 def test_a_response_never_sees_its_siblings(untrained: LanguageModel) -> None:
