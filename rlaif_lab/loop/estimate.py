@@ -40,7 +40,7 @@ class Speed:
     what: str
 
 
-H100 = Speed(4e14, 3e12, "an H100 at half of its peak (400 TFLOP/s in bfloat16, 3.0 TB/s)")
+H100 = Speed(4e14, 3e12, "an H100 at 40 % of its peak (400 TFLOP/s in bfloat16, 3.0 TB/s)")
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class ReasoningGym(Task):
         self.max_response_tokens, self.suffix, self.answer = max_response_tokens, suffix, answer
         self.failing_grader, self.seed, self.name = failing_grader, seed, name or dataset
         self._streams: dict[int, _Stream] = {}
-        self._entries: dict[str, dict[str, Any]] = {}
+        self._entries: dict[tuple[str, str], dict[str, Any]] = {}
         self._chunks: dict[tuple[int, int], Any] = {}
         self._check_reproducible()  # and whatever is wrong with the parameters
 
@@ -181,13 +181,17 @@ class ReasoningGym(Task):
             raise ValueError(f"prompt {prompt.id!r} is none of task {self.name!r}")
         seed, index = int(found[1]), int(found[2])
         chunk = self._chunk(seed, index // CHUNK)
-        if prompt.id in self._entries:
-            return self._entries[prompt.id], chunk
+        key = (prompt.id, prompt.text)
+        if key in self._entries:
+            return self._entries[key], chunk
         entry = _problem(chunk, index % CHUNK)
         if f"{entry['question']}{self.suffix}" != prompt.text:
             raise ValueError(
                 f"prompt {prompt.id!r} was made by another version of reasoning-gym, or with other settings"
             )
+        if len(self._entries) >= REMEMBERED:
+            del self._entries[next(iter(self._entries))]  # the oldest
+        self._entries[key] = entry
         return entry, chunk
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.wrappers.base import Wrapper
 from rlaif_lab.records import ONE_ORDER, Comparison, Verdict
 from rlaif_lab.seeding import seed_for
-
-if TYPE_CHECKING:
-    pass
 
 
 class SingleOrderJudge(Wrapper):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,10 +106,8 @@ def listed(row: Row, column: str) -> list[Any]:
     """Return a column that the format says is a list, also where a file without lists holds it as JSON."""
     value = held(row, column)
     if isinstance(value, str):
-        try:
+        with suppress(ValueError, RecursionError):
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = row.values[column]
     if not isinstance(value, list):
         raise ValueError(f"{row.where}: {column} must be a list; got {short(value)}")
     return value

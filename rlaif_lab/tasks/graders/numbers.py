@@ -12,7 +12,6 @@ NUMBER = re.compile(
     rf"(?<![\w.,])(?P<sign>[-+]\s?)?[$€£]?(?P<minus>-)?(?:{_LATEX}|(?P<whole>{_DIGITS})(?:[eE](?P<power>[-+]?\d+))?"
     rf"(?:\s?/\s?(?P<below>\d+(?:\.\d+)?))?)(?P<percent>\s?(?:%|\\%|per ?cent\b))?",
 )
-_CLOSE = re.compile(r"\d,\d|[\d.]\d*,\d")
 _LONGEST = 400
 """Digits of a number that is read at all; what is longer is no answer."""
 
@@ -35,11 +34,10 @@ def numbers_in(text: str) -> list[tuple[Fraction, bool]]:
     while match := NUMBER.search(text, position):
         position = match.end()
         # Followed at once by a comma or a point and more digits it cannot be told what it is (8,5; 1.2.3).
-        tail = re.match(r",\d+|\.\d|[A-Za-z_]", text[position:])
-        if tail and not re.match(r"(?:x|kg|g|km|cm|mm|m|s|h|min|ml|l|th|st|nd|rd)\b", text[position:]):
-            position += tail.end() if tail[0][0] in ",." else 0
-            if tail[0][0] in ",.":
-                continue
+        tail = re.match(r",\d+|\.\d", text[position:])
+        if tail:
+            position += tail.end()
+            continue
         value = _value(match)
         if value is not None:
             found.append((value, match["percent"] is not None))
