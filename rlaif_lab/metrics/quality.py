@@ -9,7 +9,9 @@ from math import comb
 import numpy as np
 
 from rlaif_lab.metrics.difficulty import difficulty_metrics
+from rlaif_lab.metrics.divergence import TOKENS_AT_ONCE
 from rlaif_lab.models.language_model import LanguageModel, inference
+from rlaif_lab.models.limits import out_of_memory
 from rlaif_lab.models.packed import pack, response_logps
 from rlaif_lab.records import Comparison, Floats, Generation, Prompt
 from rlaif_lab.statistics.clusters import stderr_of_mean
@@ -113,13 +115,15 @@ def gold_nll(policy: LanguageModel, task: Task, prompts: Sequence[Prompt]) -> fl
     answers = [task.gold_answer(prompt) for prompt in prompts]
     known = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer is not None]
     total = tokens = 0.0
-    # So many at a time as fit into memory, with any vocabulary of the lab's models.
-    for start in range(0, len(known), 128):
-        some = known[start : start + 128]
-        encoded = policy.encode_responses([answer for _, answer in some])
-        batch = pack(policy.encode_prompts([prompt for prompt, _ in some]), [[ids] for ids in encoded], policy.pad_id)
-        batch = batch.to(policy.device)
-        with inference(policy.network):
+    prompt_ids = policy.encode_prompts([prompt for prompt, _ in known])
+    answer_ids = policy.encode_responses([answer for _, answer in known])
+    longest = max((len(ids) + len(said) for ids, said in zip(prompt_ids, answer_ids, strict=True)), default=1)
+    # As many at a time as fit into memory.
+    batch_size = max(1, min(128, TOKENS_AT_ONCE // longest))
+    for start in range(0, len(known), batch_size):
+        some = slice(start, start + batch_size)
+        batch = pack(prompt_ids[some], [[ids] for ids in answer_ids[some]], policy.pad_id).to(policy.device)
+        with inference(policy.network), out_of_memory("evaluation.prompts"):
             total -= float(response_logps(policy.network, batch).sum())
         tokens += float(batch.response_mask.sum())
     return total / tokens if tokens else float("nan")
