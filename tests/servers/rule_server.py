@@ -35,8 +35,8 @@ def prob_first_wins(first: str, second: str) -> float:
 @dataclass
 class RuleServer:
     """hold_s: how long each answer takes; the first ones also wait until ``crowd`` requests are there, a minute at
-    most. lacks: fields of a request that it ignores in silence. refuses: fields it answers with HTTP 400. key: what it
-    wants as a bearer token. models: what it lists (None: it has no such page).
+    most. deaf: drops system turns in silence. lacks: fields of a request that it ignores in silence. refuses: fields it
+    answers with HTTP 400. key: what it wants as a bearer token. models: what it lists (None: it has no such page).
 
     Counts what it was asked: ``asked`` by question (the last message), ``requests`` in order, ``most_at_once``.
     """
@@ -47,6 +47,7 @@ class RuleServer:
     refuses: frozenset[str] = frozenset()
     key: str | None = None
     models: tuple[str, ...] | None = ("rule",)
+    deaf: bool = False
     asked: Counter[str] = field(default_factory=Counter)
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -137,7 +138,8 @@ class RuleServer:
                     ]
                 }
             choices.append(choice)
-        prompt_tokens = sum(len(m["content"]) for m in request["messages"]) // 4
+        heard = [m for m in request["messages"] if not (self.deaf and m["role"] == "system")]
+        prompt_tokens = sum(len(m["content"]) for m in heard) // 4
         return {
             "id": "1",
             "object": "chat.completion",

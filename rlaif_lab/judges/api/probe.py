@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Reads = Literal["auto", "logprobs", "votes"]
 Structured = Literal["auto", "json", "text"]
 
+LONG_TOKEN, LONGEST_TOKEN = 5, 12
+"""Characters of a token: more than English text has on average, and more than any text."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -143,6 +146,7 @@ async def find_features(asker: Asker, question: Question, wanted: Wanted, models
         raise UnusableError(
             f"judge.structured=json: {asker.endpoint.host} takes no JSON schema; use judge.structured=auto or text"
         )
+    features = await probe.heard(features)
     return Found(features, probe.spent, tuple(probe.reserved))
 
 
@@ -155,6 +159,7 @@ class _Probe:
         self.asked = 0
         self.reserved: list[int] = []
         self.merged = False
+        self.form: Form = "text"
         self.reply: Reply
 
     @property
@@ -163,6 +168,7 @@ class _Probe:
 
     async def ask(self, features: Features, form: Form, votes: int = 1) -> Features:
         """Return the features with which the endpoint answered; ``reply`` is its answer."""
+        self.form = form
         while True:
             name = f"probe/{self.asked}"
             try:
@@ -189,6 +195,35 @@ class _Probe:
             if fewer is None:
                 raise UnusableError(self._failure("refuses a first, small question"))
             features = fewer
+
+    async def heard(self, features: Features) -> Features:
+        """Return the features without a system turn where the endpoint drops it in silence.
+
+        Told by the prompt tokens that it counts, where it counts them: too few for all that was sent, and more once the
+        instructions stand in the user's turn. The second question is only asked where the first count is too low.
+        """
+        sent = self.question.asked(self.form, features.system)
+        counted = self._prompt_tokens()
+        told = len(sent[0]["content"]) if features.system and sent[0]["role"] == "system" else 0
+        whole = sum(len(message["content"]) for message in sent)
+        if not told or counted is None or counted * LONG_TOKEN >= whole:
+            return features
+        held = self.reply
+        merged = await self.ask(replace(features, system=False), self.form)
+        again = self._prompt_tokens()
+        if self.reply.completion is None or again is None or again - counted < told / LONGEST_TOKEN:
+            self.reply = held
+            return features
+        print(
+            f"judge: {self.asker.endpoint.host} drops the system turn without a word ({counted} prompt tokens of "
+            f"{again}); the instructions are put in front of the user's turn",
+            flush=True,
+        )
+        return merged
+
+    def _prompt_tokens(self) -> int | None:
+        completion = self.reply.completion
+        return None if completion is None or completion.usage is None else completion.usage[0]
 
     def kept_to_json(self) -> bool:
         """Return whether the answer is the JSON object asked for; one that was cut short or withheld is no sign of

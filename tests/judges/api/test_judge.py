@@ -486,6 +486,27 @@ def test_votes_that_state_nothing_are_counted_out_and_kept() -> None:
     assert 5 < failed < 60
 
 
+@pytest.mark.parametrize("changes", [{}, {"structured": "json"}, {"reads": "votes", "votes": 2}], ids=str)
+def test_a_server_that_drops_the_system_turn_in_silence_is_told_all_in_the_users(
+    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for deaf in (False, True):
+        server = RuleServer(deaf=deaf)
+        with rule_server(server) as url:
+            judge = judge_at(url, tmp_path / str(deaf), **changes)
+            asked = len(server.requests)
+            judge.verdicts(comparisons(1))
+        roles = [[message["role"] for message in request["messages"]] for request in server.requests]
+        told = capsys.readouterr().out
+        assert judge.features is not None
+        assert judge.features.system is not deaf
+        assert ("drops the system turn without a word" in told) is deaf
+        assert all(turns == (["user"] if deaf else ["system", "user"]) for turns in roles[asked:])
+        assert len(server.requests) == sum(server.asked.values())
+        spent = VerdictStore(tmp_path / str(deaf) / "verdicts.sqlite").spent()
+        assert spent.requests == len(server.requests), "the question that told it is paid for, too"
+
+
 def test_equal_comparisons_are_asked_once_and_stored_ones_never(tmp_path: Path) -> None:
     server = RuleServer()
     with rule_server(server) as url:
