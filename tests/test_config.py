@@ -278,7 +278,17 @@ def test_what_cannot_be_put_out_says_so(group: str) -> None:
         without_null(f"{group}=null")
 
 
-LAUNCHERS = ["basic", "local", "joblib", "submitit_local", "submitit_slurm", "ray"]
+LAUNCHERS: dict[str, tuple[str, ...]] = {  # with what gives each job a GPU of its own, as docs/devices.md says it
+    "basic": (),
+    "local": ("hydra.launcher.n_jobs=8",),
+    "joblib": ("hydra.launcher.n_jobs=8",),
+    "submitit_local": ("hydra.launcher.gpus_per_node=1",),
+    "submitit_slurm": (
+        *("hydra.launcher.gpus_per_node=1", "hydra.launcher.cpus_per_task=8", "hydra.launcher.array_parallelism=64"),
+        "resume=true",
+    ),
+    "ray": ("+hydra.launcher.ray.remote.num_gpus=1", "+hydra.launcher.ray.init.num_gpus=8"),
+}
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -288,9 +298,13 @@ def test_every_experiment_takes_every_launcher(launcher: str) -> None:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         for file in sorted((Path(config_dir()) / "experiment").glob("*.yaml")):
-            overrides = [f"experiment={file.stem}", f"hydra/launcher={launcher}"]
+            gpu = () if launcher == "basic" else ("trainer.accelerator=gpu", *LAUNCHERS[launcher])
+            overrides = [f"experiment={file.stem}", f"hydra/launcher={launcher}", *gpu]
             cfg = compose("config", overrides=overrides, return_hydra_config=True)
             assert "_target_" in cfg.hydra.launcher
+            for override in LAUNCHERS[launcher]:
+                key, _, value = override.lstrip("+").partition("=")
+                assert str(OmegaConf.select(cfg, key)).lower() == value
 
 
 @pytest.mark.parametrize("raw", ["a", "policy.path-../../x/m00", "it's, {odd}", "../..", "x" * 500, "variant-a/b", ""])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from rlaif_lab.metrics.position import SlotChoices, slot_choices
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import FAILURES, Floats, Judgement, Status
+from rlaif_lab.sampling.engine import Engine
+from rlaif_lab.sampling.exact import Exact
 from rlaif_lab.seeding import rng_for, seed_for
 from rlaif_lab.statistics.calibration import ReliabilityBin
 from rlaif_lab.tasks.base import Task
@@ -57,7 +59,7 @@ class Auditor:
     """Asks one judge. ``context``: makes what the judge may know, for a seed and a directory of its own.
 
     other: a model whose wrong answers the judge's own are compared with; None: the task's demonstrators' are. policy:
-    loads the policy, for a bank that is made of its answers.
+    loads the policy, for a bank that is made of its answers. engine: samples what the bank or the judge writes.
     """
 
     judge: Judge
@@ -69,11 +71,14 @@ class Auditor:
     other: Callable[[], LanguageModel | None]
     directory: Path
     policy: Callable[[], LanguageModel] | None = None
+    engine: Engine = field(default_factory=Exact)
     chunk: int = 64
 
     def run(self) -> Audit:
         pairs = self.pairs()
         self.attach(pairs, self.seed, self.directory)
+        if self.judge.writes and not isinstance(self.engine, Exact) and self.other() is None:
+            self.engine.update(self.judge.language_model(), "audited")  # the judge is the policy, and samples itself
         judgements = self.ask(pairs, "judging")
         judged = on_bank(pairs, judgements, self.plan.self_author)
         own, own_judgements = self.own(pairs)
@@ -112,7 +117,9 @@ class Auditor:
         if not isinstance(self.bank, SampledBank):
             return self.bank.load(self.task)
         assert self.policy is not None
-        found = self.bank.of_policy(self.task, self.policy())
+        policy = self.policy()
+        self.engine.update(policy, "audited")
+        found = self.bank.of_policy(self.task, policy, self.engine)
         if not found:
             raise ValueError(f"bank {self.bank.name!r}: no prompt had answers of different quality; raise bank.prompts")
         return found
@@ -147,6 +154,7 @@ class Auditor:
             samples=self.plan.own_samples,
             seed=self.seed,
             own_name=THE_JUDGE,
+            engine=self.engine,
         )
         return found, self.ask(found, "judging its own")
 

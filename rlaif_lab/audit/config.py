@@ -1,4 +1,4 @@
-"""The config of an audit: the groups task, policy, judge and bank, and what is asked besides the bank."""
+"""The config of an audit: the groups task, policy, judge, bank and engine, and what is asked besides the bank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rlaif_lab.config import check_core, schema
 from rlaif_lab.config.ranges import Seed
 
-FAMILIES = ("task", "policy", "judge", "bank")
+FAMILIES = ("task", "policy", "judge", "bank", "engine")
 
 
 @dataclass
@@ -23,6 +23,7 @@ class AuditConfig:
     policy: Any = None
     judge: Any = None
     bank: Any = None
+    engine: Any = None
     plan: Any = None
     experiment_name: str = "audit"
     arm: str = "arm"

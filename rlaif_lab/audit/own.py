@@ -10,6 +10,7 @@ from rlaif_lab.audit.pairs import LabelledPair, better_and_worse
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Prompt
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.sampling.engine import Engine
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.tasks.base import ProceduralTask, Skill, Task
 
@@ -26,6 +27,7 @@ def own_answer_pairs(
     samples: int,
     seed: int,
     own_name: str,
+    engine: Engine,
 ) -> list[LabelledPair]:
     """Return, for each of the first ``prompts`` prompts of a bank where both have a wrong answer, the right answer
     against the judge's own, and against the other's.
@@ -43,11 +45,11 @@ def own_answer_pairs(
         if pair.prob_first_is_better != 0.5:
             right.setdefault(pair.comparison.prompt, better)
     asked = list(right)[:prompts]
-    own = _sampled(judge, task, asked, samples=samples, seed=seed, stage="own answers")
+    own = _sampled(judge, task, asked, samples=samples, identity=(seed, "own answers", 0), engine=engine)
     others = (
         _demonstrated(task, asked, samples, seed)
         if other is None
-        else _sampled(other, task, asked, samples=samples, seed=seed, stage="others' answers")
+        else _sampled(other, task, asked, samples=samples, identity=(seed, "others' answers", 0), engine=engine)
     )
     other_name = "demonstrator" if other is None else other.name
     found = []
@@ -76,12 +78,16 @@ def own_answer_pairs(
 
 
 def _sampled(
-    model: LanguageModel, task: Task, prompts: Sequence[Prompt], samples: int, seed: int, stage: str
+    model: LanguageModel,
+    task: Task,
+    prompts: Sequence[Prompt],
+    *,
+    samples: int,
+    identity: tuple[int | str, ...],
+    engine: Engine,
 ) -> list[list[str]]:
-    from rlaif_lab.sampling.exact import Exact
-
     config = SamplingConfig(k=samples)
-    drawn = Exact().generate(model, prompts, config, task.max_response_tokens, (seed, stage, 0))
+    drawn = engine.generate(model, prompts, config, task.max_response_tokens, identity)
     return [[response.text for response in generation.responses] for generation in drawn]
 
 

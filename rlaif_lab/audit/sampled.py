@@ -16,6 +16,7 @@ from rlaif_lab.tasks.base import ProceduralTask, Split, Task
 
 if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.sampling.engine import Engine
 
 TRIED_AT_ONCE = 16
 SPLITS: tuple[Split, ...] = ("judge_pretraining", "evaluation")
@@ -52,10 +53,9 @@ class SampledBank(PairBank):
             )
         return []
 
-    def of_policy(self, task: Task, policy: LanguageModel) -> list[LabelledPair]:
+    def of_policy(self, task: Task, policy: LanguageModel, engine: Engine) -> list[LabelledPair]:
         """Sample and grade until there are as many pairs as asked for, or no more prompts to be tried."""
         from rlaif_lab.sampling.config import SamplingConfig
-        from rlaif_lab.sampling.exact import Exact
 
         self.load(task)
         split: Split = next((split for split in SPLITS if task.available(split) > 0), "evaluation")
@@ -69,7 +69,7 @@ class SampledBank(PairBank):
                 # By where it starts, so that a larger bank begins with the pairs of a smaller one.
                 identity = (self.seed, "graded bank", start)
                 config = SamplingConfig(k=self.samples)
-                drawn = Exact().generate(policy, asked, config, task.max_response_tokens, identity)
+                drawn = engine.generate(policy, asked, config, task.max_response_tokens, identity)
                 found += graded_pairs(task, drawn, author=policy.name, seed=self.seed)
                 shown.update(len(asked))
                 if len(found) >= self.pairs:
@@ -104,10 +104,13 @@ def graded_pairs(task: Task, generations: Sequence[Generation], *, author: str, 
     return found
 
 
-def pairs_of(bank: PairBank, task: Task, policy: LanguageModel) -> list[LabelledPair]:
-    """Return a bank's pairs, of whatever kind it is; none where it is made by demonstrators that the task has not."""
+def pairs_of(bank: PairBank, task: Task, policy: LanguageModel, engine: Engine) -> list[LabelledPair]:
+    """Return a bank's pairs, of whatever kind it is; none where it is made by demonstrators that the task has not.
+
+    engine: samples the policy's answers, for a bank that is made of them.
+    """
     if isinstance(bank, SampledBank):
-        return bank.of_policy(task, policy)
+        return bank.of_policy(task, policy, engine)
     # A task without demonstrators has no such bank; the run continues without it.
     if bank.graded and not isinstance(task, ProceduralTask):
         return []

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.audit.config import check
+from rlaif_lab.audit.config import FAMILIES, check
 from rlaif_lab.cli.command import prepare, sentence
 from rlaif_lab.cli.endings import told
 from rlaif_lab.config import build, config_dir
@@ -70,7 +70,7 @@ def audited(cfg: DictConfig, directory: Path) -> float:
 
 def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
     """Build and check the parts; loads the bank's file and no weights."""
-    task, policy, judge, bank = (build(cfg[family], family) for family in ("task", "policy", "judge", "bank"))
+    task, policy, judge, bank, engine = (build(cfg[family], family) for family in FAMILIES)
     plan = build(cfg.plan, "plan")
     models = Models(task, policy, cfg.device)
     # Configurations and tokenizers: what is wrong with them is reported before weights load.
@@ -90,7 +90,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
         from rlaif_lab.models.access import JudgeContext
 
         # Outside a run all of the policy's weights are the same.
-        return JudgeContext(seed, lambda weights: models.policy(), models.load, gold, folder)
+        return JudgeContext(seed, lambda weights: models.policy(), models.load, gold, folder, engine=engine)
 
     def other() -> LanguageModel | None:
         """Return the policy, unless it is the judge."""
@@ -108,6 +108,7 @@ def auditor_of(cfg: DictConfig, directory: Path) -> Auditor:
         other=other,
         directory=directory,
         policy=models.policy,
+        engine=engine,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlaif_lab.records import Score, Verdict
+from rlaif_lab.store.network import on_network
 
 Kind = Literal["verdict", "score"]
 
@@ -35,22 +36,6 @@ TABLES = {
     "tokens INTEGER NOT NULL, usd REAL NOT NULL",
     "claims": "key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL",
 }
-NETWORK = (
-    "nfs",
-    "cifs",
-    "smb",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "afs",
-    "9p",
-    "gluster",
-    "fuse.",
-    "pvfs",
-    "orangefs",
-)
-"""How types of file systems on networks begin: no shared memory between machines, which write-ahead logging needs."""
 
 
 @dataclass(frozen=True)
@@ -326,26 +311,6 @@ class VerdictStore:
                     f"{str(self.path)!r} was held by another process for more than {WAIT_S:.0f} s"
                 ) from error
             raise
-
-
-def on_network(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
-    """Return whether a folder lies on a network file system, as far as the system says."""
-    try:
-        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
-        place = folder.resolve()
-    except OSError:
-        return False
-    best, kind = -1, ""
-    # The longest mount point that holds the folder: mounts lie within mounts.
-    for line in lines:
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        # Spaces are written as octal 040 in the list of mounts.
-        point = Path(fields[1].replace("\\040", " "))
-        if (place == point or point in place.parents) and len(point.parts) >= best:
-            best, kind = len(point.parts), fields[2]
-    return kind.startswith(NETWORK)
 
 
 def _record(key: str, item: Verdict | Score, failed: bool = False) -> tuple[Any, ...]:

@@ -7,9 +7,10 @@ from omegaconf import DictConfig
 from rlaif_lab.feedback.kinds import kinds_for
 from rlaif_lab.loop.parts import Chosen
 from rlaif_lab.models.precision import check_precision
+from rlaif_lab.sampling.exact import Exact
 from rlaif_lab.tasks.base import Split, Task
 from rlaif_lab.training.devices import check_devices, check_ranks
-from rlaif_lab.training.settings import check_trainer
+from rlaif_lab.training.settings import check_strategy, check_trainer
 
 # Ten times the usual rate for full fine-tuning; organisms, which are small, take more.
 LARGEST_RATE = 1e-4
@@ -22,6 +23,13 @@ def check_together(cfg: DictConfig, chosen: Chosen) -> None:
     check_devices(chosen.trainer)
     check_ranks(chosen.trainer)
     check_trainer(chosen.trainer)
+    adapter = getattr(chosen.policy, "adapter", lambda: None)()
+    check_strategy(
+        chosen.trainer,
+        samples_itself=isinstance(chosen.engine, Exact),
+        adapter=adapter is not None,
+        values=chosen.learner.needs_values,
+    )
     check_precision(chosen.trainer.precision, chosen.trainer.accelerator)
     check_judges(chosen)
     check_learner(cfg, chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,6 +14,7 @@ from rlaif_lab.loop.round import Round
 from rlaif_lab.metrics.round import Segment
 from rlaif_lab.records import Position
 from rlaif_lab.training.batches import Step
+from rlaif_lab.training.module import RoundModule
 
 
 class RoundData:
@@ -22,8 +24,9 @@ class RoundData:
     steps a round has.
     """
 
-    def __init__(self, round_: Round, index: int) -> None:
-        self.round, self.index = round_, index
+    def __init__(self, round_: Round, index: int, publish: Callable[[], None] = lambda: None) -> None:
+        """publish: lets the policy have the weights as they are trained by now."""
+        self.round, self.index, self.publish = round_, index, publish
         self.before = round_.before(index)
         self.prompts = round_.plan.prompts(round_.parts.task, index)
         self.segments: list[Segment] = []
@@ -33,6 +36,8 @@ class RoundData:
     def advance(self) -> None:
         """Compute the next segment."""
         number = len(self.segments)
+        if number:
+            self.publish()
         segment = self.round.play(Position(self.index, number), self.prompts[number])
         self.segments.append(segment)
         self.ready += segment.steps
@@ -71,7 +76,9 @@ class RoundLoader(pl.LightningDataModule):
             self.started = time.perf_counter()
             # Lightning moves the module's weights to the device; the base policy is in no module.
             self.round.parts.base.network.to(self.round.parts.policy.device)
-            self.data = RoundData(self.round, index)
+            module = self.trainer.lightning_module
+            assert isinstance(module, RoundModule)
+            self.data = RoundData(self.round, index, module.publish)
         # A generator of its own: the loader otherwise draws a seed from the global one.
         return DataLoader(self.data, batch_size=None, shuffle=False, generator=torch.Generator())  # type: ignore[arg-type]
 

@@ -107,7 +107,7 @@ class Chosen:
         """
         from rlaif_lab.audit.sampled import pairs_of
 
-        return [] if self.bank is None else pairs_of(self.bank, self.task, untrained)
+        return [] if self.bank is None else pairs_of(self.bank, self.task, untrained, self.engine)
 
 
 def choose(cfg: DictConfig) -> Chosen:

@@ -26,6 +26,7 @@ WIDEST = 512
 def is_small_llama(network: PreTrainedModel) -> bool:
     """Return whether ``forward`` computes what this network would: an unmodified float32 Llama on the CPU."""
     from transformers import LlamaForCausalLM
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
     # Exactly this class: a subclass may compute something else.
     if type(network) is not LlamaForCausalLM or network.config.hidden_size > WIDEST:
@@ -34,8 +35,11 @@ def is_small_llama(network: PreTrainedModel) -> bool:
     plain = c.hidden_act == "silu" and not c.attention_bias and not c.mlp_bias and not c.attention_dropout
     default_rope = c.rope_parameters.get("rope_type", "default") == "default"
     # Adapters, quantised layers and hooks change what a layer computes.
-    unmodified = all(type(linear) is torch.nn.Linear for linear in _linears(network)) and not (
-        network._forward_hooks or network._forward_pre_hooks
+    whole = all(type(layer) is LlamaDecoderLayer for layer in network.model.layers)  # not sharded, nor wrapped
+    unmodified = (
+        whole
+        and all(type(linear) is torch.nn.Linear for linear in _linears(network))
+        and not (network._forward_hooks or network._forward_pre_hooks)
     )
     here = weight.dtype == torch.float32 and weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     return plain and default_rope and unmodified and here

@@ -111,6 +111,11 @@ def _behind_prompts(values: Tensor, batch: Packed) -> Tensor:
     return picked.unflatten(0, (rows, n))
 
 
+def passes_of(network: PreTrainedModel, batch: Packed) -> Way:
+    """Return in which way a batch's responses are computed."""
+    return passes(network, _width(batch)).way
+
+
 def _width(batch: Packed) -> int:
     _, n, length = batch.response_ids.shape
     return batch.prompt_ids.shape[1] + n * length

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rlaif_lab.records import Comparison, Prompt
+from rlaif_lab.store.network import on_network
 
 Choice = Literal["first", "second", "tie", "skip", "flag"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
@@ -209,7 +210,7 @@ class LabelQueue:
     def _use_journal(self) -> None:
         """Use a write-ahead log where the file system takes one; network file systems do not."""
         try:
-            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute(f"PRAGMA journal_mode={'DELETE' if on_network(self.path.parent) else 'WAL'}")
         except sqlite3.OperationalError:
             self._database.execute("PRAGMA journal_mode=DELETE")
         # A label is on the disk when its transaction ends, even if the power fails then.

@@ -62,13 +62,18 @@ def check_ranks(settings: TrainerConfig) -> None:
         )
 
 
+def kind_of_device(settings: TrainerConfig) -> str:
+    """Return what several ranks compute on: ``cpu`` or ``cuda``."""
+    return "cpu" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
+
+
 # --- joining ----------------------------------------------------------------------------------------------------------
 def join(settings: TrainerConfig, rank: int, world: int, rendezvous: str) -> None:
     """Join the process group. rendezvous: where the ranks find each other, as torch's ``init_method``."""
     import torch.distributed as group
 
     # gloo for tensors on CPUs and for the objects that ranks exchange; nccl for tensors on GPUs.
-    backend = "gloo" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cpu:gloo,cuda:nccl"
+    backend = "gloo" if kind_of_device(settings) == "cpu" else "cpu:gloo,cuda:nccl"
     group.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=world, timeout=PATIENCE)
 
 
@@ -114,8 +119,11 @@ def lightning_arguments(settings: TrainerConfig) -> dict[str, Any]:
 
 
 # --- sharing a step ---------------------------------------------------------------------------------------------------
-def over_rows(compute: Callable[[Packed], Tensor], packed: Packed) -> Tensor:
-    """Return ``compute(packed)``, (B, ...), of which every rank has computed its rows; gradients flow through those."""
+def over_rows(compute: Callable[[Packed], Tensor], packed: Packed, alike: bool = False) -> Tensor:
+    """Return ``compute(packed)``, (B, ...), of which every rank has computed its rows; gradients flow through those.
+
+    alike: every rank must go forward and back equally often, though its share be empty.
+    """
     count = len(packed.prompt_ids)
     if ranks.world() == 1:
         return compute(packed)
@@ -124,14 +132,16 @@ def over_rows(compute: Callable[[Packed], Tensor], packed: Packed) -> Tensor:
     mine = ranks.share(count)
     empty = mine.start == mine.stop
     rows = slice(0, 1) if empty else mine  # an empty share is computed for its shape, and not used
-    # Without a graph for an empty share: its gradient must not flow.
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not empty):
+    # Without a graph for an empty share, unless all must go back alike: its gradient must not flow.
+    with torch.set_grad_enabled(torch.is_grad_enabled() and (alike or not empty)):
         own = compute(replace(packed, **{name: tensor[rows] for name, tensor in vars(packed).items()}))
     # Rows of other ranks are zeros, so that the sum over ranks is all rows, each from one rank.
     whole = torch.zeros((count, *own.shape[1:]), dtype=own.dtype, device=own.device)
     if not empty:
         whole[mine] = own.detach()
     group.all_reduce(whole)
+    if empty and alike:
+        return whole + 0.0 * own.sum()
     if empty:  # a leaf: nothing flows back from it, and the loss can be gone back through all the same
         return whole.requires_grad_(torch.is_grad_enabled())
     # Rows of others carry numbers only; the gradient flows through this rank's own.

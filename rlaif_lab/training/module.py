@@ -16,11 +16,13 @@ from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.limits import out_of_memory
 from rlaif_lab.models.packed import response_logps
+from rlaif_lab.models.packing import Packed
 from rlaif_lab.records import Metrics
 from rlaif_lab.seeding import seed_for
 from rlaif_lab.training.batches import Step
-from rlaif_lab.training.devices import add_up_gradients, check_alike, over_rows
+from rlaif_lab.training.devices import add_up_gradients, check_alike, kind_of_device, over_rows
 from rlaif_lab.training.settings import TrainerConfig
+from rlaif_lab.training.shards import Shards, put_together
 
 
 class RoundModule(pl.LightningModule):
@@ -45,7 +47,10 @@ class RoundModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # frozen weights are not in the checkpoint
-        self.network = policy.network
+        self.policy = policy
+        sharded = settings.sharded and ranks.world() > 1
+        self.shards = Shards(policy, kind_of_device(settings)) if sharded else None
+        self.network = policy.network if self.shards is None else self.shards.network
         self.critic = critic
         self.learner, self.settings, self.seed, self.restart = learner, settings, seed, restart
         self.statistics: dict[str, list[tuple[float, Tensor]]] = {}
@@ -67,7 +72,7 @@ class RoundModule(pl.LightningModule):
         with out_of_memory("trainer.batch_size"):
             for batch, weight in weighed:
                 # (B, n, R), in nats; the loss is that of the whole batch on every rank.
-                logps = over_rows(lambda rows: response_logps(self.network, rows), batch.packed)
+                logps = over_rows(self.logps, batch.packed, alike=self.shards is not None)
                 values = None if self.critic is None else over_rows(self.critic, batch.packed)
                 loss, statistics = self.learner.loss(logps, batch, values)
                 # As soon as one batch is not finite, the step is lost: the others need not be gone through.
@@ -77,10 +82,11 @@ class RoundModule(pl.LightningModule):
                 self.manual_backward(loss * (weight / total))
                 self.note(weight, {"loss": loss.detach(), **statistics, **preference_logps(logps.detach(), batch)})
         # Even where the step is left out: all ranks must come here, or the others would wait.
-        add_up_gradients(self.parameters())
+        if self.shards is None:  # else the parts have been added up already
+            add_up_gradients(self.parameters())
         limit = self.settings.clip_norm or math.inf
         # After the sum over ranks, and part by part: the critic's gradient must not scale the policy's.
-        norms = [torch.nn.utils.clip_grad_norm_(part["params"], limit) for part in optimizer.param_groups]
+        norms = [put_together(torch.nn.utils.clip_grad_norm_(part["params"], limit)) for part in optimizer.param_groups]
         if finite and all(bool(torch.isfinite(norm)) for norm in norms):  # the critic's is clipped by itself
             self.note(1.0, {"gradient_norm": norms[0].detach()})
             schedule = self.lr_schedulers()
@@ -95,6 +101,21 @@ class RoundModule(pl.LightningModule):
         else:
             self.skip(step.round_index, index)
         optimizer.zero_grad(set_to_none=True)
+
+    def logps(self, rows: Packed) -> Tensor:
+        """Return log-probabilities of the responses under the weights in training: (B, n, R)."""
+        return response_logps(self.network, rows) if self.shards is None else self.shards.logps(rows)
+
+    def whole_weights(self) -> list[Tensor]:
+        """Return what is trained, as every rank holds it whole."""
+        if self.shards is None:
+            return list(self.parameters())
+        return list(self.policy.network.parameters())  # there is no critic then
+
+    def publish(self) -> None:
+        """Let the policy have the weights as they are, before anything but training reads them."""
+        if self.shards is not None:
+            self.shards.publish()
 
     def decay(self, optimizer: Any, schedule: torch.optim.lr_scheduler.LambdaLR, round_index: int) -> None:
         """Set the learning rates of this round: a function of the round alone, so that a resumed run has the same."""
@@ -128,8 +149,9 @@ class RoundModule(pl.LightningModule):
             )
         # Ranks that drift apart are a bug of the lab, and reported before weights that are nan, which the user can
         # cure.
-        check_alike(self.parameters())
-        trained = (p for p in self.parameters() if p.requires_grad)
+        self.publish()
+        trained = [p for p in self.whole_weights() if p.requires_grad]
+        check_alike(trained)
         if not all(bool(torch.isfinite(p).all()) for p in trained):
             raise ValueError(
                 f"round {round_index}: the trained weights are not finite (nan or infinite); the last good round is "
@@ -170,6 +192,8 @@ class RoundModule(pl.LightningModule):
         restart = self.learner.restart == "base"
         if restart:
             self.restart()
+            if self.shards is not None:
+                self.shards.take()
         if restart or self.settings.reset_optimizer:
             optimizer = self.optimizers()
             assert not isinstance(optimizer, list)
@@ -180,10 +204,21 @@ class RoundModule(pl.LightningModule):
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         # An adapter's checkpoint is then small, and frozen weights come from their source, which is checked.
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        if self.shards is not None:
+            for key in ("state_dict", "optimizer_states"):
+                checkpoint[key] = put_together(checkpoint.get(key, {}))
         checkpoint["learner"] = self.learner.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.learner.load_state_dict(checkpoint["learner"])
+        if self.shards is not None:
+            self.shards.cut_checkpoint(checkpoint, dict(self.named_parameters()))
+
+    def on_fit_start(self) -> None:
+        """Begin with the weights of the checkpoint that was loaded, if one was."""
+        if self.shards is not None:
+            self.policy.network.to(self.device)
+        self.publish()
 
 
 def preference_logps(logps: Tensor, batch: Batch) -> dict[str, Tensor]:

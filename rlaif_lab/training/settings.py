@@ -29,7 +29,8 @@ class TrainerConfig:
     accelerator, precision: as in ``pytorch_lightning.Trainer``.
     devices: processes that train between them, each on a device of its own, on each of ``num_nodes`` machines. The
         samples, the pairs and the steps are those of one device, up to rounding.
-    strategy: ``ddp``, every device has all weights; ``auto``: that, where there are several.
+    strategy: ``ddp``, every device trains all weights; ``fsdp2``, each trains a part of them, and holds AdamW's moments
+        of that part alone; ``auto``: ddp, where there are several devices.
     args: further arguments of that Trainer's, such as ``profiler`` or ``deterministic``.
     """
 
@@ -72,15 +73,41 @@ class TrainerConfig:
         if not 0 <= self.adam_beta2 < 1:
             raise ValueError(f"trainer.adam_beta2 must lie in [0, 1); got {self.adam_beta2}")
         # Named, since these are what a user of Lightning would try.
-        if self.strategy in ("fsdp", "fsdp2", "deepspeed"):
+        if self.strategy in ("fsdp", "deepspeed"):
             raise ValueError(
-                f"trainer.strategy={self.strategy} needs an engine that samples without the sharded weights, which the "
-                "lab does not have; use trainer.strategy=ddp, with policy.lora.r=16 for a model that one device cannot "
-                "train whole"
+                f"trainer.strategy={self.strategy} is not among the lab's; use trainer.strategy=fsdp2 with an engine "
+                "(engine=vllm, vllm_server or continuous), or ddp with policy.lora.r=16 for a model that one device "
+                "cannot train whole"
             )
-        if self.strategy not in ("auto", "ddp"):
-            raise ValueError(f"trainer.strategy must be one of auto, ddp; got {self.strategy!r}")
+        if self.strategy not in ("auto", "ddp", "fsdp2"):
+            raise ValueError(f"trainer.strategy must be one of auto, ddp, fsdp2; got {self.strategy!r}")
         check_arguments(self.args)
+
+    @property
+    def sharded(self) -> bool:
+        """Return whether each device trains a part of the weights."""
+        return self.strategy == "fsdp2"
+
+
+def check_strategy(settings: TrainerConfig, *, samples_itself: bool, adapter: bool, values: bool) -> None:
+    """Raise ValueError for a run that ``fsdp2`` cannot train.
+
+    Args:
+        samples_itself: the policy's samples are drawn by the lab's own sampler.
+        adapter: only an adapter is trained. values: the learner has a critic.
+    """
+    if not settings.sharded:
+        return
+    said = f"trainer.strategy={settings.strategy}"
+    if samples_itself:
+        raise ValueError(
+            f"{said} needs an engine that samples beside the sharded weights: engine=vllm, vllm_server or continuous; "
+            "with engine=exact use trainer.strategy=ddp"
+        )
+    if adapter:
+        raise ValueError(f"{said} is for training all weights: use trainer.strategy=ddp with policy.lora")
+    if values:
+        raise ValueError(f"{said} cannot train a critic: use trainer.strategy=ddp, or another learner than ppo")
 
 
 def check_trainer(settings: TrainerConfig) -> None:

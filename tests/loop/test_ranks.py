@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from loop.test_run import TINY, made
 from rlaif_lab.judges.oracle import RandomJudge
 from rlaif_lab.loop.run import Run
 from rlaif_lab.records import Comparison, Verdict
+from rlaif_lab.sampling import serve
 from rlaif_lab.store.children import RankDiedError
 from rlaif_lab.store.outcome import read_failure
 
@@ -121,6 +123,38 @@ def test_an_adapter_is_trained_on_two_ranks_and_the_judge_asked_by_one(
     assert_alike(one, two)
 
 
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A tiny chat model, and the address of a server that samples from it."""
+    model, announced = make_chat_model(tmp_path / "model"), tmp_path / "port"
+    command = [sys.executable, serve.__file__, str(model), "--backend", "transformers", "--port", "0"]
+    process = subprocess.Popen([*command, "--dtype", "float32", "--announce", str(announced)])
+    while not announced.exists() and process.poll() is None:
+        time.sleep(0.05)
+    yield model, f"http://127.0.0.1:{announced.read_text()}"
+    process.terminate()
+    process.wait()
+
+
+def test_sharded_weights_are_trained_as_whole_ones_and_gone_on_with_by_one_rank(
+    tmp_path: Path, served: tuple[Path, str]
+) -> None:
+    """An engine samples; each rank trains a part of the weights; a checkpoint holds the whole."""
+    model, address = served
+    overrides = (
+        *("policy=hf", f"policy.path={model}", "learner=dpo", "judge=random", "prompts_per_round=5", "sampler.k=2"),
+        *("evaluation.prompts=3", "evaluation.samples=2", "evaluation.final_samples=0", "bank.pairs=2"),
+        *("trainer.batch_size=2", "trainer.learning_rate=1e-3", "gate.force=true", "export=false", "resume=true"),
+        *("engine=vllm_server", f"engine.base_url={address}", f"engine.folder={tmp_path / 'weights'}"),
+    )
+    two = ("trainer.devices=2", "trainer.strategy=fsdp2")
+    one = ran(tmp_path / "one", *overrides, "rounds=2")  # the second step of a round has one pair: a rank has none
+    ran(tmp_path / "two", *overrides, "rounds=1", *two)
+    assert_alike(one, ran(tmp_path / "two", *overrides, "rounds=2"))
+    ran(tmp_path / "three", *overrides, "rounds=1")
+    assert_alike(one, ran(tmp_path / "three", *overrides, "rounds=2", *two))  # and ranks with that of one
+
+
 def test_a_killed_rank_ends_the_others_and_the_run_goes_on_with_another_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,8 +230,10 @@ def test_rows_gradients_and_records_are_shared_out_exactly(tmp_path: Path) -> No
     [
         (("trainer.accelerator=gpu",), "trainer.accelerator=gpu: there is no such device here"),
         (("trainer.devices=0",), "trainer.devices must be at least 1; got 0"),
-        (("trainer.strategy=fsdp",), "trainer.strategy=fsdp needs an engine"),
-        (("trainer.strategy=dp",), "trainer.strategy must be one of auto, ddp; got 'dp'"),
+        (("trainer.strategy=fsdp",), "trainer.strategy=fsdp is not among the lab's; use trainer.strategy=fsdp2"),
+        (("trainer.strategy=fsdp2",), "trainer.strategy=fsdp2 needs an engine that samples beside the sharded"),
+        (("trainer.strategy=fsdp2", "engine=continuous", "learner=ppo"), "fsdp2 cannot train a critic"),
+        (("trainer.strategy=dp",), "trainer.strategy must be one of auto, ddp, fsdp2; got 'dp'"),
         (("trainer.num_nodes=2",), "trainer.num_nodes=2: start one process for each device of each node by torchrun"),
     ],
 )

@@ -17,7 +17,10 @@ from rlaif_lab.training.module import RoundModule
 def check(index: int, learner: Learner | None = None, weight: float = 0.0, **counts: int) -> None:
     parameters = [torch.nn.Parameter(torch.tensor([weight]))]
     module: Any = SimpleNamespace(
-        **{"made": 0, "skipped": 0, **counts}, learner=learner or RLOO(), parameters=lambda: parameters
+        **{"made": 0, "skipped": 0, **counts},
+        learner=learner or RLOO(),
+        whole_weights=lambda: parameters,
+        publish=lambda: None,
     )
     RoundModule.check_round(module, index)
 

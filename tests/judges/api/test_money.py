@@ -17,8 +17,9 @@ from servers.rule_server import RuleServer, rule_server
 
 from rlaif_lab.judges.api.client import ServerGoneError, UnusableError
 from rlaif_lab.judges.api.reading import completion_of
-from rlaif_lab.judges.verdict_store import Spent, VerdictStore, on_network
+from rlaif_lab.judges.verdict_store import Spent, VerdictStore
 from rlaif_lab.records import Verdict
+from rlaif_lab.store.network import on_network
 
 ROOT = Path(__file__).parents[3]
 
