@@ -11,6 +11,7 @@ from mkdocs.structure.files import File, Files
 
 from rlaif_lab.metrics.base import FAMILIES, Row
 from rlaif_lab.metrics.catalogue import sections
+from rlaif_lab.metrics.labellers import in_words
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -30,7 +31,9 @@ def metrics_page() -> str:
         "# Metrics",
         "",
         "Every name in `metrics.jsonl` and in W&B, one row each. **Bold** names are headlines, which are charted",
-        "first. Placeholders stand for a family of names:",
+        'first. "Judged by" names roles; who has which role in a run stands in its `config.json` (`labellers`), in the',
+        "report and in W&B's config, where it also says whether people are real or simulated. Nothing there: it is",
+        "counted. Placeholders stand for a family of names:",
         "",
         *(f"- `{{{name}}}`: {words}" for name, (_, words) in FAMILIES.items()),
     ]
@@ -39,8 +42,8 @@ def metrics_page() -> str:
             "",
             f"## {title}",
             "",
-            "| name | unit | range | better | meaning | gold |",
-            "|---|---|---|---|---|---|",
+            "| name | unit | range | better | meaning | judged by | gold |",
+            "|---|---|---|---|---|---|---|",
         ]
         lines += [_metric(row) for row in rows]
     return "\n".join(lines) + "\n"
@@ -49,7 +52,8 @@ def metrics_page() -> str:
 def _metric(row: Row) -> str:
     name = f"**`{row.name}`**" if row.level == "headline" else f"`{row.name}`"
     gold = "needs gold" if row.needs_gold else ""
-    return f"| {name} | {row.unit} | {row.range} | {BETTER[row.better]} | {row.meaning} | {gold} |"
+    judged = in_words(row.by, row.name)
+    return f"| {name} | {row.unit} | {row.range} | {BETTER[row.better]} | {row.meaning} | {judged} | {gold} |"
 
 
 def configuration_page() -> str:

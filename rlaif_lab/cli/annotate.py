@@ -16,8 +16,10 @@ from rlaif_lab.cli.help import lab_version
 from rlaif_lab.instructions.constitution import Constitution
 from rlaif_lab.instructions.criteria import criteria_text
 from rlaif_lab.people.exchange import FORMATS, export, load
+from rlaif_lab.people.human_set import FOLDER as HUMAN_SET
 from rlaif_lab.people.queue import LabelQueue, Limits, check_of, item_of
 from rlaif_lab.progress import printable
+from rlaif_lab.tracking.naming import sweep_of
 
 if TYPE_CHECKING:
     from rlaif_lab.audit.pairs import LabelledPair
@@ -96,10 +98,12 @@ def open_queues(options: argparse.Namespace) -> list[LabelQueue]:
     where: Path = options.where
     if where.is_dir():
         found = sorted(where.rglob(QUEUE))
+        if (sweep := sweep_of(where)) is not None:  # what the run shares with the others
+            found += sorted((sweep / HUMAN_SET).glob(QUEUE))
         if not found:
             raise ValueError(
-                f"{str(where)!r} has no queue yet: a run with judge=people, or judge=human_budget "
-                "judge@judge.human=people, makes one when it first asks"
+                f"{str(where)!r} has no queue yet: a run with judge=people, judge=human_budget "
+                "judge@judge.human=people, or human_set=people, makes one when it first asks"
             )
         return [LabelQueue(path) for path in found]
     if not where.is_file():

@@ -67,6 +67,7 @@ class RunConfig:
     rounds: Annotated[int, Ge(1), Le(10**6)] = 10
     prompts_per_round: Count = 1024
     evaluation: EvaluationSize = field(default_factory=EvaluationSize)
+    human_set: Any = None
     sync_every: Count | None = None
     lag: Number = 0
     gate: GateSettings = field(default_factory=GateSettings)
@@ -100,9 +101,10 @@ FAMILIES = (
     "trainer",
     "watch",
     "detector",
+    "human_set",
     "logger",
 )
-OPTIONAL = ("heldout_judge", "revision", "bank", "detector")
+OPTIONAL = ("heldout_judge", "revision", "bank", "detector", "human_set")
 SEVERAL = ("metrics", "callbacks")
 """Families of which a run may have any number, each by a name of its own."""
 KINDS = {
@@ -121,6 +123,7 @@ KINDS = {
     "trainer": "rlaif_lab.training.settings.TrainerConfig",
     "watch": "rlaif_lab.tracking.alarms.Watch",
     "detector": "rlaif_lab.plateau.detector.Detector",
+    "human_set": "rlaif_lab.people.human_set.HumanSet",
     "logger": "rlaif_lab.tracking.base.Tracker",
     "metrics": "rlaif_lab.metrics.base.Metric",
     "callbacks": "pytorch_lightning.callbacks.Callback",
@@ -264,6 +267,7 @@ ADDED: dict[str, str] = {
     "judge.wait_s": "0",
     "judge.failures_in_row": "8",
     "evaluation.measured": "None",
+    "human_set": "None",
 }
 """Keys that the fingerprints of earlier versions lack, with the value that those versions had."""
 
@@ -524,14 +528,15 @@ def fingerprint(cfg: DictConfig, identities: dict[str, str]) -> dict[str, str]:
 AT_ONCE = (
     *("sampler.batch_size", "revision.batch_size", "trainer.devices", "trainer.strategy", "trainer.num_nodes"),
     *("engine.base_url", "engine.python", "engine.folder", "engine.wait_s", "engine.timeout_s"),
+    *("judge.wait", "judge.human.wait", "heldout_judge.wait", "human_set.by.wait"),  # for people
 )
 
 
 def as_of_today(fingerprint: Mapping[str, str]) -> dict[str, str]:
     """Return a fingerprint that may be an earlier version's as this version would write it.
 
-    How many rows are computed at once, and on how many devices, is left out: it does not change what a run is, and
-    presets choose it anew.
+    How many rows are computed at once, on how many devices, and whether the run waits for people, is left out: it does
+    not change what a run is, and presets choose it anew.
     """
     current = {k: current_path(v) if k.endswith("_target_") else v for k, v in fingerprint.items()}
     current = {k: v for k, v in current.items() if k not in AT_ONCE}

@@ -18,6 +18,8 @@ class SimulatedAnnotator(NoisyOracleJudge):
     ``human_seconds`` (of the comparison, so the same in both orders).
     """
 
+    is_annotator = True
+
     def __init__(
         self, flip: float = 0.1, seconds: float = 30.0, usd: float = 0.67, name: str = "simulated_annotator"
     ) -> None:

@@ -30,6 +30,8 @@ class Judge(ABC):
     """Whether ``scores`` works, so that its number can serve as a reward by itself (d-RLAIF, Lee et al. 2309.00267)."""
     null: bool = False
     """A judge that knows nothing, by design: the gate that refuses to train under a judge at chance lets it pass."""
+    is_annotator: bool = False
+    """Whether it is people, or stands for people: what it says costs their time, and is counted as theirs."""
     spare_prompts: int = 0
     """How many of the task's prompts it needs for itself, besides those of the rounds."""
     writes: bool = False

@@ -16,10 +16,11 @@ from rlaif_lab.judges.base import Judge
 from rlaif_lab.records import Comparison, Prompt, Verdict
 from rlaif_lab.store.files import TryLaterError
 from rlaif_lab.tasks.prompts_file import SHIPPED, PromptsFile
+from rlaif_lab.tracking.naming import MULTIRUN
 
 if TYPE_CHECKING:
     from rlaif_lab.models.access import JudgeContext
-    from rlaif_lab.people.queue import Item, Label, LabelQueue
+    from rlaif_lab.people.queue import Item, Label, LabelQueue, Progress
 
 QUEUE = "labels.sqlite"
 """Name of the queue's file, in the judge's folder."""
@@ -61,6 +62,8 @@ class PeopleJudge(Judge):
         ValueError: for settings out of range.
         LabelsMissingError: with ``wait`` off, when labels are missing.
     """
+
+    is_annotator = True
 
     def __init__(
         self,
@@ -116,9 +119,8 @@ class PeopleJudge(Judge):
             usd=self.max_usd,
             usd_per_hour=self.usd_per_hour,
             guidelines=self.guidelines,
-            # The address that an open page has written is kept: the queue may be opened by a run that is resumed.
-            page=self.queue.limits().page,
         )
+        self.most_seconds = limits.most_seconds
         self.queue.limit(limits)
         # Checks have fixed keys: those of an earlier start are not added twice.
         self.queue.add([check_of(pair.comparison, pair.prob_first_is_better, self.criteria) for pair in self.checks])
@@ -133,6 +135,15 @@ class PeopleJudge(Judge):
     def evaluator(self) -> Judge:
         return self if self.evaluate else NotAsked(self.name)
 
+    def own_metrics(
+        self, comparisons: Sequence[Comparison], verdicts: Sequence[tuple[Verdict, Verdict]], identical: int
+    ) -> dict[str, float]:
+        """Return people's win rate against round 0 with its interval, how far they agree and what it took, if they
+        evaluate."""
+        from rlaif_lab.metrics.human import evaluation_by_people
+
+        return evaluation_by_people(verdicts, identical) if self.evaluate else {}
+
     def note_ai(self, probabilities: Mapping[tuple[Prompt, str, str], float | None]) -> None:
         """Take note of an AI judge's probabilities that the lower text of a pair wins, for the owner's page."""
         self._ai.update(probabilities)
@@ -142,10 +153,8 @@ class PeopleJudge(Judge):
 
         # By pair: both orders of a comparison are one item, and one label.
         items = {item.id: item for item in (item_of(c, self.criteria) for c in comparisons)}
-        asked = self._within_budget(list(items.values()))
         # Added at once, so that the page can show how much there is to do; those that are there stay as they are.
-        self.queue.add([self._ready(item) for item in asked])
-        ids = [item.id for item in asked]
+        ids = self.queue.add_within([self._ready(item) for item in items.values()], self._room)
         self._wait_for(ids)
         labels: dict[str, list[Label]] = {item_id: [] for item_id in ids}
         for label in self.queue.labels(ids):
@@ -168,22 +177,16 @@ class PeopleJudge(Judge):
         ai = self._ai.get((item.prompt, item.first, item.second))
         return replace(item, needed=self.labels_per_item, ai=ai)
 
-    def _within_budget(self, items: Sequence[Item]) -> list[Item]:
-        """Return the items that the budget allows, those that were asked before first: what is in the queue is paid."""
-        # What is in the queue is paid or promised, and so is outside the budget's decision.
-        known = self.queue.known(item.id for item in items)
-        progress = self.queue.progress()
+    def _room(self, progress: Progress) -> float:
+        """Return how many items more the budget allows: what is in the queue is paid for, or promised."""
         left = float("inf")
         if self.max_labels is not None:
             left = self.max_labels - progress.items * self.labels_per_item
-        most = self.queue.limits().most_seconds
-        if most < float("inf"):
+        if self.most_seconds < float("inf"):
             # Time already spent, and what is still expected of items without a label.
             expected = progress.seconds + progress.missing * self.seconds
-            left = min(left, (most - expected) / max(self.seconds, 1e-9))
-        new = [item for item in items if item.id not in known]
-        allowed = len(new) if left == float("inf") else max(0, int(left // self.labels_per_item))
-        return [item for item in items if item.id in known] + new[:allowed]
+            left = min(left, (self.most_seconds - expected) / max(self.seconds, 1e-9))
+        return left // self.labels_per_item if left < float("inf") else left
 
     def _wait_for(self, ids: Sequence[str]) -> None:
         told = -TELL_S
@@ -258,9 +261,9 @@ def _answers(address: str) -> bool:
 
 
 def _run_of(queue: LabelQueue) -> Path:
-    """Return the folder of the run that a queue belongs to."""
-    folder = queue.path.parent
+    """Return the folder of the run, or of the sweep, that a queue belongs to."""
     # The queue may lie several folders deep (judge/human/labels.sqlite).
-    while folder != folder.parent and not (folder / "run.json").exists():
-        folder = folder.parent
-    return folder if (folder / "run.json").exists() else queue.path
+    for folder in queue.path.absolute().parents:
+        if (folder / "run.json").exists() or (folder / MULTIRUN).exists():
+            return folder
+    return queue.path

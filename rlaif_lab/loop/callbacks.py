@@ -149,6 +149,7 @@ class RoundEnd(pl.Callback):
                 "round": data.index + 1,
                 **after,
                 **round_.coverage(data.index + 1),
+                **round_.by_people(data.index + 1, last=True),
                 **ranks.on_first(lambda: self.detected(data.index + 1)),
             }
             self.keep(last | {"audit/length_amplification": length_amplification(after)}, [])

@@ -34,6 +34,7 @@ def check_together(cfg: DictConfig, chosen: Chosen) -> None:
     check_judges(chosen)
     check_learner(cfg, chosen)
     check_prompts(cfg, chosen)
+    check_human_set(chosen)
     check_detector(cfg, chosen)
     check_learning_rate(cfg, chosen)
     for source in chosen.sources().values():
@@ -102,6 +103,23 @@ def check_prompts(cfg: DictConfig, chosen: Chosen) -> None:
                 f"task {task.name!r} has {task.available(split)} prompts in its {split!r} split, but {needed} fresh "
                 f"ones are needed; {', or '.join(ways)}"
             )
+
+
+def check_human_set(chosen: Chosen) -> None:
+    """Check that the set has prompts, and that who labels it can."""
+    wanted, task = chosen.human_set, chosen.task
+    if wanted is None:
+        return
+    if wanted.prompts > task.available("evaluation"):
+        raise ValueError(
+            f"human_set.prompts must be at most {task.available('evaluation')}, the prompts in the 'evaluation' split "
+            f"of task {task.name!r}; got {wanted.prompts}"
+        )
+    if wanted.by.sees_gold and not task.has_gold:
+        raise ValueError(
+            f"human_set.by {wanted.by.name!r} needs gold, and task {task.name!r} has none; use people "
+            "(judge@human_set.by=people)"
+        )
 
 
 def repeated_evaluation(cfg: DictConfig, task: Task) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -29,6 +30,7 @@ from rlaif_lab.store.sweep_cache import SweepCache
 from rlaif_lab.tasks.base import ProceduralTask, Task
 from rlaif_lab.tracking.alarms import Watch
 from rlaif_lab.tracking.base import Tracker
+from rlaif_lab.tracking.naming import sweep_of
 from rlaif_lab.training.settings import TrainerConfig
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from rlaif_lab.loop.plan import Parts, Plan, Services
     from rlaif_lab.loop.round import Round
     from rlaif_lab.models.language_model import LanguageModel
+    from rlaif_lab.people.human_set import HumanSet, SharedSet
     from rlaif_lab.records import Generation
     from rlaif_lab.reward.model import RewardModel
 
@@ -65,6 +68,7 @@ class Chosen:
     detector: Detector | None
     tracker: Tracker
     evaluation: Evaluation
+    human_set: HumanSet | None = None
     metrics: Sequence[Metric] = ()
     callbacks: Sequence[Callback] = ()
 
@@ -133,6 +137,7 @@ def choose(cfg: DictConfig) -> Chosen:
         detector=cfg.detector and build(cfg.detector, "detector"),
         tracker=build(cfg.logger, "logger"),
         evaluation=Evaluation(**cfg.evaluation),
+        human_set=cfg.human_set and build(cfg.human_set, "human_set"),
         callbacks=[build(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items()],
         metrics=[build(node, f"metrics.{name}") for name, node in (cfg.metrics or {}).items()],
     )
@@ -189,6 +194,7 @@ def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: SweepC
         # The base policy is the initial one, whose answers some banks consist of.
         bank=chosen.labelled_pairs(base),
         metrics=chosen.metrics,
+        human_set=shared_set(chosen, store.directory),
     )
     plan = Plan(
         seed=cfg.seed,
@@ -213,6 +219,18 @@ def make_round(cfg: DictConfig, chosen: Chosen, store: RoundStore, cache: SweepC
         return model
 
     return assemble(parts, plan, store, load=load, gate=Gate(**cfg.gate), cache=cache)
+
+
+def shared_set(chosen: Chosen, directory: Path) -> SharedSet | None:
+    """Return the set by which people measure all arms of a sweep, as the run in this folder has it."""
+    from rlaif_lab.people.human_set import FOLDER, SharedSet
+
+    settings = chosen.human_set
+    if settings is None:
+        return None
+    policy, task = chosen.policy.identity(chosen.task), chosen.task.identity()
+    identity = repr((policy, task, chosen.task.max_response_tokens, settings.prompts, settings.pairs, settings.seed))
+    return SharedSet(settings, (sweep_of(directory) or directory) / FOLDER, identity)
 
 
 def assemble(
@@ -258,6 +276,10 @@ def attach(parts: Parts, plan: Plan, services: Services, load: Callable[[Any], L
         gold = parts.task if judge.sees_gold else None
         context = JudgeContext(plan.seed, policy, load, gold=gold, directory=directory / role, spare_samples=spare)
         judge.attach(replace(context, engine=parts.engine))
+    if (shared := parts.human_set) is not None:
+        by, folder = shared.settings.by, shared.folder
+        gold = parts.task if by.sees_gold else None
+        by.attach(JudgeContext(shared.settings.seed, policy, load, gold=gold, directory=folder))
     if parts.reward_model is not None:
         # A reward model has no engine and never sees gold.
         parts.reward_model.attach(JudgeContext(plan.seed, policy, load, None, directory))

@@ -19,6 +19,7 @@ from rlaif_lab.loop.weights import PolicySnapshots
 from rlaif_lab.metrics.base import Metric
 from rlaif_lab.models.critic import Critic
 from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.people.human_set import SharedSet
 from rlaif_lab.records import Prompt
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.engine import Engine
@@ -43,6 +44,7 @@ class Parts:
     kinds: the feedback that is collected for the learner, besides the judgements.
     bank: labelled pairs that stay the same, on which the judge is audited in every round.
     metrics: what a user measures besides the lab's own.
+    human_set: the fixed set by which people measure all arms of a sweep; None: they do not.
     """
 
     policy: LanguageModel
@@ -57,6 +59,7 @@ class Parts:
     reward_model: RewardModel | None = None
     bank: Sequence[LabelledPair] = ()
     metrics: Sequence[Metric] = ()
+    human_set: SharedSet | None = None
 
     @property
     def judges(self) -> dict[str, Judge]:

@@ -15,7 +15,7 @@ from rlaif_lab import ranks
 from rlaif_lab.audit.in_loop import on_policy_metrics
 from rlaif_lab.feedback.base import Collected, Feedback, FeedbackKind, Samples
 from rlaif_lab.feedback.matrices import preference_matrices
-from rlaif_lab.loop import evaluation, stages
+from rlaif_lab.loop import evaluation, human_set, stages
 from rlaif_lab.loop.plan import Parts, Plan, Services, mixing
 from rlaif_lab.metrics.cost import round_flops
 from rlaif_lab.metrics.round import Segment, round_metrics, view_of
@@ -46,7 +46,7 @@ class Round:
         if plan.changes is not None:
             ahead = evaluation.sample_evaluation(index, AHEAD, parts, plan=plan, services=services)
             metrics = metrics | {"time/evaluation_ahead_s": ahead.seconds}
-        return metrics
+        return metrics | self.by_people(index)
 
     def play(self, at: Position, prompts: Sequence[Prompt]) -> Segment:
         """Turn prompts into what is trained on, with the current policy."""
@@ -115,6 +115,10 @@ class Round:
     def coverage(self, index: int) -> Metrics:
         """Return pass@k of many samples of the current policy, after the last round."""
         return evaluation.coverage(index, self.parts, self.plan, self.services)[0]
+
+    def by_people(self, index: int, *, last: bool = False) -> Metrics:
+        """Return what people say of the current policy on the set that all arms share, in the rounds that they look."""
+        return human_set.by_people(index, self.parts, self.plan, services=self.services, last=last)
 
     def row(self, before: Metrics, segments: Sequence[Segment]) -> Metrics:
         """Return the metrics of a whole round, once it is over. ``tokens/training`` counts a prompt once for all its

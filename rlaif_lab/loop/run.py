@@ -17,6 +17,7 @@ from rlaif_lab.export import export_run
 from rlaif_lab.loop.checks import check_together
 from rlaif_lab.loop.parts import build_organisms, choose, make_round, organism_weights
 from rlaif_lab.loop.versions import git_commit, resolved, untrained_policy_identity, versions
+from rlaif_lab.metrics.labellers import labellers
 from rlaif_lab.progress import LOG, Terminal, say
 from rlaif_lab.store.files import write_atomically, writing
 from rlaif_lab.store.outcome import exclusive_access, failure, finished_rounds, write_failure, write_finished
@@ -143,7 +144,7 @@ class Run:
     def begin(self, round_: Round) -> None:
         """Write down what is about to run."""
         config = resolved(self.cfg) | {"versions": versions(), "git_commit": git_commit()}
-        config |= {"weights": organism_weights(self.chosen)}
+        config |= {"weights": organism_weights(self.chosen), "labellers": labellers(config)}
         write_atomically(self.directory / "config.json", json.dumps(config, indent=1).encode())
         # For a tracker that has missed rows, or never had any: it receives everything that metrics.jsonl holds.
         history = [(row, round_.stored_samples(row["round"])) for row in self.store.rows()]
@@ -178,6 +179,9 @@ class Run:
             "judge": self.chosen.judge.describe(),
             "learner": f"{learner.name}, reference policy: {reference}",
         }
+        who = labellers(resolved(self.cfg))
+        if "people" in who or "set_people" in who:
+            parts["people"] = " and ".join(dict.fromkeys(who[role] for role in ("people", "set_people") if role in who))
         introduce(self.label, parts, self.directory)
         if not self.chosen.task.has_gold and self.chosen.heldout_judge is None:
             say(self.label, NO_VERDICT_WITHOUT_GOLD)

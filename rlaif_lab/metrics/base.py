@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rlaif_lab.metrics.labellers import Role, in_words
+
 if TYPE_CHECKING:
     from rlaif_lab.records import Floats, Generation, Judgement
     from rlaif_lab.tasks.base import Task
@@ -45,6 +47,7 @@ class Row:
         level: Headline or detail.
         baseline: Value or metric to draw as a dotted line; None for none.
         failure: Whether it counts something that should not happen (failures, alarms, money): no chart while it is 0.
+        by: Who judged, as roles; () for what is counted.
     """
 
     name: str
@@ -58,6 +61,12 @@ class Row:
     level: Level = "detail"
     baseline: float | str | None = None
     failure: bool = False
+    by: tuple[Role, ...] = ()
+
+    def caption(self, logged: str = "") -> str:
+        """Return what it means, and who judged. logged: the name, where it is one of a family."""
+        judged = in_words(self.by, logged or self.name)
+        return f"{self.meaning} Judged by: {judged}." if judged else self.meaning
 
     def matches(self, logged: str) -> bool:
         """Return whether a logged name is this row's."""

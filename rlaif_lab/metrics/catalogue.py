@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_lab.metrics.base import Row
+from rlaif_lab.metrics.labellers import Role
 
 
 @functools.cache
@@ -17,10 +18,13 @@ def sections() -> Mapping[str, tuple[Row, ...]]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where libyaml is there
     content = yaml.load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"), Loader=loader)
-    return {section["section"]: tuple(map(_row, section["rows"])) for section in content}
+    return {
+        section["section"]: tuple(_row(entry, section.get("by", ())) for entry in section["rows"])
+        for section in content
+    }
 
 
-def _row(entry: Mapping[str, Any]) -> Row:
+def _row(entry: Mapping[str, Any], by: Sequence[Role]) -> Row:
     low, high = entry["range"]
     return Row(
         name=entry["name"],
@@ -34,6 +38,7 @@ def _row(entry: Mapping[str, Any]) -> Row:
         level=entry.get("level", "detail"),
         baseline=entry.get("baseline"),
         failure=entry.get("failure", False),
+        by=tuple(entry.get("by", by)),
     )
 
 

@@ -36,8 +36,6 @@ def alpha(counts: npt.ArrayLike) -> float:
     Returns:
         Alpha in (-inf, 1]; nan where no item has two labels; 1 where all labels are equal.
     """
-    import krippendorff
-
     table = np.asarray(counts, dtype=np.int64).reshape(-1, len(VALUES))
     # One label alone says nothing of agreement.
     pairable = table[table.sum(1) > 1]
@@ -46,6 +44,8 @@ def alpha(counts: npt.ArrayLike) -> float:
     # By chance all would agree as well, and alpha would be 0 / 0.
     if (pairable.sum(0) > 0).sum() == 1:
         return 1.0
+    import krippendorff
+
     return float(krippendorff.alpha(value_counts=pairable, level_of_measurement="nominal"))
 
 

@@ -13,7 +13,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -219,24 +219,27 @@ class LabelQueue:
     # --- the side that asks ---------------------------------------------------------------------------------------
     def add(self, items: Sequence[Item]) -> int:
         """Put items into the queue; return how many were new. One that is there keeps its labels."""
-        new = 0
         with self._transaction() as database:
-            (last,) = database.execute("SELECT COALESCE(MAX(position), -1) FROM items").fetchone()
-            for item in items:
-                prompt = json.dumps([item.prompt.id, item.prompt.text, item.prompt.turns])
-                texts = (prompt, _storable(item.first), _storable(item.second), _storable(item.criteria))
-                row = (item.id, last + 1 + new, *texts, item.gold, item.ai)
-                new += database.execute(
-                    "INSERT OR IGNORE INTO items (id, position, prompt, first, second, criteria, gold, ai, needed) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (*row, item.needed),
-                ).rowcount
-        return new
+            return _insert(database, items)
 
-    def known(self, ids: Iterable[str]) -> set[str]:
-        """Return those of the ids that are in the queue."""
-        with self._reading() as database:
-            return {i for i in ids if database.execute("SELECT 1 FROM items WHERE id = ?", (i,)).fetchone()}
+    def add_within(self, items: Sequence[Item], room: Callable[[Progress], float]) -> list[str]:
+        """Put in as many of the new items as there is room for; return the ids of those that are in the queue then, the
+        ones that were there before first.
+
+        What is in the queue and what is added is one transaction, so that processes which share a queue share its
+        budget.
+
+        Args:
+            items: What is to be asked.
+            room: Returns, for how far the queue is, how many items more are allowed.
+        """
+        with self._transaction() as database:
+            known = {item.id: None for item in items if _is_in(database, item.id)}
+            new = [item for item in items if item.id not in known]
+            most = room(_progress(database)) if new else 0.0
+            allowed = new if most >= len(new) else new[: max(0, int(most))]
+            _insert(database, allowed)
+        return [*known, *(item.id for item in allowed)]
 
     def missing(self, ids: Iterable[str]) -> int:
         """Return how many labels these items still need; a closed one needs none."""
@@ -393,14 +396,20 @@ class LabelQueue:
         return Limits(**{key: json.loads(held[key]) for key in Limits.__dataclass_fields__ if key in held})
 
     def limit(self, limits: Limits) -> None:
-        """Set anew what people may spend, and what they are told."""
-        with self._transaction() as database:
-            rows = [(key, json.dumps(value)) for key, value in asdict(limits).items()]
-            database.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
+        """Set anew what people may spend, and what they are told.
+
+        The page's address is not theirs to set: see ``note_page``.
+        """
+        self._set({key: value for key, value in asdict(limits).items() if key != "page"})
 
     def note_page(self, address: str | None) -> None:
         """Remember at which address a page is over this queue; None when it ends."""
-        self.limit(replace(self.limits(), page=address))
+        self._set({"page": address})
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        with self._transaction() as database:
+            rows = [(key, json.dumps(value)) for key, value in values.items()]
+            database.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
 
     def spent_out(self) -> bool:
         """Return whether people have spent the time or the money that there is. The page then gives nothing out."""
@@ -412,15 +421,7 @@ class LabelQueue:
     def progress(self) -> Progress:
         """Return how far the queue is. Attention checks count for the time only."""
         with self._reading() as database:
-            items, labels, missing = database.execute(
-                "SELECT COUNT(*), COALESCE(SUM(done), 0), "
-                "COALESCE(SUM(CASE WHEN closed THEN 0 ELSE MAX(0, needed - done) END), 0) FROM items WHERE gold IS NULL"
-            ).fetchone()
-            seconds = _spent(database)
-            (flagged,) = database.execute(
-                "SELECT COUNT(DISTINCT item) FROM labels WHERE choice = 'flag' AND undone = 0"
-            ).fetchone()
-        return Progress(items, labels, missing, flagged, float(seconds))
+            return _progress(database)
 
     def items(self, ids: Iterable[str] | None = None) -> list[Item]:
         """Return all items, attention checks included, in the order in which they came; or those of these ids, in
@@ -538,6 +539,36 @@ class LabelQueue:
             yield
         except sqlite3.Error as error:
             raise ValueError(f"the queue of labels {str(self.path)!r} cannot be used: {error}") from error
+
+
+def _is_in(database: sqlite3.Connection, item_id: str) -> bool:
+    return database.execute("SELECT 1 FROM items WHERE id = ?", (item_id,)).fetchone() is not None
+
+
+def _insert(database: sqlite3.Connection, items: Sequence[Item]) -> int:
+    """Add those that are not there; return how many they were."""
+    (last,) = database.execute("SELECT COALESCE(MAX(position), -1) FROM items").fetchone()
+    new = 0
+    for item in items:
+        prompt = json.dumps([item.prompt.id, item.prompt.text, item.prompt.turns])
+        texts = (prompt, _storable(item.first), _storable(item.second), _storable(item.criteria))
+        new += database.execute(
+            "INSERT OR IGNORE INTO items (id, position, prompt, first, second, criteria, gold, ai, needed) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (item.id, last + 1 + new, *texts, item.gold, item.ai, item.needed),
+        ).rowcount
+    return new
+
+
+def _progress(database: sqlite3.Connection) -> Progress:
+    items, labels, missing = database.execute(
+        "SELECT COUNT(*), COALESCE(SUM(done), 0), "
+        "COALESCE(SUM(CASE WHEN closed THEN 0 ELSE MAX(0, needed - done) END), 0) FROM items WHERE gold IS NULL"
+    ).fetchone()
+    (flagged,) = database.execute(
+        "SELECT COUNT(DISTINCT item) FROM labels WHERE choice = 'flag' AND undone = 0"
+    ).fetchone()
+    return Progress(items, labels, missing, flagged, _spent(database))
 
 
 def _item(row: Sequence[Any]) -> Item:

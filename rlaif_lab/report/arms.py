@@ -12,7 +12,7 @@ from rlaif_lab.config import NOT_IN_FINGERPRINT
 from rlaif_lab.report.load import Problem, Run, Runs
 from rlaif_lab.store.outcome import read_outcome
 
-IGNORED = (set(NOT_IN_FINGERPRINT) - {"rounds"}) | {"seed", "weights", "versions", "git_commit"}
+IGNORED = (set(NOT_IN_FINGERPRINT) - {"rounds"}) | {"seed", "weights", "versions", "git_commit", "labellers"}
 """Top-level config keys in which the seeds of one arm may differ."""
 
 Settings = dict[str, str]

@@ -10,6 +10,7 @@ from rlaif_lab.report.figures import Style
 from rlaif_lab.report.samples import to_json
 from rlaif_lab.report.sections.background import notices, problems, provenance, runs_table
 from rlaif_lab.report.sections.browser import browser
+from rlaif_lab.report.sections.judged import judged
 from rlaif_lab.report.sections.overview import overview, results
 from rlaif_lab.report.sections.people import people
 from rlaif_lab.report.sections.spent import spent
@@ -24,6 +25,7 @@ def page(view: View) -> str:
         notices(view),
         overview(view),
         results(view),
+        judged(view),
         why(view),
         *(group_section(view, name) for name in ("progress", "evidence", "judge", "self_score", "bias")),
         people(view),

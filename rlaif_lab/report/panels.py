@@ -19,7 +19,7 @@ def charted(metric: str, **settings: Any) -> ChartPanel:
     panel = ChartPanel(
         metric=metric,
         title=row.title,
-        caption=row.meaning,
+        caption=row.caption(metric),
         reference=row.baseline,
         bounds=(max(row.low, -FAR), min(row.high, FAR)),
     )
@@ -122,7 +122,7 @@ COVERAGE = FigureGroup(
         ChartPanel(
             "coverage/pass_at",
             "Coverage: pass@k",
-            "Chance that the best of k samples is right. Thin: round 0; thick: the last round.",
+            "Chance that the best of k samples is right. Thin: round 0; thick: the last round. Judged by: gold.",
             axis="k",
         ),
         charted("text/unique_rate"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from statistics import NormalDist
 from typing import NamedTuple, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -38,6 +39,22 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
     half = t_quantile(n - 1, confidence) * math.sqrt(variance / n)
     return Interval(mean, mean - half, mean + half)
+
+
+def wilson(successes: float, of: int, confidence: float = 0.95) -> Interval:
+    """Return a share and Wilson's score interval; nan where there is nothing.
+
+    Raises:
+        ValueError: if there are fewer than no successes, or more than there is in all.
+    """
+    if not 0.0 <= successes <= of:
+        raise ValueError(f"successes must lie between 0 and {of}; got {successes}")
+    if of == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    z, share = NormalDist().inv_cdf((1.0 + confidence) / 2.0), successes / of
+    centre = (share + z * z / (2 * of)) / (1.0 + z * z / of)
+    half = z / (1.0 + z * z / of) * math.sqrt(share * (1.0 - share) / of + z * z / (4 * of * of))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def paired_difference(first: Mapping[K, float], second: Mapping[K, float]) -> list[float]:

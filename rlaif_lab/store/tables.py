@@ -221,3 +221,7 @@ COVERAGE = Stage("coverage", _encode_generations, _decode_generations, sampled=T
 
 BASELINE = Stage("baseline", _encode_generations, _decode_generations, sampled=True)
 """The untrained policy's answers to this round's evaluation prompts, one each."""
+
+
+HUMAN_SET = Stage("human_set", _encode_generations, _decode_generations, sampled=True)
+"""The policy's answers to the prompts that people measure all arms of a sweep by, one each."""

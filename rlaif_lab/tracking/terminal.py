@@ -73,7 +73,11 @@ def introduce(run: str, parts: Mapping[str, str], folder: object) -> None:
 
 def legend(shown: tuple[Column, ...]) -> str:
     """Return what the columns mean, in the words of the catalogue of metrics."""
-    said = [f"{column.title}: {row_of(column.metric).meaning}" for column in shown if column.metric != "round"]
+    said = [
+        f"{column.title}: {row_of(column.metric).caption(column.metric)}"
+        for column in shown
+        if column.metric != "round"
+    ]
     return "\n".join(textwrap.fill(text, 116, initial_indent="  ", subsequent_indent="    ") for text in said)
 
 

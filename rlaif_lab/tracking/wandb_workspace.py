@@ -109,7 +109,7 @@ def _details(title: str, found: list[Row]) -> Section:
 
 
 def _explained(found: list[Row]) -> str:
-    return "\n".join(f"- **{row.title}** (`{row.name}`, {row.unit}): {row.meaning}" for row in found)
+    return "\n".join(f"- **{row.title}** (`{row.name}`, {row.unit}): {row.caption()}" for row in found)
 
 
 def _line_plot(row: Row) -> LinePlot:

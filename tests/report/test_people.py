@@ -9,7 +9,7 @@ import pytest
 
 from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.load import Run
-from rlaif_lab.report.sections.people import asked, better, labeller, needed, shown, win_rate
+from rlaif_lab.report.sections.people import SET, asked, better, needed, shown, who_labelled, win_rate
 
 PPI = "ppi/win_rate_vs_round_0"
 REAL = {"judge": {"_target_": "x.HumanBudget", "human": {"_target_": "rlaif_lab.judges.people.PeopleJudge"}}}
@@ -42,10 +42,13 @@ def test_the_labels_that_would_tell_delta_grow_with_its_inverse_square() -> None
 
 def test_who_stood_for_people_is_said() -> None:
     simulated = {"_target_": "rlaif_lab.judges.annotator.SimulatedAnnotator"}
-    assert labeller(REAL) == "real people"
-    assert labeller({"judge": {"_target_": "x.HumanBudget", "human": simulated}}) == "simulated people"
-    assert labeller({"judge": {"_target_": "rlaif_lab.judges.people.PeopleJudge"}}) == "real people"
-    assert labeller({}) == "people as set up"
+    assert who_labelled(REAL, PPI) == "real people"
+    assert who_labelled({"judge": {"_target_": "x.HumanBudget", "human": simulated}}, PPI) == (
+        "simulated people (gold, 10% of preferences flipped)"
+    )
+    assert who_labelled({"judge": {"_target_": "rlaif_lab.judges.people.PeopleJudge"}}, PPI) == "real people"
+    assert who_labelled({}, PPI) == "people as set up"
+    assert who_labelled({"human_set": {"by": simulated | {"flip": 0.0}}}, SET).startswith("simulated people")
 
 
 def test_runs_without_people_are_left_out() -> None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from rlaif_lab.judges.asking import both_orders, decisions
+from rlaif_lab.judges.asking import both_orders
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.wrappers.base import Wrapper
 from rlaif_lab.judges.wrappers.order import SingleOrderJudge
+from rlaif_lab.metrics.human import decided, said_of
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
-from rlaif_lab.people.agreement import noise
-from rlaif_lab.people.queue import Said
+from rlaif_lab.people.agreement import agreement, noise
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
 from rlaif_lab.seeding import seed_for
 from rlaif_lab.statistics.ppi import rectified_mean, with_known_ties
@@ -230,7 +230,7 @@ class HumanBudget(Wrapper):
         # A random share whatever the routing: only then does it stand for all prompts.
         chosen = [pairs[pair] for pair in self._chosen(list(pairs), lambda pair: self._rank("changes", pair))]
         asked = [c for c in chosen if c.first != c.second]
-        labels = _decided(both_orders(self.human, asked))
+        labels = decided(both_orders(self.human, asked))
         # From P(first wins) in {0, 0.5, 1} to a preference in {-1, 0, 1}.
         known = [2.0 * float(label) - 1.0 for label in labels if not math.isnan(label)]
         # Equal texts that were drawn are ties, and count as labels that cost nothing.
@@ -254,9 +254,9 @@ class HumanBudget(Wrapper):
         pairs = {_pair(c): i for i, c in enumerate(comparisons)}
         chosen = [pairs[pair] for pair in self._chosen(list(pairs), lambda pair: self._rank("evaluation", pair))]
         said = both_orders(self.human, [comparisons[i] for i in chosen])
-        labels = _decided(said)
+        labels = decided(said)
         # An AI without a verdict is taken to have none: one half, which PPI corrects like any other.
-        judged = np.nan_to_num(_decided(verdicts), nan=0.5)
+        judged = np.nan_to_num(decided(verdicts), nan=0.5)
         # Without a label (flagged, or beyond the budget) an item counts among the rest.
         known = [i for i, label in zip(chosen, labels, strict=True) if not math.isnan(label)]
         labels = labels[~np.isnan(labels)]
@@ -276,6 +276,7 @@ class HumanBudget(Wrapper):
             "ppi/win_rate_vs_round_0_low": both.low,
             "ppi/win_rate_vs_round_0_high": both.high,
             "human/annotator_error": error,
+            "human/evaluation_alpha": agreement(said_of(first.details or {} for first, _ in said)).alpha,
             "ppi/win_rate_without_noise": _without_noise(both.estimate, kept),
             "ppi/win_rate_without_noise_low": _without_noise(both.low, kept),
             "ppi/win_rate_without_noise_high": _without_noise(both.high, kept),
@@ -359,8 +360,7 @@ def _call(ai: Mapping[Pair, float | None]) -> str:
 def shared_noise(said: Sequence[tuple[Verdict, Verdict]]) -> tuple[float, float]:
     """Return the error rate that people share, and what is left of a preference after such errors: P(right) minus
     P(wrong) of a majority of as many people, averaged over the comparisons. (nan, nan) where nobody labelled twice."""
-    choices = [[label[1] for label in (first.details or {}).get("labels", ())] for first, _ in said]
-    counted = [Said("", c.count("first"), c.count("tie"), second=c.count("second"), ai=None) for c in choices]
+    counted = said_of(first.details or {} for first, _ in said)
     error = noise(counted)
     # Ties show no error: those who took a side are counted.
     sizes = [s.first + s.second for s in counted if s.first + s.second]
@@ -407,17 +407,6 @@ def _averaged(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) ->
     }
 
 
-def _decided(orders: Sequence[tuple[Verdict, Verdict]]) -> np.ndarray:
-    """Return 1, 0.5 or 0 for the first, by the mean of both orders; nan where one failed: (N,)."""
-    values = [
-        math.nan
-        if first.prob_first_wins is None or second.prob_first_wins is None
-        else (first.prob_first_wins + 1.0 - second.prob_first_wins) / 2
-        for first, second in orders
-    ]
-    return decisions(np.array(values, dtype=float))
-
-
 def _by_ai(verdict: Verdict) -> Verdict:
     return replace(verdict, details={"by": "ai"} | ({"of": verdict.details} if verdict.details else {}))
 
@@ -426,11 +415,11 @@ def _by_human(verdict: Verdict, by_ai: Verdict, ai: float | None) -> Verdict:
     """Return the human's verdict. ai: the AI's probability that the first wins, both orders averaged."""
     said = verdict.prob_first_wins
     # Somebody without a preference can neither overrule nor be overruled.
-    decided = said not in (None, 0.5) and ai not in (None, 0.5)
+    both = said not in (None, 0.5) and ai not in (None, 0.5)
     details = {
         "by": "human",
         "ai_confidence": None if ai is None else max(ai, 1.0 - ai),
-        "overruled": (said > 0.5) != (ai > 0.5) if decided and said is not None and ai is not None else None,
+        "overruled": (said > 0.5) != (ai > 0.5) if both and said is not None and ai is not None else None,
         **(verdict.details or {}),
     }
     return replace(_added(verdict, by_ai), details=details)

@@ -8,13 +8,21 @@ from html import escape
 from statistics import NormalDist
 from typing import Any
 
+from rlaif_lab.metrics.labellers import labellers
 from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.load import Run
 from rlaif_lab.report.sections.view import View, arm_header, number_table
 from rlaif_lab.statistics.intervals import Interval, t_interval
 
-RATES = (("ppi/win_rate_vs_round_0", "people and AI judge, by PPI"), ("human/win_rate_vs_round_0", "people alone"))
+SET = "human_set/win_rate"
+AGREEMENT = "human_set/judge_agreement"
+RATES = (
+    ("ppi/win_rate_vs_round_0", "people and AI judge, by PPI"),
+    ("human/win_rate_vs_round_0", "people alone"),
+    (SET, "people alone, on the set that all arms share"),
+)
 LABELS = "cost/evaluation_human_labels"
+SET_LABELS = "cost/human_set_labels"
 # Standard errors that an effect must be away from 0: two-sided at 5 %, found with a probability of 80 %.
 POWERED = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
 
@@ -28,8 +36,28 @@ def people(view: View) -> str:
         '<h2 id="people">Is it better, by people?</h2><p>How often people prefer the answer of the policy after all '
         "training to the one of round 0; 0.5 is no change. Over seeds the mean and its 95% t interval, of a single run "
         "its own 95% interval. People see a random share of the answers; PPI makes of their labels and the AI "
-        "judge's verdicts on all of them one unbiased rate.</p>"
+        "judge's verdicts on all of them one unbiased rate. A set that all arms share is of the same prompts for each "
+        "of them, and what several arms ask is labelled once.</p>"
         + number_table(["arm", "who judged", "win rate", "better than round 0?", "labels"], rows)
+        + judge_and_people(view)
+    )
+
+
+def judge_and_people(view: View) -> str:
+    """Return how often each arm's judge prefers what people prefer on the fixed pairs; "" without such a set."""
+    rows = []
+    for arm in view.arms:
+        runs = asked(arm, AGREEMENT)
+        if runs:
+            pairs = runs[0].value(f"{AGREEMENT}_pairs", runs[0].last_round)
+            cells = (who(runs[0].config, "judge"), shown(win_rate(runs, AGREEMENT)), f"{pairs:.0f}")
+            rows.append(arm_header(view, arm.label) + "".join(f"<td>{escape(cell)}</td>" for cell in cells))
+    if not rows:
+        return ""
+    return (
+        "<p>How often each arm's judge prefers what people prefer, on two answers of the untrained policy to each "
+        "prompt of the shared set: the same pairs for all arms, and none that a judge was trained with.</p>"
+        + number_table(["arm", "judge", "agrees with people", "pairs on which both prefer one"], rows)
     )
 
 
@@ -41,7 +69,7 @@ def in_a_sentence(view: View) -> str:
             runs = asked(arm, metric)
             if runs:
                 rate = win_rate(runs, metric)
-                by = labeller(runs[0].config)
+                by = who_labelled(runs[0].config, metric)
                 said.append(
                     f"<b>{escape(arm.label)}</b> against round 0, by {by}: <b>{shown(rate)}</b>, better: {better(rate)}"
                 )
@@ -61,7 +89,7 @@ def arm_rows(view: View, arm: Arm) -> list[str]:
         runs = asked(arm, metric)
         if runs:
             rate = win_rate(runs, metric)
-            cells = (f"{labeller(runs[0].config)}: {how}", shown(rate), better(rate), needed(runs, metric))
+            cells = (f"{who_labelled(runs[0].config, metric)}: {how}", shown(rate), better(rate), needed(runs, metric))
             found.append(arm_header(view, arm.label) + "".join(f"<td>{escape(cell)}</td>" for cell in cells))
     return found
 
@@ -92,19 +120,21 @@ def better(rate: Interval) -> str:
     return "not shown either way"
 
 
-def labeller(config: Mapping[str, Any]) -> str:
+def who_labelled(config: Mapping[str, Any], metric: str) -> str:
     """Return who stood for people."""
-    judge = config.get("judge") or {}
-    target = str((judge.get("human") or judge).get("_target_", ""))
-    if target.endswith(".PeopleJudge"):
-        return "real people"
-    return "simulated people" if target.endswith(".SimulatedAnnotator") else "people as set up"
+    return who(config, "set_people" if metric.startswith("human_set/") else "people")
+
+
+def who(config: Mapping[str, Any], role: str) -> str:
+    """Return who had a role in a run."""
+    return labellers(config).get(role, "people as set up")
 
 
 def needed(runs: list[Run], metric: str) -> str:
     """Return how many labels there were, and how many would tell a gain of delta from none in a run."""
     run = runs[0]
-    labels, stderr = (run.value(name, run.last_round) for name in (LABELS, f"{metric}_stderr"))
+    counted = SET_LABELS if metric == SET else LABELS
+    labels, stderr = (run.value(name, run.last_round) for name in (counted, f"{metric}_stderr"))
     delta = float((run.config.get("detector") or {}).get("delta", 0.01))
     if not (math.isfinite(labels) and math.isfinite(stderr)):
         return "not known"
