@@ -66,8 +66,10 @@ def the_set(shared: SharedSet, parts: Parts, plan: Plan) -> list[Entry]:
     )
     texts = [generation.responses[0].text for generation in reference]
     others = [generation.responses[0].text for generation in other]
-    others += [None] * (len(texts) - len(others))
-    drawn = [Entry(*row) for row in zip(prompts, texts, others, strict=True)]
+    drawn = [
+        Entry(prompt, text, others[i] if i < len(others) else None)
+        for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
+    ]
 
     def freeze() -> list[Entry]:
         shared.freeze(drawn)

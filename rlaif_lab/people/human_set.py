@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlaif_lab.config.ranges import Count, Number, Seed
 from rlaif_lab.judges.base import Judge
@@ -146,7 +147,7 @@ def _row(entry: Entry) -> dict[str, object]:
     return {"prompt": prompt, "reference": entry.reference, "other": entry.other}
 
 
-def _entry(row: dict[str, dict[str, str]]) -> Entry:
+def _entry(row: Mapping[str, Any]) -> Entry:
     prompt = row["prompt"]
     turns = tuple((role, said) for role, said in prompt["turns"])
     reference, other = row["reference"], row["other"]
