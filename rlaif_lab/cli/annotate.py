@@ -162,9 +162,18 @@ def secret_of(folder: Path) -> bytes:
     path = folder / "annotate_secret"
     if not path.exists():
         # The mode from the start: a file that is made readable first could be read in between.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(32))
+        # Whole or not at all, and never over that of another page which begins at the same time.
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            os.replace(temporary, path)
+        temporary.unlink(missing_ok=True)
     return path.read_bytes()
 
 

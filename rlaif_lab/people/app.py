@@ -13,7 +13,7 @@ import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from rlaif_lab.seeding import seed_for
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.datastructures import FormData
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -52,8 +53,14 @@ SHOWN = 50
 """Disagreements, and flags, on the owner's page."""
 EXCERPT = 2000
 """Characters of each text there."""
-HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Control characters, terminal escapes among them, and marks that change the direction of what follows."""
+HIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
+"""Control characters, terminal escapes among them, marks that change the direction of what follows, and characters of
+no width. The two joiners (U+200C, U+200D) stay: scripts and emoji need them."""
+LARGEST_FORM = 100_000
+"""Bytes; a reason has at most 2,000 characters."""
 
 
 def printable(text: str) -> str:
@@ -88,7 +95,9 @@ class Desk:
         """Return the name that a token belongs to; None for none. The owner's is the empty text."""
         names = [*self.annotators, ""]
         # Takes as long for every wrong token, so that none can be guessed bit by bit.
-        return next((name for name in names if hmac.compare_digest(self.token(name), token or "")), None)
+        return next(
+            (name for name in names if hmac.compare_digest(self.token(name).encode(), (token or "").encode())), None
+        )
 
     def csrf(self, name: str) -> str:
         """Return what a form of this person must hold, which no other site can know."""
@@ -96,16 +105,39 @@ class Desk:
         return hmac.new(self.secret, b"form:" + name.encode(), hashlib.sha256).hexdigest()[:32]
 
     def next(self, annotator: str) -> tuple[LabelQueue, Item] | None:
-        """Return the next item for this person, and its queue."""
+        """Return the next item for this person, and its queue. What has been labelled in another queue, as where the
+        runs of a sweep ask the same, is taken over and not asked again."""
         for queue in self.queues:
-            item = queue.next_item(annotator, self.check_every)
-            if item is not None:
-                return queue, item
+            while (item := queue.next_item(annotator, self.check_every)) is not None:
+                if item.gold is not None or not self._taken_over(queue, item):
+                    return queue, item
         return None
 
-    def queue_of(self, item_id: str) -> LabelQueue | None:
-        """Return the queue that an item is in."""
-        return next((queue for queue in self.queues if queue.item(item_id) is not None), None)
+    def _taken_over(self, queue: LabelQueue, item: Item) -> bool:
+        """Give a queue the labels that the others have of an item; return whether there were any that it lacked. Their
+        time is paid for where they were given."""
+        held = {label.annotator for label in queue.labels_of(item.id)}
+        others = [other for other in self.queues if other is not queue]
+        found = {label.annotator: label for other in others for label in other.labels_of(item.id)}
+        new = [label for name, label in found.items() if name not in held and label.choice != "skip"]
+        for label in new[: item.needed - item.done]:
+            queue.label(replace(label, seconds=0.0))
+        return bool(new)
+
+    def queue_of(self, item_id: str, annotator: str | None = None) -> LabelQueue | None:
+        """Return the queue that an item is in; of several the one in which this person has not labelled it."""
+        held = [queue for queue in self.queues if queue.item(item_id) is not None]
+        mine = [queue for queue in held if annotator not in {label.annotator for label in queue.labels_of(item_id)}]
+        return next(iter([*mine, *held]), None)
+
+    def undo(self, annotator: str) -> None:
+        """Take this person's last label back, in every queue that has it."""
+        newest = max(self.queues, key=lambda queue: queue.last_at(annotator))
+        taken = newest.undo(annotator)
+        if taken is not None:
+            for queue in self.queues:
+                if queue is not newest and queue.last_item(annotator) == taken:
+                    queue.undo(annotator)
 
 
 def swapped(annotator: str, item: Item) -> bool:
@@ -209,22 +241,21 @@ class Page:
 
     async def take(self, request: Request) -> Response:
         """Keep a label. It is on disk before the answer goes out."""
-        from starlette.responses import PlainTextResponse, RedirectResponse
+        from starlette.responses import RedirectResponse
 
-        name = self._annotator(request)
-        form = await request.form(max_fields=10)
-        if name is None or not hmac.compare_digest(str(form.get("csrf", "")), self.desk.csrf(name)):
-            return PlainTextResponse("open your own link again", status_code=403)
+        name, form = await self._form(request)
+        if name is None or form is None:
+            return self._told(request, "Open your own link again.", 403)
         item_id = str(form.get("item", ""))
-        queue = self.desk.queue_of(item_id)
+        queue = self.desk.queue_of(item_id, name)
         item = queue.item(item_id) if queue is not None else None
         if queue is None or item is None:
-            return PlainTextResponse("this item is not in the queue", status_code=404)
+            return self._told(request, "This item is not in the queue.", 404)
         # Drawn once more, to the same result, instead of taken from the form, which anybody can change.
         turned = swapped(name, item)
         choice = choice_of(str(form.get("choice", "")), turned)
         if choice is None:
-            return PlainTextResponse("no such choice", status_code=400)
+            return self._told(request, "There is no such choice.", 400)
         label = Label(
             item=item_id,
             annotator=name,
@@ -236,22 +267,37 @@ class Page:
         try:
             queue.label(label)
         except ValueError as error:
-            return PlainTextResponse(str(error), status_code=409)
+            return self._told(request, f"{error}.", 409)
         return RedirectResponse("/label", status_code=303)
 
     async def undo(self, request: Request) -> Response:
         """Take the last label back."""
-        from starlette.responses import PlainTextResponse, RedirectResponse
+        from starlette.responses import RedirectResponse
 
-        name = self._annotator(request)
-        form = await request.form(max_fields=10)
-        if name is None or not hmac.compare_digest(str(form.get("csrf", "")), self.desk.csrf(name)):
-            return PlainTextResponse("open your own link again", status_code=403)
-        # Queues are served in order, so the last one that holds a label of theirs holds their last label.
-        for queue in reversed(self.desk.queues):
-            if queue.undo(name) is not None:
-                break
+        name, form = await self._form(request)
+        if name is None or form is None:
+            return self._told(request, "Open your own link again.", 403)
+        self.desk.undo(name)
         return RedirectResponse("/label", status_code=303)
+
+    async def _form(self, request: Request) -> tuple[str | None, FormData | None]:
+        """Return who sent a form, and the form; None for somebody unknown, a form that is not of the page, or a huge
+        one, which is not read."""
+        name = self._annotator(request)
+        length = request.headers.get("content-length", "")
+        if name is None or not length.isdecimal() or int(length) > LARGEST_FORM:
+            return name, None
+        form = await request.form(max_fields=10)
+        known = hmac.compare_digest(str(form.get("csrf", "")).encode(), self.desk.csrf(name).encode())
+        return name, form if known else None
+
+    def _told(self, request: Request, message: str, status: int) -> Response:
+        """Return what went wrong: a page with the way on for a browser's form, a line for the page's script."""
+        from starlette.responses import PlainTextResponse
+
+        if "text/html" in request.headers.get("accept", ""):
+            return self.answer("closed.html", status, message=message, go_on=True)
+        return PlainTextResponse(message, status_code=status)
 
     async def owner(self, request: Request) -> Response:
         """Show the owner how far it is, who agrees with whom, and what it costs."""
@@ -302,7 +348,8 @@ class Page:
         """Return a page; every value is escaped."""
         from starlette.responses import HTMLResponse
 
-        return HTMLResponse(self.templates.get_template(template).render(**values), status_code=status)
+        content = self.templates.get_template(template).render({"go_on": False, **values})
+        return HTMLResponse(content, status_code=status)
 
 
 def choice_of(pressed: str, turned: bool) -> Choice | None:

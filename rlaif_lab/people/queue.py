@@ -388,6 +388,21 @@ class LabelQueue:
             )
             return str(item)
 
+    def last_at(self, annotator: str) -> float:
+        """Return when this person last said something; -inf where they have not."""
+        return self._last(annotator)[1]
+
+    def last_item(self, annotator: str) -> str | None:
+        """Return the item of which this person last said something."""
+        return self._last(annotator)[0]
+
+    def _last(self, annotator: str) -> tuple[str | None, float]:
+        with self._reading() as database:
+            found = database.execute(
+                "SELECT item, at FROM labels WHERE annotator = ? AND undone = 0 ORDER BY id DESC LIMIT 1", (annotator,)
+            ).fetchone()
+        return (str(found[0]), float(found[1])) if found else (None, -math.inf)
+
     # --- limits -----------------------------------------------------------------------------------------------------
     def limits(self) -> Limits:
         """Return what people may spend, and what they are told."""

@@ -162,3 +162,47 @@ def test_a_huge_disagreement_does_not_make_a_huge_owners_page(tmp_path: Path) ->
     text = client(found, "").get("/owner").text
     assert len(text) < 20_000
     assert "1,000,000 characters in all" in text
+
+
+def test_what_runs_of_a_sweep_ask_in_common_is_labelled_once_and_undone_in_each(tmp_path: Path) -> None:
+    """Both queues have the first two items; each has one of its own."""
+    queues = [LabelQueue(tmp_path / name / "labels.sqlite") for name in "ab"]
+    for number, queue in enumerate(queues):
+        pairs = [Comparison(Prompt(f"p{i}", "q"), f"a{i}", f"b{i}") for i in (0, 1, 2 + number)]
+        queue.add([item_of(pair) for pair in pairs])
+    found = Desk(queues, b"secret", ["ada", "ben"])
+    page = client(found)
+    shown = []
+    while (due := found.next("ada")) is not None:
+        shown.append(due[1].id)
+        assert page.post("/label", data=form(found, due[1].id)).status_code == 303
+    assert len(shown) == len(set(shown)) == 4
+    assert [queue.progress().missing for queue in queues] == [0, 0]
+    assert sum(queue.progress().seconds for queue in queues) == 4 * 2.5, "paid once"
+    assert found.next("ben") is None
+    found.undo("ada")
+    assert sum(queue.progress().missing for queue in queues) == 1, "the last one was of the second queue alone"
+
+
+def test_a_second_tab_is_told_and_can_go_on(tmp_path: Path) -> None:
+    found = desk(tmp_path)
+    page, item = client(found), found.queues[0].items()[0].id
+    assert page.post("/label", data=form(found, item)).status_code == 303
+    other = page.post("/label", data=form(found, item, choice="right"), headers={"accept": "text/html"})
+    assert other.status_code == 409
+    assert "undo it first" in other.text and 'href="/label"' in other.text
+    assert len(found.queues[0].labels()) == 1
+
+
+def test_a_huge_form_is_not_read(tmp_path: Path) -> None:
+    found = desk(tmp_path)
+    item = found.queues[0].items()[0].id
+    assert client(found).post("/label", data=form(found, item, reason="x" * 200_000)).status_code == 403
+    assert client(found).post("/label", data=form(found, item, csrf="\u00e9")).status_code == 403
+    assert found.queues[0].labels() == []
+
+
+def test_what_has_no_width_is_shown() -> None:
+    assert printable("a\u200bb\u2060\ufeff\u00ad") == "a⟨U+200B⟩b⟨U+2060⟩⟨U+FEFF⟩⟨U+00AD⟩"
+    family = "\U0001f468\u200d\U0001f469"
+    assert printable(family) == family

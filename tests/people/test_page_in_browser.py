@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,9 +50,9 @@ def until(what: Callable[[], object], patience: float = 20.0) -> None:
 
 PAINTED = (
     "(() => { window.asked ||= requestAnimationFrame(() => requestAnimationFrame(() => setTimeout("
-    "() => { window.painted = true; }, 50))); return document.readyState === 'complete' && !!window.painted; })()"
+    "() => { window.painted = true; }, 350))); return document.readyState === 'complete' && !!window.painted; })()"
 )
-"""The browser drops keys and clicks until it has painted a new page for the first time."""
+"""The browser drops keys and clicks until it has painted a new page for the first time, and the page for 0.3 s more."""
 
 
 def shown_item(page: Browser) -> str | None:
@@ -134,9 +138,8 @@ def test_hostile_texts_are_shown_and_not_obeyed_also_on_a_phone(tmp_path: Path) 
             text = page.evaluate("document.querySelector('main').textContent")
             assert "\x1b" not in text
             assert "\u202e" not in text
-            assert page.evaluate(
-                "[...document.querySelectorAll('button')].every(b => b.getBoundingClientRect().height >= 40)"
-            )
+            buttons = "[...document.querySelectorAll('button:not([hidden])')]"
+            assert page.evaluate(f"{buttons}.every(b => b.getBoundingClientRect().height >= 40)")
             labelled(page, queue, "me", "t")
         assert "Nothing left to label" in page.evaluate("document.body.textContent")
         assert not page.errors
@@ -193,3 +196,86 @@ def test_text_stands_out_in_either_scheme(tmp_path: Path, scheme: str) -> None:
             ".map(t => t.match(/[0-9]+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0)); })()"
         )
         assert abs(colours[0] - colours[1]) > 400
+
+
+def test_slips_of_mouse_and_keyboard_label_nothing_by_mistake(tmp_path: Path) -> None:
+    queue = queue_at(tmp_path / "labels.sqlite", 4)
+    with browser() as page, served(tmp_path) as desk:
+        page.visit(desk.links["me"])
+        first = shown_item(page)
+        page.type("#reason", "so that")
+        for kind in ("keyDown", "keyUp"):
+            page.call("Input.dispatchKeyEvent", type=kind, key="Enter", windowsVirtualKeyCode=13, text="\r")
+        time.sleep(0.5)
+        assert queue.labels() == [], "Enter in the reason is no choice"
+        assert page.evaluate("document.activeElement.id") == "reason"
+        page.click("button[value=left]")
+        page.click("button[value=left]")  # of a double click, wherever it lands
+        until(lambda: shown_item(page) != first)
+        assert len(queue.labels()) == 1
+        page.evaluate("history.back()")
+        time.sleep(0.5)
+        second = shown_item(page)
+        assert second not in (None, first), "the button back shows what is next, not what was labelled"
+        labelled(page, queue, "me", "2")
+        assert len({label.item for label in queue.labels()}) == 2
+        # By keyboard alone: Tab goes through texts and controls, and the focus is seen.
+        reached = []
+        for _ in range(12):
+            for kind in ("keyDown", "keyUp"):
+                page.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+            told = "[e.tagName, e.value || e.id || '', getComputedStyle(e).outlineStyle]"
+            reached.append(page.evaluate(f"(e => {told})(document.activeElement)"))
+        names = [name for _, name, _ in reached]
+        assert {"pause", "reason", "left", "right", "tie", "skip", "flag"} <= set(names), names
+        assert all(outline == "solid" for _, _, outline in reached), reached
+
+
+def test_two_tabs_of_one_person_and_a_form_of_another_site(tmp_path: Path) -> None:
+    queue = queue_at(tmp_path / "labels.sqlite", 3)
+    other_site = tmp_path / "site"
+    other_site.mkdir()
+    with browser() as page, served(tmp_path) as desk:
+        page.visit(desk.links["me"])
+        first = shown_item(page)
+        # A second tab: the same item, labelled there while the first one still shows it.
+        form = "new URLSearchParams(new FormData(document.getElementById('choices')))"
+        post = "await fetch('/label', {method: 'POST', body: f})"
+        page.evaluate(f"(async () => {{ const f = {form}; f.set('choice', 'left'); {post}; }})()")
+        until(lambda: len(queue.labels()) == 1)
+        page.press("t")
+        until(lambda: "undo it first" in page.evaluate("document.getElementById('status').textContent"))
+        assert [label.item for label in queue.labels()] == [first], "the first word counts, and nothing is lost"
+        page.click("#status a")
+        until(lambda: shown_item(page) not in (None, first))
+        shown = shown_item(page)
+        (other_site / "index.html").write_text(
+            f"<form method=post action=http://127.0.0.1:{desk.port}/label><input name=item value={shown}>"
+            "<input name=choice value=left><input name=csrf value=guess></form>"
+            "<script>document.forms[0].submit()</script>"
+        )
+        with other_server(other_site) as address:
+            page.visit(address)
+            until(lambda: "Open your own link" in page.evaluate("document.body.textContent"))
+        assert len(queue.labels()) == 1, "another site cannot label in somebody's name"
+        page.visit(f"http://127.0.0.1:{desk.port}/enter/0123456789abcdef0123456789abcdef")
+        assert "not valid" in page.evaluate("document.body.textContent"), "a wrong token is told"
+        page.visit(f"http://127.0.0.1:{desk.port}/label")
+        assert shown_item(page) == shown, "and does not end what was open"
+    assert first is not None
+
+
+@contextmanager
+def other_server(folder: Path) -> Iterator[str]:
+    """Serve another site, on a port of its own."""
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/index.html"
+        server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""

@@ -6,7 +6,10 @@
   const pause = document.getElementById("pause");
   const item = document.getElementById("item");
   const status = document.getElementById("status");
-  let spent = 0;
+  const SETTLED_MS = 300;
+  const shown = performance.now();
+  const key = `spent ${form.elements.namedItem("item").value}`;
+  let spent = Number(sessionStorage.getItem(key)) || 0;  // of before a reload
   let since = performance.now();
   let running = true;
   let sending = false;
@@ -15,6 +18,18 @@
   const go = () => { if (!running) { since = performance.now(); running = true; } };
   const paused = () => pause.getAttribute("aria-pressed") === "true";
   const say = (text) => { status.textContent = text; };
+  const controls = () => document.querySelectorAll("button[data-key], #pause");
+  // The second half of a double click, or of a key that was hit twice, is not meant for the item that has just come.
+  const settled = () => performance.now() - shown >= SETTLED_MS;
+
+  window.addEventListener("pagehide", () => {
+    if (sending) { return; }
+    stop();
+    sessionStorage.setItem(key, String(spent));
+  });
+  document.addEventListener("click", (event) => {
+    if (event.isTrusted && !settled() && event.target.closest("button[data-key]")) { event.preventDefault(); }
+  }, true);
 
   pause.addEventListener("click", () => {
     const now = !paused();
@@ -33,8 +48,12 @@
     for (let wait = 1000; ; wait = Math.min(wait * 2, 10000)) {
       try {
         const answer = await fetch(target, { method: "POST", body, redirect: "follow", credentials: "same-origin" });
-        if (answer.ok) { window.location.replace("/label"); return; }
-        say(`Not saved: ${await answer.text()}`);
+        if (answer.ok) { sessionStorage.removeItem(key); window.location.replace("/label"); return; }
+        say(`Not saved: ${await answer.text()} `);
+        const on = document.createElement("a");
+        on.href = "/label";
+        on.textContent = "Go on with the next item";
+        status.append(on);
         return;
       } catch {
         say("No connection: your label is kept here and is sent again as soon as the connection is back.");
@@ -50,10 +69,10 @@
     const source = event.target;
     source.elements.namedItem("seconds")?.setAttribute("value", (spent / 1000).toFixed(2));
     const body = new URLSearchParams(new FormData(source, event.submitter));
-    for (const button of document.querySelectorAll("button")) { button.disabled = true; }
+    for (const button of controls()) { button.disabled = true; }
     await send(source.getAttribute("action"), body);
     sending = false;
-    for (const button of document.querySelectorAll("button")) { button.disabled = false; }
+    for (const button of controls()) { button.disabled = false; }
     go();
   };
   form.addEventListener("submit", submit);
@@ -61,7 +80,7 @@
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || paused()) { return; }
-    if (event.target instanceof HTMLInputElement) { return; }
+    if (event.target instanceof HTMLInputElement || !settled()) { return; }
     const button = document.querySelector(`button[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
     if (button && !button.disabled) { event.preventDefault(); button.form.requestSubmit(button); }
   });
