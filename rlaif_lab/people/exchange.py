@@ -235,13 +235,15 @@ def _labels(path: Path, form: Format) -> Iterator[tuple[str, Label | str]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error) as error:
         raise ValueError(f"{str(path)!r} cannot be read as {form}: {error}") from error
     for number, row in enumerate(rows, start=1):
-        if row.get("choice") in (None, ""):
+        if "problem" not in row and row.get("choice") in (None, ""):
             continue  # not labelled yet
         yield f"{path.name}, label {number}", _label(row)
 
 
 def _label(row: Mapping[str, Any]) -> Label | str:
-    choice, annotator, item = row["choice"], row.get("annotator"), row.get("item")
+    choice, annotator, item = row.get("choice"), row.get("annotator"), row.get("item")
+    if "problem" in row:
+        return str(row["problem"])
     if choice not in CHOICES:
         return f"a choice must be one of {', '.join(CHOICES)}; got {choice!r}"
     if not annotator or not item:
@@ -271,7 +273,10 @@ def _read_csv(text: str) -> Iterable[Mapping[str, Any]]:
     before = csv.field_size_limit(sys.maxsize)  # a response may be long
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""))
-        lacking = {"item", "annotator", "choice"} - set(reader.fieldnames or ())
+        names = list(reader.fieldnames or ())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the column {twice[0]} is there twice")
+        lacking = {"item", "annotator", "choice"} - set(names)
         if lacking:
             raise ValueError(f"the columns {', '.join(sorted(lacking))} are missing")
         # Cells beyond the header's come under None.
@@ -288,37 +293,62 @@ def _read_jsonl(text: str) -> Iterable[Mapping[str, Any]]:
     return rows
 
 
+def _list(text: str) -> list[Any]:
+    found = json.loads(text)
+    if not isinstance(found, list):
+        raise ValueError(f"it must hold a list; got a {type(found).__name__}")
+    return found
+
+
 def _read_label_studio(text: str) -> Iterator[Mapping[str, Any]]:
-    for task in json.loads(text):
-        for annotation in task.get("annotations", ()):
+    for task in _list(text):
+        for annotation in task.get("annotations") or ():
             if annotation.get("was_cancelled"):
                 continue  # skipped there
-            # A number or an object with the e-mail address, by the kind of export.
             by = annotation.get("completed_by")
-            result = annotation.get("result", ())
-            chosen = [region["value"]["choices"][0] for region in result if region.get("type") == "choices"]
+            annotator = by.get("email") if isinstance(by, dict) else by
+            result = annotation.get("result") or ()
+            chosen = _chosen(result)
+            if len(chosen) != 1:
+                yield {
+                    "annotator": annotator,
+                    "problem": f"an annotation must hold one choice; {annotator} gave {len(chosen)} for item "
+                    f"{task['data']['item']!r}",
+                }
+                continue
             written = [text for r in result if r.get("type") == "textarea" for text in r["value"]["text"]]
             yield {
                 "item": task["data"]["item"],
-                "annotator": by.get("email") if isinstance(by, dict) else by,
-                "choice": chosen[0] if chosen else None,
+                "annotator": annotator,
+                "choice": chosen[0],
                 "seconds": annotation.get("lead_time"),
                 "reason": "\n".join(written) or None,
             }
 
 
+def _chosen(result: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """Return what was chosen under the name that the labelling interface says, whatever else a project asks for."""
+    regions = [region for region in result if region.get("type") == "choices"]
+    ours = [region for region in regions if region.get("from_name") == "choice"] or regions
+    return [choice for region in ours for choice in region["value"]["choices"]]
+
+
 def _read_argilla(text: str) -> Iterator[Mapping[str, Any]]:
-    for record in json.loads(text):
-        kept = json.loads(record.get("metadata", {}).get("labels", "{}"))
+    for record in _list(text):
+        kept = json.loads((record.get("metadata") or {}).get("labels") or "{}")
         responses = record.get("responses") or {}
-        reasons = {said.get("user_id"): said.get("value") for said in responses.get("reason", ())}
-        for said in responses.get("choice", ()):
+        reasons = {said.get("user_id"): said.get("value") for said in responses.get("reason") or ()}
+        for said in responses.get("choice") or ():
             user = said.get("user_id")
-            # Argilla gives ids: the name, and what it has no place for, are in the metadata.
             about = kept.get(user, {})
+            annotator, status = about.get("name", user), said.get("status", "submitted")
+            if status != "submitted":
+                problem = f"a response must be submitted; {annotator}'s to item {record['id']!r} is {status}"
+                yield {"annotator": annotator, "problem": problem}
+                continue
             yield {
                 "item": record["id"],
-                "annotator": about.get("name", user),
+                "annotator": annotator,
                 "choice": said.get("value"),
                 "swapped": about.get("swapped"),
                 "seconds": about.get("seconds"),

@@ -125,3 +125,54 @@ def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, texts: 
     assert not [cell for row in csv.reader(file.open(newline="")) for cell in row if cell.startswith(FORMULA)]
     assert load([there], file, "csv").refused == ()
     assert there.labels() == queue.labels()
+
+
+ODD = {
+    "two choices": ("label_studio", '[{"data": {"item": "ID"}, "annotations": [{"completed_by": "eve", "result": '
+                    '[{"type": "choices", "from_name": "choice", "value": {"choices": ["first", "second"]}}]}]}]'),
+    "no choice": ("label_studio", '[{"data": {"item": "ID"}, "annotations": [{"completed_by": "eve", "result": []}]}]'),
+    "a draft": ("argilla", '[{"id": "ID", "responses": {"choice": [{"value": "first", "user_id": "eve", '
+                '"status": "draft"}]}}]'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_what_is_no_label_is_told(tmp_path: Path, what: str) -> None:
+    queue = queue_of(tmp_path, ["one"])
+    form, text = ODD[what]
+    file = tmp_path / "odd"
+    file.write_text(text.replace("ID", queue.items()[0].id))
+    found = load([queue], file, form)  # type: ignore[arg-type]
+    assert (found.new, found.known, len(found.refused)) == (0, 0, 1)
+    assert queue.labels() == []
+
+
+def test_only_our_question_counts_where_a_project_asks_several(tmp_path: Path) -> None:
+    queue = queue_of(tmp_path, ["one"])
+    regions = [
+        {"type": "choices", "from_name": "tone", "value": {"choices": ["second"]}},
+        {"type": "choices", "from_name": "choice", "value": {"choices": ["first"]}},
+    ]
+    tasks = [
+        {"data": {"item": queue.items()[0].id}, "annotations": [{"completed_by": "eve", "result": regions}]},
+        {"data": {"item": queue.items()[0].id}, "annotations": None},
+    ]
+    file = tmp_path / "tasks.json"
+    file.write_text(json.dumps(tasks))
+    assert load([queue], file, "label_studio").new == 1
+    assert [label.choice for label in queue.labels()] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "message"),
+    [
+        ("csv", "item,annotator,choice,choice\n", "the column choice is there twice"),
+        ("label_studio", "{}", "it must hold a list; got a dict"),
+        ("argilla", '"text"', "it must hold a list; got a str"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused(tmp_path: Path, form: Format, text: str, message: str) -> None:
+    file = tmp_path / "file"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load([queue_of(tmp_path, ["one"])], file, form)
