@@ -23,13 +23,16 @@ KEY_LIKE = re.compile(
     r"sk-[A-Za-z0-9_-]{8,}|(?:sk|pk|rk)_(?:live|test)_[A-Za-z0-9]{8,}|hf_[A-Za-z0-9]{16,}|gsk_[A-Za-z0-9]{16,}"
     r"|xai-[A-Za-z0-9]{16,}|nvapi-[A-Za-z0-9_-]{16,}|r8_[A-Za-z0-9]{16,}|pplx-[A-Za-z0-9]{16,}|AIza[A-Za-z0-9_-]{20,}"
     r"|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}|glpat-[A-Za-z0-9_-]{16,}|AKIA[A-Z0-9]{12,}"
+    r"|xox[abeprs]-[A-Za-z0-9-]{10,}|ya29\.[A-Za-z0-9._-]{16,}|sess-[A-Za-z0-9]{16,}|(?:dop|tgp|glc)_v1_[A-Za-z0-9]{16,}"
+    r"|(?:fw|sk)_[A-Za-z0-9]{16,}|key-[0-9a-f]{16,}"
     r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.|wandb_v1_[A-Za-z0-9_]{16,}"
     r")|\bBearer\s+[A-Za-z0-9._~+/=-]{8,}"
 )
 """Keys by the shapes that services give them."""
 
 NAMED = re.compile(
-    r"(?:^|[_.\-])(?:api_?key|apikey|key|token|access_?token|secret|password|passwd|authorization|auth|credentials?)$",
+    r"(?:^|[_.\-])(?:api_?key|apikey|key|token|access_?token|secret|password|passwd|authorization|auth|credentials?"
+    r"|cookie)$",
     re.IGNORECASE,
 )
 """Names of settings (and of parts of an address) that hold a key."""
@@ -51,7 +54,7 @@ def problem(key: str, value: str) -> str | None:
     last = key.rpartition(".")[2].rpartition("/")[2]
     # The name of a variable is wanted here: a key in its place is refused without being repeated.
     if (last == "api_key_env" or last.endswith("_key_env")) and value not in ("", "null", "None"):
-        if not NAME_OF_VARIABLE.fullmatch(value) or KEY_LIKE.search(value) or _random_looking(value):
+        if not _is_name(value) or KEY_LIKE.search(value) or _random_looking(value):
             return f"{_printable(key)} is the NAME of an environment variable, and what it was given is none"
         return None
     if NAMED.search(last) and value not in ("", "null", "None"):
@@ -70,6 +73,13 @@ def problem(key: str, value: str) -> str | None:
         if _address_holds_key(address):
             return f"{_printable(key)} is an address with a password or key in it"
     return None
+
+
+def _is_name(value: str) -> bool:
+    """Return whether a text names an environment variable: by convention in capitals, or with a word that says so, or
+    because there is one."""
+    likely = value.isupper() or value in os.environ or re.search("key|token|secret|api|auth", value, re.IGNORECASE)
+    return NAME_OF_VARIABLE.fullmatch(value) is not None and bool(likely)
 
 
 def _printable(key: str) -> str:
@@ -100,7 +110,8 @@ def _address_holds_key(address: str) -> bool:
         # http://user@host: some services take a token for the user's name.
         if parts.password or (parts.username and parts.scheme.startswith("http")):
             return True
-        return any(NAMED.search(name) and text for name, text in parse_qsl(parts.query, keep_blank_values=True))
+        named = [*parse_qsl(parts.query, keep_blank_values=True), *parse_qsl(parts.fragment, keep_blank_values=True)]
+        return any(NAMED.search(name) and text for name, text in named)
     except ValueError:
         return False
 
@@ -112,7 +123,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
         # Without an equals sign it may be a key that was pasted.
         found = problem(key.lstrip("+~"), value.strip("'\"")) if separator else problem("an argument", argument)
         if found is None:  # mappings and lists on the command line: {Authorization: ...}
-            pairs = re.findall(r"['\"]?([A-Za-z_][\w-]*)['\"]?\s*:\s*['\"]?([^,}'\"]+)", value) if "{" in value else []
+            inside = any(bracket in value for bracket in "{[")
+            pairs = re.findall(r"['\"]?([A-Za-z_][\w-]*)['\"]?\s*:\s*['\"]?([^,}'\"\]]+)", value) if inside else []
             found = next((p for name, text in pairs if (p := problem(f"{key.lstrip('+~')}.{name}", text))), None)
         if found is not None:
             raise ValueError(f"{found}: {WHERE}")

@@ -31,6 +31,15 @@ WRONG_PLACES = [
     "arm=${oc.env:OPENAI_API_KEY}",
     f"policy.path=hf_{KEY[3:]}",
     KEY,
+    f"OPENAI_API_KEY={KEY}",
+    "judge.api_key_env=hunter2hunter2",
+    "judge.base_url=https://host/v1#token=hunter2",
+    "+judge.headers=[{Authorization: hunter2hunter2}]",
+    "+judge.headers={Cookie: session=hunter2}",
+    f"bank.path=/data/{KEY}/pairs.jsonl",
+    "hydra.job.env_set={OPENAI_API_KEY: hunter2hunter2}",
+    "judge.model=xoxb-hunter2-hunter2-hunter2",
+    "judge.model=sk_0123456789abcdefhunter2",
 ]
 
 
@@ -54,6 +63,9 @@ def test_is_refused_without_being_repeated(override: str) -> None:
         "judge.reads=verdict",
         "policy.path=task-skill/desk-lamp",
         "judge.max_tokens=5",
+        "judge.base_url=https://host/v1#answers",
+        "judge.model=sk_learn/key-value",
+        "task.columns={prompt: question, id: key_column}",
     ],
 )
 def test_what_is_no_key_passes(override: str) -> None:
@@ -84,7 +96,7 @@ def test_from_python_too() -> None:
 
 @pytest.mark.slow
 def test_nothing_is_left_on_disk(tmp_path: Path) -> None:
-    for i, override in enumerate(WRONG_PLACES[::3]):
+    for i, override in enumerate(WRONG_PLACES[::4]):
         command = [sys.executable, "-m", "rlaif_lab", *["-m"] * (i % 2), "judge=api", override]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
