@@ -251,6 +251,15 @@ def test_an_optional_group_can_be_put_out(group: str, value: str) -> None:
     assert cfg[group.rpartition("@")[2]] is None
 
 
+@pytest.mark.parametrize("experiment", ["class_law", "plateau_self_vs_stronger", "plateau_real_lm"])
+def test_what_an_experiment_sets_can_be_put_out_too(experiment: str) -> None:
+    """Its settings of the detector or the bank (``detector: {horizon: 40}``) are then none of anything."""
+    cfg = config(f"experiment={experiment}", *without_null("detector=null"), *without_null("bank=null"))
+    check(cfg)
+    assert cfg.detector is None
+    assert cfg.bank is None
+
+
 @pytest.mark.parametrize(
     ("given", "passed_on"),
     [

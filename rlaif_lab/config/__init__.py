@@ -302,7 +302,7 @@ def check(cfg: DictConfig) -> None:
 def check_core(cfg: DictConfig, core: type, families: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
     """Check a composed config against its dataclass, and its families against the classes that they name.
 
-    An optional family that was put out (``bank=none``, an empty mapping) becomes None.
+    An optional family that was put out (``bank=none``) becomes None.
     """
     # First as written, with its references, so that mistakes are reported in the user's own words.
     raw = plain(cfg, resolve=False)
@@ -316,8 +316,9 @@ def check_core(cfg: DictConfig, core: type, families: tuple[str, ...], optional:
         example = " ".join(f"{key}=..." for key in missing)
         raise ValueError(f"{keys} {verb} no value; give {what}, e.g. {example}")
     for family in optional:
-        # `~bank`, or `bank=none`: an empty mapping, as Hydra cannot override a group with null.
-        if raw[family] == {}:
+        # `~bank`, or `bank=none`: Hydra cannot override a group with null. An experiment may have settings for what is
+        # put out, which then count for nothing.
+        if raw[family] == {} or put_out(raw[family]):
             cfg[family] = None
     for family in families:
         node = plain(cfg[family]) if isinstance(cfg[family], DictConfig) else cfg[family]
@@ -336,9 +337,15 @@ def check_core(cfg: DictConfig, core: type, families: tuple[str, ...], optional:
                 cfg[key] = str(content[key])  # arm=3 is a text
 
 
+def put_out(node: Any) -> bool:
+    """Return whether a family's choice is ``none``, whatever an experiment sets of it."""
+    return isinstance(node, dict) and node.get("put_out") is True and "_target_" not in node
+
+
 def check_family(path: str, node: Any, family: str, optional: tuple[str, ...] = ()) -> None:
     """Check what a family was given: nodes from the inside out, and that the outermost is of the family's class."""
     if not isinstance(node, dict) or "_target_" not in node:
+        node = None if put_out(node) else node
         off = "; only " + ", ".join(optional) + " can be put out" if optional and not node else ""
         raise ValueError(f"{path} must be a mapping with a _target_; got {shown(node)}{off}")
     for place, text in _texts(node, path):
