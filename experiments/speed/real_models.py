@@ -10,6 +10,7 @@ lab is. What is not reached within LIMIT seconds of CPU is said, and not measure
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,12 +19,14 @@ from typing import Any
 
 import torch
 
+from rlaif_lab.judges.logprob import ModelJudge
 from rlaif_lab.learners.base import Batch
 from rlaif_lab.learners.dpo import DPO
+from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.models.packed import pack, response_logps
-from rlaif_lab.records import Generation, Prompt
+from rlaif_lab.records import Comparison, Generation, Prompt
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.exact import sample
 from rlaif_lab.tasks.base import Task
@@ -147,13 +150,10 @@ def compare(model: LanguageModel, prompts: Sequence[Prompt], ids: list[list[int]
     drawn = sample(model, prompts, config, TOKENS, 0)
     beside("sampling", lambda: sample(model, prompts, config, TOKENS, 0), lambda: generate(model, ids), 1.5)
 
-    def judged() -> None:
-        with torch.no_grad():
-            responses = [[r.token_ids for r in g.responses] for g in drawn]
-            for at in range(0, PROMPTS, 3):
-                response_logps(model.network, pack(ids[at : at + 3], responses[at : at + 3], model.pad_id))
-
-    beside("judging by likelihood", judged, lambda: one_at_a_time(model, ids, drawn), 3.0)
+    judge = ModelJudge("live", batch_size=PROMPTS)
+    judge.attach(JudgeContext(0, lambda weights: model, lambda source: model, None))
+    pairs = [Comparison(g.prompt, a.text, b.text) for g in drawn for a, b in itertools.combinations(g.responses, 2)]
+    beside("judging by likelihood", lambda: judge.verdicts(pairs), lambda: one_at_a_time(model, ids, drawn), 3.0)
     model.network.requires_grad_(True)
     beside("a step of DPO", *dpo_steps(model, ids[:4], drawn[:4]), 1 / 1.2)
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Reading = Literal["mean_logp", "sum_logp", "verdict"]
 
+SHORT = 128
+"""Characters of a prompt up to which padding costs next to nothing."""
+
 
 class Read(NamedTuple):
     """value: the score, in nats; nan where there is none. tokens: of the response. why: there is none."""
@@ -142,9 +145,12 @@ class ModelJudge(Judge):
             texts.setdefault(prompt, {})[text] = None
         model, tokens = self.model(), 0
         scores: dict[tuple[Prompt, str], Read] = {}
-        groups = [(prompt, list(group)) for prompt, group in texts.items()]
-        for at in range(0, len(groups), self.batch_size):
-            tokens += self._score(model, groups[at : at + self.batch_size], scores)
+        groups: dict[int, list[tuple[Prompt, list[str]]]] = {}
+        for prompt, group in texts.items():
+            groups.setdefault(length_class(prompt), []).append((prompt, list(group)))
+        for _, alike in sorted(groups.items()):
+            for at in range(0, len(alike), self.batch_size):
+                tokens += self._score(model, alike[at : at + self.batch_size], scores)
         return scores, tokens
 
     def _score(
@@ -191,3 +197,10 @@ class ModelJudge(Judge):
         logps = response_logps(model.network, batch).sum(-1)
         # A response of no tokens has a log-probability of 0, not of nan.
         return (logps / lengths.clamp(min=1) if self.reads == "mean_logp" else logps), lengths
+
+
+def length_class(prompt: Prompt) -> int:
+    """Return a number that prompts of like length share, within a factor of the square root of 2: read together, they
+    need little padding. All short ones are alike."""
+    characters = len(prompt.text) + sum(len(content) for _, content in prompt.turns)
+    return 0 if characters <= SHORT else 1 + int(2 * math.log2(characters / SHORT))

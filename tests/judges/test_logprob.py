@@ -12,7 +12,7 @@ import torch
 from helpers import RAGGED_PROMPTS, plain_logps, prompts_of
 
 from rlaif_lab.judges.asking import both_orders, debias
-from rlaif_lab.judges.logprob import ModelJudge
+from rlaif_lab.judges.logprob import SHORT, ModelJudge, length_class
 from rlaif_lab.judges.oracle import ReversedJudge
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.models.language_model import LanguageModel
@@ -211,3 +211,17 @@ def test_a_verdict_is_none_of_this_judges_failures(untrained: LanguageModel) -> 
     verdicts = judge_with(untrained).verdicts([Comparison(Prompt("p", "1="), a, b) for a in TEXTS for b in TEXTS])
     assert {v.status for v in verdicts} == {"ok", "tie"}
     assert all(isinstance(v, Verdict) and v.raw is None for v in verdicts)
+
+
+def test_prompts_of_like_length_are_read_together() -> None:
+    """So that a long one does not make the short ones long; all of an organism's are short."""
+    lengths = [1, 20, SHORT, SHORT + 1, 170, 190, 260, 500, 5000]
+    classes = [length_class(Prompt(str(n), "x" * n)) for n in lengths]
+    assert classes == sorted(classes)
+    assert classes[:3] == [0, 0, 0]
+    assert len(set(classes)) == 6
+    for one, two in combinations(range(SHORT + 1, 4000, 7), 2):
+        if length_class(Prompt("a", "x" * one)) == length_class(Prompt("b", "x" * two)):
+            assert two / one <= 2**0.5 * (1 + 1e-9)
+    talk = Prompt("t", "why?", (("user", "x" * 300), ("assistant", "y"), ("user", "why?")))
+    assert length_class(talk) == length_class(Prompt("l", "x" * 309))
