@@ -99,6 +99,8 @@ def gold_win_rate(task: Task, comparisons: Sequence[Comparison]) -> float:
     """Return P(the first is truly better) + half of P(equally good); nan for a task without gold. What the judge's win
     rate would be if it were right, so that their difference (self-score minus gold, for a self judge) is in one unit.
     """
+    if not comparisons:
+        return float("nan")  # nothing to compare is no draw
     return float(np.mean(0.5 + 0.5 * np.sign(gold_differences(task, comparisons))))
 
 
