@@ -2,8 +2,9 @@
 
     python experiments/people/figures.py [KILLS]
 
-Prints the median and the 95th percentile of the page's answers on the loopback interface, and how many labels that the
-page had acknowledged were lost over 100 kills of the server.
+Prints the median and the 95th percentile of the page's answers on the loopback interface, the processor time of an
+answer and the load of the machine (wall times mean little on a busy one), and how many labels that the page had
+acknowledged were lost over 100 kills of the server.
 """
 
 from __future__ import annotations
@@ -81,6 +82,12 @@ def filled(folder: Path, count: int) -> LabelQueue:
     return queue
 
 
+def processor_seconds(process: subprocess.Popen[str]) -> float:
+    """Return the processor time that a process has taken so far, its own and the system's for it."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def load(folder: Path, items: int, each: int) -> None:
     """Four people at once, ``each`` labels a person."""
     filled(folder, items)
@@ -94,6 +101,7 @@ def load(folder: Path, items: int, each: int) -> None:
 
     owner = Person(links["owner's page"])
     owner.enter()
+    begun = processor_seconds(process)
     threads = [threading.Thread(target=work, args=(person,)) for person in people]
     for thread in threads:
         thread.start()
@@ -102,13 +110,23 @@ def load(folder: Path, items: int, each: int) -> None:
         time.sleep(0.5)
     for thread in threads:
         thread.join()
+    spent = processor_seconds(process) - begun
+    begun = processor_seconds(process)
+    for _ in range(20):
+        owner.ask("/owner")
+    each_owner = (processor_seconds(process) - begun) / 20
     process.kill()
     times = sorted(1000 * s for person in people for s in person.seconds)
-    own = [1000 * s for s in owner.seconds[1:]]
+    own = [1000 * s for s in owner.seconds[1:-20]]
+    each = (spent - each_owner * len(own)) / len(times)
     print(f"the owner's page meanwhile, {len(own)} answers: median {statistics.median(own):.1f} ms")
     print(
         f"{items} items, 4 people, {len(times)} answers: median {statistics.median(times):.1f} ms, "
         f"95th percentile {times[int(0.95 * len(times))]:.1f} ms"
+    )
+    print(
+        f"processor time: {1000 * each:.1f} ms an answer, {1000 * each_owner:.1f} ms of the owner's page; load of the "
+        f"machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
 
 

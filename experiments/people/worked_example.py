@@ -73,7 +73,7 @@ def annotate(page: Any, name: str, link: str) -> None:
         key = right_of(*page.evaluate(READ))
         if seed_for("an error of", name, shown) / 2**63 < ERRORS[name]:
             key = 1 - key
-        page.evaluate(f"document.querySelectorAll('#choices button')[{key}].click()")
+        page.evaluate(f"document.querySelector('#choices button[data-key=\"{key + 1}\"]').click()")
         before = shown
 
 

@@ -70,7 +70,9 @@ def decided(orders: Sequence[tuple[Verdict, Verdict]]) -> np.ndarray:
     return decisions(np.array(values, dtype=float))
 
 
-def rate_by_people(orders: Sequence[tuple[Verdict, Verdict]], identical: int) -> Rectified:
+def rate_by_people(
+    orders: Sequence[tuple[Verdict, Verdict]], identical: int, *, different: int | None = None
+) -> Rectified:
     """Return how often people prefer the first, with a 95 % interval. Where all texts are equal that is 0.5.
 
     The interval is Student's t over the labels with two wins and two losses added (Agresti and Coull), so that a few
@@ -79,13 +81,15 @@ def rate_by_people(orders: Sequence[tuple[Verdict, Verdict]], identical: int) ->
     Args:
         orders: Verdicts of both orders of each comparison of different texts.
         identical: Comparisons of equal texts, which are ties by themselves.
+        different: Comparisons of different texts, of which ``orders`` are a random share; None: these are all.
     """
+    of = len(orders) if different is None else different
     found = decided(orders)
     labels = found[~np.isnan(found)]
     if not len(labels) and identical and not len(orders):
         return Rectified(0.5, 0.0, 0.5, high=0.5, labels=0, weight=0.0, effective_labels=math.nan)
     rate, wider = (
-        with_known_ties(rectified_mean(y, np.zeros_like(y), [], weight=0.0), len(orders), identical)
+        with_known_ties(rectified_mean(y, np.zeros_like(y), [], weight=0.0), of, identical)
         for y in (labels, np.append(labels, [0.0, 0.0, 1.0, 1.0]))
     )
     if len(labels) < 2:

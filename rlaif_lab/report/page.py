@@ -53,12 +53,14 @@ def contents(view: View) -> str:
     places = [
         ("overview", "Overview"),
         ("values", "Final values"),
+        ("judged", "Who judged"),
         ("gap", "Why it stops"),
         ("judge", "Judge"),
         ("bias", "Bias"),
     ]
-    places += [("cost", "Cost"), ("coverage", "Coverage"), ("optimisation", "Over-optimisation")]
-    there = [(name, title) for name, title in places if name in view.groups or name in ("values", "cost")]
+    places += [("people", "People"), ("cost", "Cost"), ("coverage", "Coverage"), ("optimisation", "Over-optimisation")]
+    known = {*view.groups, "values", "judged", "cost"} | ({"people"} if people(view) else set())
+    there = [(name, title) for name, title in places if name in known]
     there += [("samples", "Samples")] if view.samples else []
     there += [("problems", "Incomplete runs"), ("provenance", "Settings and provenance")]
     anchors = {"gap": "why"}

@@ -15,6 +15,8 @@ from rlaif_lab.audit.bank import FileBank
 from rlaif_lab.judges.asking import both_orders, debias
 from rlaif_lab.judges.people import QUEUE, LabelsMissingError, PeopleJudge
 from rlaif_lab.judges.wrappers.human_budget import HumanBudget
+from rlaif_lab.metrics.catalogue import row_of
+from rlaif_lab.metrics.human import human_metrics
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.people.queue import Label, LabelQueue
 from rlaif_lab.records import Comparison, Prompt, Verdict
@@ -170,3 +172,28 @@ def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> No
 def test_without_a_run_labels_would_be_lost() -> None:
     with pytest.raises(ValueError, match="there is no run here"):
         PeopleJudge().attach(JudgeContext(0, None, None, None, None))  # type: ignore[arg-type]
+
+
+def test_people_who_judge_alone_are_counted_and_measured(tmp_path: Path) -> None:
+    """Two of them on each comparison; they disagree on one of six."""
+    judge = attached(tmp_path, labels_per_item=2, evaluate=True)
+    with pytest.raises(LabelsMissingError):
+        both_orders(judge, PAIRS)
+    for number, item in enumerate(judge.queue.items()):
+        for name in ("ada", "ben"):
+            choice = "second" if (number, name) == (0, "ben") else "first" if number < 4 else "second"
+            judge.queue.label(Label(item.id, name, choice, False, 30.0))  # type: ignore[arg-type]
+    orders = both_orders(judge, PAIRS)
+    judged = [debias(c, 0, 1, *both) for c, both in zip(PAIRS, orders, strict=True)]
+    found = human_metrics(judged)
+    assert (found["cost/human_labels"], found["human/labels"], found["cost/human_minutes"]) == (6.0, 12.0, 6.0)
+    assert found["human/label_error"] == pytest.approx(0.0917, abs=1e-4)  # (1 - sqrt(1 - 2 / 6)) / 2
+    assert 0.5 < found["human/alpha"] < 1.0
+    measured = judge.own_metrics(PAIRS, orders, identical=2)
+    # "first" is the lower text, which is the second of each comparison: one tie, three losses, two wins, two equal.
+    assert measured["human/win_rate_vs_round_0"] == pytest.approx((0.5 + 2 + 1) / 8)
+    assert measured["human/win_rate_vs_round_0_low"] < 0.4375 < measured["human/win_rate_vs_round_0_high"]
+    assert measured["human/evaluation_alpha"] == pytest.approx(found["human/alpha"])
+    assert (measured["cost/evaluation_human_labels"], measured["cost/evaluation_usd"]) == (6.0, pytest.approx(6.0))
+    assert attached(tmp_path / "other").own_metrics(PAIRS, orders, identical=2) == {}
+    assert all(row_of(name) for name in found | measured)

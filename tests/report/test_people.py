@@ -38,6 +38,7 @@ def test_the_labels_that_would_tell_delta_grow_with_its_inverse_square() -> None
     """100 labels give a standard error of 0.05; delta = 0.05 needs (1.96 + 0.84)^2 as many."""
     assert needed([run(0, 0.7, detector={"delta": 0.05})], PPI) == "100 a run; about 785 would tell 0.05 from none"
     assert needed([run(0, 0.7, stderr=math.nan)], PPI) == "not known"
+    assert "is not known" in needed([run(0, 0.5, stderr=0.0)], PPI), "a few labels that all agree are no certainty"
 
 
 def test_who_stood_for_people_is_said() -> None:

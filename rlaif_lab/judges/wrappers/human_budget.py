@@ -16,7 +16,7 @@ from rlaif_lab.judges.asking import both_orders
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.judges.wrappers.base import Wrapper
 from rlaif_lab.judges.wrappers.order import SingleOrderJudge
-from rlaif_lab.metrics.human import decided, said_of
+from rlaif_lab.metrics.human import decided, rate_by_people, said_of
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.people.agreement import agreement, noise
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
@@ -241,8 +241,8 @@ class HumanBudget(Wrapper):
     ) -> dict[str, float]:
         """Return people's win rate on their random share, the AI's rectified by it, and what that cost.
 
-        ``human/win_rate_vs_round_0`` and ``ppi/win_rate_vs_round_0``, each with ``_stderr``, the second with a 95 %
-        interval (``_low``, ``_high``); ``ppi/weight`` (lambda: how much the AI's verdicts are relied on),
+        ``human/win_rate_vs_round_0`` and ``ppi/win_rate_vs_round_0``, each with ``_stderr`` and a 95 % interval
+        (``_low``, ``_high``); ``ppi/weight`` (lambda: how much the AI's verdicts are relied on),
         ``ppi/effective_labels`` (how many labels would be as precise without the AI); where several people label an
         item, ``human/annotator_error`` (the error rate that they share, by how often two disagree) and
         ``ppi/win_rate_without_noise`` with ``_low`` and ``_high``: what the same labels would say without such errors,
@@ -264,6 +264,9 @@ class HumanBudget(Wrapper):
         # weight = 0: people alone, by the same formula and with the same ties.
         alone = with_known_ties(rectified_mean(labels, judged[known], judged[rest], weight=0.0), len(judged), identical)
         both = with_known_ties(rectified_mean(labels, judged[known], judged[rest]), len(judged), identical)
+        wider = rate_by_people(said, identical, different=len(judged))
+        if both.stderr == 0.0:  # labels that all say the same are few, and no certainty
+            both = replace(both, low=wider.low, high=wider.high)
         error, kept = shared_noise(said)
         asked = [verdict for orders in said for verdict in orders]
         # The first order's: both have the same label, and its seconds once.
@@ -271,6 +274,8 @@ class HumanBudget(Wrapper):
         return {
             "human/win_rate_vs_round_0": alone.estimate,
             "human/win_rate_vs_round_0_stderr": alone.stderr,
+            "human/win_rate_vs_round_0_low": wider.low,
+            "human/win_rate_vs_round_0_high": wider.high,
             "ppi/win_rate_vs_round_0": both.estimate,
             "ppi/win_rate_vs_round_0_stderr": both.stderr,
             "ppi/win_rate_vs_round_0_low": both.low,

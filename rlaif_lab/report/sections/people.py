@@ -138,5 +138,7 @@ def needed(runs: list[Run], metric: str) -> str:
     delta = float((run.config.get("detector") or {}).get("delta", 0.01))
     if not (math.isfinite(labels) and math.isfinite(stderr)):
         return "not known"
+    if stderr == 0.0:
+        return f"{labels:.0f} a run, which all say the same: how many would tell {delta:g} from none is not known"
     # The standard error falls with the square root of the labels.
     return f"{labels:.0f} a run; about {labels * (POWERED * stderr / delta) ** 2:,.0f} would tell {delta:g} from none"
