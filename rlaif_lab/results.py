@@ -28,6 +28,7 @@ from rlaif_lab.report.sections.view import figure_of
 from rlaif_lab.report.tables import Estimate
 from rlaif_lab.report.verdict_tables import attribution_records
 from rlaif_lab.report.viewing import viewed
+from rlaif_lab.store.files import real_path
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.strangers import make
 from rlaif_lab.store.tables import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS
@@ -305,7 +306,7 @@ class RunFolder:
 
 def read_sweep(directory: str | Path, baseline: str | None = None) -> SweepResults:
     """Return all runs in a folder, at any depth. ValueError, one sentence, where there is none."""
-    directory = Path(directory).resolve()
+    directory = real_path(Path(directory))
     return SweepResults(load(directory), directory.name, baseline)
 
 

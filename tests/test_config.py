@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from rlaif_lab.cli import command
 from rlaif_lab.cli.command import without_null
 from rlaif_lab.config import FAMILIES, build, check, check_target, config_dir, did_you_mean, fingerprint, job_name
 
@@ -138,6 +142,25 @@ def test_a_mistake_is_one_sentence_that_names_the_key(overrides: list[str], part
 )
 def test_the_core_is_typed_and_closed(override: str, message: str) -> None:
     assert message in error_of(override)
+
+
+def test_a_hint_names_a_key_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or other choices of the group: whatever is misspelt, moved to another part, or sought below a plain value."""
+    cfg = config("judge=self")
+    monkeypatch.setattr(command, "composed_without", lambda *_: cfg)
+    keys = ["seed", "rounds", *(f"{family}.{key}" for family in ("judge", "trainer", "sampler") for key in cfg[family])]
+    wrong = [f"{key}x" for key in keys] + [key[:-1] for key in keys]
+    wrong += [f"{a}.{b.rpartition('.')[2]}" for a in ("judge", "learner", "bank", "nobody") for b in keys]
+    wrong += [f"{key}.path" for key in keys]
+    for key in wrong:
+        with contextlib.suppress(OmegaConfBaseException):  # below a list, say
+            if OmegaConf.select(cfg, key) is not None:
+                continue
+        told = command.unknown_key(key, ["judge=self"], "config", "rlaif-lab")
+        for hinted in re.findall(r"did you mean '([^']+)'", told):
+            parent, _, last = hinted.rpartition(".")
+            assert last in (OmegaConf.select(cfg, parent) if parent else cfg), told
+    assert "judge.weights is 'live' here" in command.unknown_key("judge.weights.path", [], "config", "rlaif-lab")
 
 
 def test_an_unknown_key_is_refused_when_it_is_composed() -> None:

@@ -1,6 +1,6 @@
 """Run every experiment for real, as small as it can be, under one launcher after the other.
 
-    python experiments/faults/launching.py [--every]
+    python experiments/faults/launching.py [--every] [EXPERIMENT ...]
 
 Each experiment is one sweep of its first arm with two seeds: two jobs, so that a launcher that works side by side does.
 The launchers take turns, so that each has some experiments; --every: each experiment under each of them. Policies are
@@ -38,7 +38,7 @@ SMALL = (
     *("evaluation.prompts=4", "evaluation.samples=1", "evaluation.final_samples=0", "evaluation.measured=null"),
     *("trainer.batch_size=4", "detector=none"),
 )
-ORGANISM = ("policy.steps=10", "policy.width=16", "policy.layers=1", "policy.heads=1")
+ORGANISM = ("policy.steps=150", "policy.width=32", "policy.layers=1", "policy.heads=2")
 
 
 def composed(*overrides: str) -> Any:
@@ -96,6 +96,8 @@ def main() -> int:
     turns = [(e, names[i % len(names)]) for i, e in enumerate(experiments)]
     if "--every" in sys.argv:
         turns = [(experiment, launcher) for experiment in experiments for launcher in names]
+    wanted = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    turns = [(experiment, launcher) for experiment, launcher in turns if not wanted or experiment in wanted]
     failed = jobs = 0
     with tempfile.TemporaryDirectory() as name:
         model = make_chat_model(Path(name) / "model")

@@ -38,7 +38,25 @@ if TYPE_CHECKING:
     from rlaif_lab.tasks.base import Task
 
 
+class Ended:
+    """How the audit in this process ended, if not well: Hydra would announce an exception in words of its own."""
+
+    error: BaseException | None = None
+
+
 def run(cfg: DictConfig) -> float:
+    """Audit, and keep what ends it for ``main``, so that nothing stands before its sentence."""
+    try:
+        return one(cfg)
+    except Exception as error:
+        # Of several, Hydra has to see it, since it then asks no more of them.
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        Ended.error = error
+        return float("nan")
+
+
+def one(cfg: DictConfig) -> float:
     """Audit once, in Hydra's output directory; return the accuracy."""
     check(cfg)
     directory = Path(HydraConfig.get().runtime.output_dir)
@@ -180,7 +198,10 @@ def main() -> None:
     with told("rlaif-audit"):
         try:
             sys.argv[1:] = prepare("rlaif-audit", sys.argv[1:])
+            Ended.error = None
             hydra.main(version_base="1.3", config_path=config_dir(), config_name="audit")(run)()
+            if Ended.error is not None:
+                raise Ended.error
         except (ValueError, HydraException, OmegaConfBaseException) as error:
             print(f"rlaif-audit: {sentence(error, 'audit', 'rlaif-audit')}", file=sys.stderr)
             sys.exit(2)

@@ -136,8 +136,12 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str, program: s
         close = did_you_mean(last, [str(name) for name in node])
         hint = close.replace("mean '", f"mean '{parent}.") if parent else close
         hint = hint or (elsewhere(parent, last) if parent else "")
+    elif cfg is not None and parent and node is not None:
+        hint = f" ({parent} is {node!r} here, which has no keys of its own; other choices may have a mapping there)"
     elif cfg is not None and parent:
-        hint = did_you_mean(key, [f"{name!s}.{last}" for name in cfg])
+        # Only where the key is: a hint at one that is not there would lead from one mistake to the next.
+        having = [f"{name!s}.{last}" for name, part in cfg.items() if isinstance(part, DictConfig) and last in part]
+        hint = did_you_mean(key, having)
     return f"unknown key {key!r}{hint}; see {program} --cfg job"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rlaif_lab.cli.endings import told
 from rlaif_lab.cli.help import lab_version
+from rlaif_lab.store.files import real_path
 
 if TYPE_CHECKING:
     from rlaif_lab.report.sections.view import View
@@ -95,7 +96,8 @@ def report(
     """Write ``directory``/report/ and return what the terminal shows. wandb_mode: where a run of W&B shows it too.
     delta: in place of the runs' own. null: the arm whose drift is told beside delta. ValueError where there is nothing
     to report."""
-    view = read(directory.resolve(), baseline, floor, delta=delta, null=null)
+    directory = real_path(directory)
+    view = read(directory, baseline, floor, delta=delta, null=null)
 
     from rlaif_lab.report.cost import write_times
     from rlaif_lab.report.curves import write_drawn
@@ -106,7 +108,7 @@ def report(
     from rlaif_lab.report.tables import terminal_reasons, terminal_table, write_curves, write_table
     from rlaif_lab.report.verdict_tables import multiplicity, write_verdict_tables
 
-    folder = directory.resolve() / "report"
+    folder = directory / "report"
     folder.mkdir(exist_ok=True)
     write_table(folder / "table.csv", view.rows, view.verdicts, view.baseline)
     write_curves(folder / "curves.csv", view.study)

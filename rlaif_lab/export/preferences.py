@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from rlaif_lab.export.provenance import run_config, starting_point
 from rlaif_lab.feedback.matrices import preference_matrices, win_rates
 from rlaif_lab.records import FAILURES, Generation, Judgement, PreferencePair, Prompt, Revision, Score
-from rlaif_lab.store.files import write_atomically
+from rlaif_lab.store.files import real_path, write_atomically
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.tables import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, SCORES, Stage
 
@@ -144,7 +144,7 @@ def export_preferences(run_directory: Path) -> Path:
     """
     config = run_config(run_directory)
     rounds = stored_rounds(RoundStore(run_directory))
-    origin = Origin(run_directory.resolve().name, config["arm"], config["judge"]["name"], int(config["seed"]))
+    origin = Origin(real_path(run_directory).name, config["arm"], config["judge"]["name"], int(config["seed"]))
     policy = starting_point(config["policy"])
     chat = is_conversational(policy, rounds, run_directory / "policy")
     revised = config["pairing"].get("source") == "revisions"

@@ -30,6 +30,11 @@ def cache_root() -> Path:
     return Path(os.environ.get("RLAIF_LAB_CACHE") or Path.home() / ".cache" / "rlaif_lab")
 
 
+def real_path(path: Path) -> Path:
+    """Return a path without links in it. Of one that leads in a circle as much as there is: ``Path.resolve`` raises."""
+    return Path(os.path.realpath(path))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write all or nothing: checksum, temporary file, fsync, rename."""
     # One temporary name for each file: what a crash leaves behind is overwritten, not collected.

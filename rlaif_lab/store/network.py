@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 NETWORK = (
@@ -26,7 +27,7 @@ def on_network(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
     """Return whether a folder lies on a network file system, as far as the system says."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
-        place = folder.resolve()
+        place = Path(os.path.realpath(folder))
     except OSError:
         return False
     best, kind = -1, ""

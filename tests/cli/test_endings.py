@@ -73,6 +73,18 @@ def test_a_reader_that_has_gone_is_no_fault() -> None:
     assert done.returncode == 141
 
 
+def test_a_folder_whose_link_leads_in_a_circle_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for command in (report, export):
+        with pytest.raises(SystemExit) as ended:
+            command.main([str(tmp_path / "circle")])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(tmp_path / "circle") in line
+
+
 @pytest.mark.parametrize("command", [audit, export, prepare, report, workspace])
 def test_every_command_ends_so(command: object) -> None:
     assert "with told(" in Path(str(command.__file__)).read_text()  # type: ignore[attr-defined]

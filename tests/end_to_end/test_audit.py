@@ -147,6 +147,7 @@ def test_mistakes_are_told_in_one_sentence(tmp_path: Path) -> None:
         last = errors.strip().splitlines()[-1]
         assert process.returncode == 2, (overrides, errors)
         assert last.startswith("rlaif-audit: "), (overrides, errors)
+        assert "Error executing job" not in errors, (overrides, errors)
         assert MISTAKES[overrides] in last, (overrides, last)
     assert not (tmp_path / "no organisms").exists()  # told before anything was pretrained
 
