@@ -306,7 +306,8 @@ class LabelQueue:
     def _open(self, database: sqlite3.Connection, annotator: str) -> tuple[str] | None:
         """Return the first item that needs a label which nobody is giving, and that this person has not had."""
         found: tuple[str] | None = database.execute(
-            "SELECT id FROM items WHERE closed = 0 AND gold IS NULL AND done < needed "
+            # Named, since SQLite would otherwise go through all items and sort them.
+            "SELECT id FROM items INDEXED BY open_items WHERE closed = 0 AND gold IS NULL AND done < needed "
             "AND done + (SELECT COUNT(*) FROM reservations r WHERE r.item = items.id) < needed "
             "AND NOT EXISTS (SELECT 1 FROM labels l WHERE l.item = items.id AND l.annotator = ? AND l.undone = 0) "
             "ORDER BY position LIMIT 1",

@@ -224,3 +224,17 @@ def test_a_queue_on_a_network_file_system_has_a_plain_journal(
     monkeypatch.setattr("rlaif_lab.people.queue.on_network", lambda folder: far)
     queue = LabelQueue(tmp_path / "queue.sqlite")
     assert queue._database.execute("PRAGMA journal_mode").fetchone()[0] == expected
+
+
+def test_the_next_item_of_a_long_queue_is_found_without_going_through_it(tmp_path: Path) -> None:
+    """Counted in steps of SQLite's machine, which no other process can slow down."""
+    queue = LabelQueue(tmp_path / "labels.sqlite")
+    queue.add(items(3000))
+    for _ in range(20):
+        item = queue.next_item("ada")
+        assert item is not None
+        queue.label(say(item, "ada"))
+    steps = []
+    queue._database.set_progress_handler(lambda: steps.append(100), 100)
+    assert queue.next_item("ada") is not None
+    assert sum(steps) < 3000, "fewer steps than items"
