@@ -23,6 +23,7 @@ WORDS: Mapping[Role, str] = {
 """Each role in words; who it is in a run is what `labellers` returns."""
 
 CONTROLS = ("RandomJudge", "ReversedJudge")
+SIMULATED = "simulated people"
 SEE_GOLD = ("OracleJudge", "NoisyOracleJudge", "ClassErrorJudge")
 
 
@@ -75,7 +76,7 @@ def labeller(judge: Mapping[str, Any]) -> str:
     if kind == "PeopleJudge":
         return "real people"
     if kind == "SimulatedAnnotator":
-        return f"simulated people (gold, {float(judge.get('flip', 0.1)):.0%} of preferences flipped)"
+        return f"{SIMULATED} (gold, {float(judge.get('flip', 0.1)):.0%} of preferences flipped)"
     if kind == "HumanBudget":
         of, human = labeller(_part(judge, "of")), labeller(_part(judge, "human"))
         share = float(judge.get("share", 0.1))
@@ -88,6 +89,11 @@ def labeller(judge: Mapping[str, Any]) -> str:
     if inner and stands_for_people(inner):
         return f"{labeller(inner)}, through {name}"
     return f"AI judge {name}"
+
+
+def is_simulated(labeller: str | None) -> bool:
+    """Return whether who is named so is simulated people."""
+    return labeller is not None and labeller.startswith(SIMULATED)
 
 
 def stands_for_people(judge: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rlaif_lab.metrics.labellers import is_simulated, labellers
 from rlaif_lab.plateau import detector
 from rlaif_lab.plateau.attribution import Attribution, Factors, attribution
 from rlaif_lab.plateau.cause import Remains, SeedLeft, remains
@@ -63,6 +64,7 @@ class ArmVerdict:
     without gold, or where no run stored its samples and verdicts. pgr: None for floor and ceiling themselves, and where
     either is missing. hacked: what shows that the judge is over-optimised; None where nothing does. null_drift:
     what the null arm moves a round. repeated: largest share of a round's evaluation prompts that had been asked before.
+    simulated: whether those who stand for people are simulated.
     """
 
     label: str
@@ -78,6 +80,7 @@ class ArmVerdict:
     hacked: Hacked | None = None
     null_drift: NullDrift | None = None
     repeated: float = 0.0
+    simulated: bool = False
 
     @property
     def state(self) -> str:
@@ -96,7 +99,8 @@ class ArmVerdict:
         elif self.round is not None:
             text = f"{self.state} (alarm in round {self.round})"
         if self.trend.measure != "gold":
-            text += f", by the {MEASURED[self.trend.measure]}"
+            who = "simulated " if self.simulated and self.trend.measure == "people" else ""
+            text += f", by the {who}{MEASURED[self.trend.measure]}"
         if self.saturation.identified:
             text += f", ceiling {limits(self.saturation.ceiling)}"
         if self.repeated > FRESH:
@@ -219,6 +223,7 @@ def _arm_verdict(arm: Arm, pgr: GapRecovered | None, delta: float | None, gold: 
         pgr=pgr,
         hacked=moved,
         repeated=max((_repeated(run) for run in arm.complete), default=0.0),
+        simulated=is_simulated(labellers(arm.runs[0].config).get("people")),
     )
 
 

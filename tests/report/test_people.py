@@ -10,6 +10,7 @@ import pytest
 from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.load import Run
 from rlaif_lab.report.sections.people import SET, asked, better, needed, shown, who_labelled, win_rate
+from rlaif_lab.report.verdicts import run_verdict
 
 PPI = "ppi/win_rate_vs_round_0"
 REAL = {"judge": {"_target_": "x.HumanBudget", "human": {"_target_": "rlaif_lab.judges.people.PeopleJudge"}}}
@@ -55,3 +56,12 @@ def test_who_stood_for_people_is_said() -> None:
 def test_runs_without_people_are_left_out() -> None:
     arm = Arm("arm", {}, [run(0, 0.7), run(1, math.nan)])
     assert [one.seed for one in asked(arm, PPI)] == [0]
+
+
+def test_a_verdict_by_simulated_people_says_so() -> None:
+    rows = [{"round": i, "human/win_rate_vs_round_0": 0.5, "human/win_rate_vs_round_0_stderr": 0.01} for i in range(4)]
+    simulated = {"_target_": "rlaif_lab.judges.annotator.SimulatedAnnotator"}
+    for human, words in ((REAL["judge"]["human"], "by the people's"), (simulated, "by the simulated people's")):
+        judge = {"_target_": "x.HumanBudget", "human": human}
+        config = {"arm": "a", "seed": 0, "judge": judge, "detector": {"measure": "people", "delta": 0.1}}
+        assert words in run_verdict(config, rows).headline

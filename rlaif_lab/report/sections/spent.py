@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
+from rlaif_lab.metrics.labellers import is_simulated, labellers
+from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.chart import swatch
 from rlaif_lab.report.cost import Cost
 from rlaif_lab.report.figures import STAGE_COLOURS
@@ -52,9 +54,15 @@ def spent(view: View) -> str:
             cells = (estimate_cell(read(cost), summary.seeds, form) for _, read, form in shown)
             rows.append(arm_header(view, cost.label) + "".join(cells))
         parts.append(number_table(["arm", *(title for title, _, _ in shown)], rows))
+    if any(title.startswith("human") for title, _, _ in shown) and any(_simulated(arm) for arm in view.arms):
+        parts.append("<p>Minutes and dollars of simulated people are what real ones are taken to need.</p>")
     if view.times:
         parts.append(bars(view) + files("cost"))
     return "".join(parts)
+
+
+def _simulated(arm: Arm) -> bool:
+    return is_simulated(labellers(arm.runs[0].config).get("people"))
 
 
 def _any(given: Estimate) -> bool:
