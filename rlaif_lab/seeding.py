@@ -40,8 +40,9 @@ def splitmix64(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         return z ^ (z >> np.uint64(31))
 
 
-def uniforms(seeds: npt.NDArray[np.uint64], stream: int) -> npt.NDArray[np.float64]:
-    """Return one uniform in [0, 1) per seed, for counter ``stream``. Shapes: (N,) -> (N,)."""
+def uniforms(seeds: npt.NDArray[np.uint64], stream: int | npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return one uniform in [0, 1) per seed, for counter ``stream``, one for all or one for each. Shapes: (N,) ->
+    (N,)."""
     # Seeds and counters are scrambled apart before they meet: otherwise neighbours in either would give similar
     # numbers.
     bits = splitmix64(splitmix64(seeds) ^ splitmix64(np.full_like(seeds, stream)))

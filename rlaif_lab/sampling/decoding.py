@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlaif_lab.models.llama import KeyValues, forward, is_small_llama
 from rlaif_lab.models.passes import established, holds, longest_trial, passes, relative_error, trial_rows
@@ -23,8 +23,15 @@ class Decoder(Protocol):
     logits: Tensor
     """(rows, V), of the next token."""
 
+    @property
+    def refills(self) -> bool:
+        """Tell whether further rows may join it; ``join`` is for such a one only."""
+
     def keep(self, rows: Tensor) -> None:
         """Go on with these of its rows only."""
+
+    def join(self, other: Decoder) -> None:
+        """Take in another decoder of its kind, whose rows come behind its own."""
 
     def advance(self, tokens: Tensor) -> None:
         """Append one token to each row, (rows,), and compute ``logits`` anew."""
@@ -66,6 +73,35 @@ class CachedDecoder:
         # Positions count real tokens.
         self.next_position = mask.sum(1).repeat_interleave(k, dim=0)
 
+    @property
+    def refills(self) -> bool:
+        """Tell whether all layers keep everything: a window of its own could not be padded."""
+        from transformers.cache_utils import DynamicLayer
+
+        return all(type(layer) is DynamicLayer for layer in self.cache.layers)
+
+    def join(self, other: Decoder) -> None:
+        assert isinstance(other, CachedDecoder)
+        masks = [one.mask if one.mask is not None else one.ones() for one in (self, other)]
+        # Padded at the left to one width, of which no more is kept than some row needs.
+        width = max(mask.shape[1] for mask in masks)
+        mask = torch.cat([nn.functional.pad(one, (width - one.shape[1], 0)) for one in masks])
+        spare = int(mask.any(0).long().argmax())
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            for name in ("keys", "values"):
+                tensors = (getattr(mine, name), getattr(theirs, name))
+                padded = [nn.functional.pad(one, (0, 0, width - one.shape[2], 0)) for one in tensors]
+                setattr(mine, name, torch.cat(padded)[:, :, spare:])
+        mask = mask[:, spare:]
+        self.mask = None if bool(mask.all()) else mask
+        self.logits = torch.cat([self.logits, other.logits])
+        self.next_position = torch.cat([self.next_position, other.next_position])
+
+    def ones(self) -> Tensor:
+        """Return the mask of rows that are not padded."""
+        size = len(self.next_position), self.cache.get_seq_length()
+        return torch.ones(size, dtype=self.next_position.dtype, device=self.next_position.device)
+
     def keep(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
         self.mask = None if self.mask is None else self.mask[rows]
@@ -91,6 +127,8 @@ class GroupedDecoder:
     """For caches that can neither be padded nor rearranged, as those of recurrent layers: prompts of equal length go
     together, each row computes its own, and rows that leave are computed on and not looked at."""
 
+    refills = False
+
     def __init__(self, network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int) -> None:
         self.network = network
         lengths = mask.sum(1)
@@ -110,6 +148,9 @@ class GroupedDecoder:
         # Back into the order in which the caller counts its rows.
         places = torch.cat([group.places for group in self.groups])
         self.logits = torch.cat([group.logits[group.alive] for group in self.groups])[places.argsort()]
+
+    def join(self, other: Decoder) -> None:
+        raise NotImplementedError
 
     def keep(self, rows: Tensor) -> None:
         # old place -> new place, -1 for rows that leave.
@@ -147,12 +188,17 @@ class _Group:
 class RecomputingDecoder:
     """Any causal LM, without a cache: every token costs a pass over the whole sequence."""
 
+    refills = False
+
     def __init__(self, network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int) -> None:
         self.network, self.device = network, ids.device
         prompts = [row[real.bool()].tolist() for row, real in zip(ids, mask, strict=True)]
         # Token lists, one for each row: the sequences grow apart.
         self.rows: list[list[int]] = [list(prompt) for prompt in prompts for _ in range(k)]
         self.logits = next_logits(network, prompts, 1)[:, 0].repeat_interleave(k, dim=0)
+
+    def join(self, other: Decoder) -> None:
+        raise NotImplementedError
 
     def keep(self, rows: Tensor) -> None:
         self.rows = [self.rows[i] for i in rows.tolist()]
@@ -213,6 +259,8 @@ class SmallLlamaDecoder:
     """The k rows of a prompt are k queries to one copy of its keys. Keys lie in the order prompt, first tokens of the k
     samples, second tokens of the k samples, ...; ``mask`` lets each row see the prompt and its own."""
 
+    refills = False
+
     def __init__(self, network: PreTrainedModel, ids: Tensor, mask: Tensor, k: int) -> None:
         self.network, self.k, self.past, self.width = network, k, KeyValues(), ids.shape[1]
         # Not -inf: a row without anything to see would be nan.
@@ -231,6 +279,9 @@ class SmallLlamaDecoder:
 
     def additive(self, seen: Tensor) -> Tensor:
         return torch.zeros(seen.shape).masked_fill_(~seen, self.unseen)
+
+    def join(self, other: Decoder) -> None:
+        raise NotImplementedError
 
     def keep(self, rows: Tensor) -> None:
         """Keep some rows. Rows that leave tear the groups apart: from then on every row is a group of its own."""

@@ -18,7 +18,7 @@ from rlaif_lab.models.limits import out_of_memory
 from rlaif_lab.models.packed import pack
 from rlaif_lab.records import Generation, Prompt, Response
 from rlaif_lab.sampling.config import SamplingConfig
-from rlaif_lab.sampling.decoding import decoder
+from rlaif_lab.sampling.decoding import Decoder, decoder
 from rlaif_lab.sampling.engine import Determinism
 from rlaif_lab.seeding import seed_for, splitmix64, uniforms
 
@@ -62,68 +62,104 @@ def sample(
     identity: what the draws are for, e.g. (run_seed, "rounds", 3); with the prompt's id and the sample's number
     it decides every draw.
     """
-    generations: list[Generation] = []
-    # Whole prompts: the k samples of one share its pass.
-    step = max(1, config.batch_size // config.k)
-    limit = config.max_new_tokens or max_new_tokens
+    most = config.max_new_tokens or max_new_tokens
     with inference(model.network), out_of_memory("sampler.batch_size"):
-        for start in range(0, len(prompts), step):
-            generations += _sample_batch(model, prompts[start : start + step], config, limit, identity)
-    return generations
+        return _Sampling(model, prompts, config, most, identity).generations()
 
 
-def _sample_batch(
-    model: LanguageModel, prompts: Sequence[Prompt], config: SamplingConfig, limit: int, identity: tuple[int | str, ...]
-) -> list[Generation]:
-    network, device, k = model.network, model.device, config.k
-    batch = pack(model.encode_prompts(prompts), [[()] for _ in prompts], model.pad_id)
-    # Responses are empty: only the prompts are packed.
-    ahead = decoder(network, batch.prompt_ids.to(device), batch.prompt_mask.long().to(device), k, limit)
+class _Sampling:
+    """Draws all responses to some prompts, of which so many are in the decoder at a time as the batch has room for."""
 
-    prompt_seeds = np.array([seed_for("sample", *identity, p.id) for p in prompts], dtype=np.uint64)
-    streams = splitmix64(np.arange(k, dtype=np.uint64))
-    # A stream for each sample: the prompt's seed, and the sample's number scrambled.
-    seeds = (prompt_seeds[:, None] ^ streams[None, :]).reshape(-1)
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Prompt],
+        config: SamplingConfig,
+        limit: int,
+        identity: tuple[int | str, ...],
+    ) -> None:
+        self.model, self.prompts, self.config, self.limit = model, prompts, config, limit
+        self.ids = model.encode_prompts(prompts)
+        # Whole prompts: the k samples of one share its pass.
+        self.at_once = max(1, config.batch_size // config.k)
+        prompt_seeds = np.array([seed_for("sample", *identity, p.id) for p in prompts], dtype=np.uint64)
+        streams = splitmix64(np.arange(config.k, dtype=np.uint64))
+        # A stream for each sample: the prompt's seed, and the sample's number scrambled.
+        self.seeds = (prompt_seeds[:, None] ^ streams[None, :]).reshape(-1)
+        rows = len(prompts) * config.k
+        # Kept where they are computed, and fetched once: a transfer for each token would cost more than the token.
+        self.written = torch.zeros((limit, rows), dtype=torch.long, device=model.device)
+        self.said = torch.zeros((limit, rows), device=model.device)
+        self.lengths, self.finished = np.zeros(rows, dtype=int), np.zeros(rows, dtype=bool)
+        self.alive = np.arange(0)  # which row each row of the decoder is
+        self.begun = 0  # prompts
 
-    rows = len(prompts) * k
-    ends = torch.tensor(model.eos_ids, device=device)
-    # Kept where they are computed, and fetched once: a transfer for each token would cost more than the token.
-    written = torch.zeros((limit, rows), dtype=torch.long, device=device)
-    said = torch.zeros((limit, rows), device=device)
-    lengths = np.zeros(rows, dtype=int)
-    finished = np.zeros(rows, dtype=bool)
-    alive = np.arange(rows)  # which row of the batch each row of the decoder is
-    for step in range(limit):
+    def generations(self) -> list[Generation]:
+        """Draw, and return the responses in the order of the prompts."""
+        while self.begun < len(self.prompts):
+            ahead, token = self._begin(self.at_once), None
+            while len(self.alive):
+                if token is not None:
+                    ahead.advance(token)
+                free = self.at_once - len(self.alive) // self.config.k
+                # Rows that have ended make room for the next prompts, a quarter of a batch at a time: one by one, the
+                # passes over prompts would cost more than full batches gain.
+                if ahead.refills and self.begun < len(self.prompts) and free >= max(1, self.at_once // 4):
+                    ahead.join(self._begin(free))
+                token = self._step(ahead)
+        k, responses, found = self.config.k, self._responses(), []
+        for i, prompt in enumerate(self.prompts):
+            found.append(Generation(prompt, tuple(responses[i * k : (i + 1) * k])))
+        return found
+
+    def _begin(self, count: int) -> Decoder:
+        """Return a decoder of the next prompts, whose rows are alive from now on."""
+        chosen = range(self.begun, min(len(self.prompts), self.begun + count))
+        # Responses are empty: only the prompts are packed.
+        batch = pack([self.ids[i] for i in chosen], [[()] for _ in chosen], self.model.pad_id)
+        device, k = self.model.device, self.config.k
+        ahead = decoder(
+            self.model.network, batch.prompt_ids.to(device), batch.prompt_mask.long().to(device), k, self.limit
+        )
+        self.alive = np.concatenate([self.alive, np.arange(chosen.start * k, chosen.stop * k)])
+        self.begun = chosen.stop
+        return ahead
+
+    def _step(self, ahead: Decoder) -> Tensor:
+        """Draw a token for each row. Rows that it ends leave the decoder; return the tokens of those that stay."""
+        model, config, alive = self.model, self.config, self.alive
+        ages = self.lengths[alive]
         # By token position: a row's draws do not depend on which rows are left.
-        draws = torch.from_numpy(uniforms(seeds[alive], step)).to(device)
+        draws = torch.from_numpy(uniforms(self.seeds[alive], ages)).to(model.device)
         token, logp = choose(ahead.logits.float(), draws, config)
-        here = torch.from_numpy(alive).to(device)
-        written[step, here], said[step, here] = token, logp
-        lengths[alive] = step + 1
-        ended = torch.isin(token, ends).cpu().numpy()
+        at = torch.from_numpy(ages).to(model.device), torch.from_numpy(alive).to(model.device)
+        self.written[at], self.said[at] = token, logp
+        self.lengths[alive] = ages + 1
+        ended = torch.isin(token, torch.tensor(model.eos_ids, device=model.device)).cpu().numpy()
         if config.stop:
             # A stop string may end within a token, so it is looked for in the text.
-            ended |= _stopped(model, written[: step + 1, here].T.tolist(), config.stop)
-        finished[alive[ended]] = True
-        if ended.all() or step + 1 == limit:
-            break
+            rows = self.written[: ages.max() + 1, at[1]].T.tolist()
+            ended |= _stopped(model, [row[: age + 1] for row, age in zip(rows, ages, strict=True)], config.stop)
+        self.finished[alive[ended]] = True
+        ended |= ages + 1 == self.limit
         # Finished rows leave the batch: nothing more is computed of them.
-        if ended.any():
-            keep = torch.from_numpy(np.flatnonzero(~ended)).to(device)
-            alive = alive[~ended]
+        self.alive = alive[~ended]
+        if ended.any() and len(self.alive):
+            keep = torch.from_numpy(np.flatnonzero(~ended)).to(model.device)
             ahead.keep(keep)
             token = token[keep]
-        ahead.advance(token)
+        return token
 
-    tokens, logps = (
-        [row[:length] for row, length in zip(table.T.tolist(), lengths, strict=True)] for table in (written, said)
-    )
-    texts = [_cut(text, config.stop) for text in model.decode(tokens)]
-    responses = [
-        Response(text, tuple(ids), tuple(values), bool(end))
-        for text, ids, values, end in zip(texts, tokens, logps, finished, strict=True)
-    ]
-    return [Generation(p, tuple(responses[i * k : (i + 1) * k])) for i, p in enumerate(prompts)]
+    def _responses(self) -> list[Response]:
+        tokens, logps = (
+            [row[:length] for row, length in zip(table.T.tolist(), self.lengths, strict=True)]
+            for table in (self.written, self.said)
+        )
+        texts = [_cut(text, self.config.stop) for text in self.model.decode(tokens)]
+        return [
+            Response(text, tuple(ids), tuple(values), bool(end))
+            for text, ids, values, end in zip(texts, tokens, logps, self.finished, strict=True)
+        ]
 
 
 def choose(logits: Tensor, draws: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:

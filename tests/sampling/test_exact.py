@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import RAGGED_PROMPTS, plain_logps, prompts_of
 from scipy import stats
+from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     TemperatureLogitsWarper,
@@ -18,7 +19,9 @@ from transformers.generation.logits_process import (
 )
 
 from rlaif_lab.models.language_model import LanguageModel
+from rlaif_lab.records import Generation
 from rlaif_lab.sampling.config import SamplingConfig
+from rlaif_lab.sampling.decoding import CachedDecoder
 from rlaif_lab.sampling.exact import choose, sample, sampling_probabilities
 from rlaif_lab.tasks.arithmetic import Addition
 
@@ -166,6 +169,54 @@ def test_batch_size_changes_nothing(untrained: LanguageModel, batch_size: int) -
         ]
         for a, b in zip(one.responses, two.responses, strict=True):
             assert a.logps == pytest.approx(b.logps, abs=1e-5)
+
+
+@pytest.mark.parametrize("limit", [1, 14])
+def test_rows_that_have_ended_make_room_for_the_next_prompts(
+    untrained: LanguageModel, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """Of a model that the decoder of transformers' cache computes: no token changes, and fewer steps are taken."""
+    config = Qwen2Config(
+        vocab_size=len(untrained.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    torch.manual_seed(0)
+    model = replace(untrained, network=Qwen2ForCausalLM(config).eval())
+    prompts = prompts_of([*RAGGED_PROMPTS, "1", "2345+6", "78", "9", "12+34", "5+", "67+8", "90"])
+    steps: list[int] = []
+    advance = CachedDecoder.advance
+
+    def counted(self: CachedDecoder, tokens: torch.Tensor) -> None:
+        steps.append(len(tokens))
+        advance(self, tokens)
+
+    monkeypatch.setattr(CachedDecoder, "advance", counted)
+
+    def drawn(batch_size: int, refills: bool = True) -> tuple[list[Generation], int]:
+        steps.clear()
+        with monkeypatch.context() as patch:
+            if not refills:
+                patch.setattr(CachedDecoder, "refills", False)
+            found = sample(model, prompts, SamplingConfig(k=2, batch_size=batch_size), limit, 0, "x")
+        return found, len(steps)
+
+    whole, _ = drawn(1024)
+    lengths = {len(r.token_ids) for g in whole for r in g.responses}
+    assert len(lengths) > 4 or limit == 1
+    for batch_size in (2, 5, 8):
+        some, fewer = drawn(batch_size)
+        apart, more = drawn(batch_size, refills=False)
+        for found in (some, apart):
+            assert [g.prompt for g in found] == prompts
+            for one, other in zip(whole, found, strict=True):
+                for known, again in zip(one.responses, other.responses, strict=True):
+                    assert (known.token_ids, known.finished) == (again.token_ids, again.finished)
+                    assert known.logps == pytest.approx(again.logps, abs=1e-5)
+        assert fewer < more or batch_size < 4 or limit == 1
 
 
 def test_the_order_of_prompts_and_their_neighbours_change_nothing(untrained: LanguageModel) -> None:
