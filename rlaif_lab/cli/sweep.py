@@ -29,7 +29,7 @@ from rlaif_lab.cli.trust import remember
 from rlaif_lab.config import check, plain
 from rlaif_lab.progress import Terminal, printable
 from rlaif_lab.store.children import die_with, end
-from rlaif_lab.store.files import TryLaterError
+from rlaif_lab.store.files import MULTIRUN, TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, ignore, interruptible
 from rlaif_lab.store.outcome import (
     Failure,
@@ -46,7 +46,6 @@ from rlaif_lab.store.outcome import (
 from rlaif_lab.store.rows import read_metrics
 from rlaif_lab.store.sweep_cache import SHARED
 
-MULTIRUN = "multirun.yaml"  # Hydra's record of a sweep
 LEFT_OUT = "hydra.job.config.override_dirname.exclude_keys"
 OVERRIDES = Path(".hydra") / "overrides.yaml"  # and of a job
 

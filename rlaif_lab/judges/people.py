@@ -14,9 +14,8 @@ from rlaif_lab.instructions.constitution import Constitution
 from rlaif_lab.instructions.criteria import criteria_text
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.records import Comparison, Prompt, Verdict
-from rlaif_lab.store.files import TryLaterError
+from rlaif_lab.store.files import MULTIRUN, TryLaterError
 from rlaif_lab.tasks.prompts_file import SHIPPED, PromptsFile
-from rlaif_lab.tracking.naming import MULTIRUN
 
 if TYPE_CHECKING:
     from rlaif_lab.models.access import JudgeContext
@@ -140,7 +139,7 @@ class PeopleJudge(Judge):
     ) -> dict[str, float]:
         """Return people's win rate against round 0 with its interval, how far they agree and what it took, if they
         evaluate."""
-        from rlaif_lab.metrics.human import evaluation_by_people
+        from rlaif_lab.judges.by_people import evaluation_by_people
 
         return evaluation_by_people(verdicts, identical) if self.evaluate else {}
 

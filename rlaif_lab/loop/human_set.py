@@ -10,7 +10,7 @@ import numpy as np
 
 from rlaif_lab import ranks
 from rlaif_lab.judges.asking import both_orders
-from rlaif_lab.metrics.human import decided, dollars, labelled, minutes, rate_by_people, said_of
+from rlaif_lab.judges.by_people import decided, dollars, labelled, minutes, rate_by_people, said_of
 from rlaif_lab.people.agreement import agreement, noise
 from rlaif_lab.people.human_set import Entry, SharedSet
 from rlaif_lab.records import Comparison, Floats, Generation, Metrics, Position, Prompt, Verdict

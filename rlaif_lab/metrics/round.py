@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rlaif_lab.feedback.base import Example, Feedback
+from rlaif_lab.judges.by_people import human_metrics
 from rlaif_lab.metrics.base import Metric, RoundView, own_metrics
 from rlaif_lab.metrics.bias import amplification
 from rlaif_lab.metrics.gap import Gap, best_of_k_gap, pairwise_gap
-from rlaif_lab.metrics.human import human_metrics
 from rlaif_lab.metrics.judge import judge_metrics
 from rlaif_lab.metrics.quality import gold_qualities
 from rlaif_lab.metrics.text import text_metrics

@@ -14,12 +14,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlaif_lab.config.ranges import Count, Number, Seed
-from rlaif_lab.judges.base import Judge
 from rlaif_lab.records import Comparison, Prompt
 from rlaif_lab.store.files import writing
+
+if TYPE_CHECKING:
+    from rlaif_lab.judges.base import Judge
 
 FOLDER = "human_set"
 """In the folder of the sweep, or of a run by itself."""

@@ -24,6 +24,9 @@ DISK_ERRORS = (
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries that are not written in Python (safetensors) spell an errno."""
 
+MULTIRUN = "multirun.yaml"
+"""Hydra's record of a sweep, in the sweep's folder."""
+
 
 def cache_root() -> Path:
     """Return ``$RLAIF_LAB_CACHE``, else ``~/.cache/rlaif_lab``."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MULTIRUN, OVERRIDES = "multirun.yaml", Path(".hydra") / "overrides.yaml"
+from rlaif_lab.store.files import MULTIRUN
+
+OVERRIDES = Path(".hydra") / "overrides.yaml"
 SAID_ALREADY = ("seed", "judge", "arm", "experiment", "variant", "resume", "hydra")
 """Keys that arm and seed stand for."""
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from rounds import make_round
 
 from rlaif_lab.judges.annotator import SimulatedAnnotator
+from rlaif_lab.judges.by_people import rate_by_people
 from rlaif_lab.judges.oracle import OracleJudge, RandomJudge
 from rlaif_lab.judges.people import QUEUE, LabelsMissingError, PeopleJudge
 from rlaif_lab.loop.human_set import judge_agreement, judge_minus_people
 from rlaif_lab.loop.round import Round
 from rlaif_lab.metrics.catalogue import row_of
-from rlaif_lab.metrics.human import rate_by_people
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.people.human_set import Entry, HumanSet, SharedSet
 from rlaif_lab.people.queue import Label, LabelQueue

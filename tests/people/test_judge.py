@@ -13,10 +13,10 @@ from helpers import ScriptedJudge
 
 from rlaif_lab.audit.bank import FileBank
 from rlaif_lab.judges.asking import both_orders, debias
+from rlaif_lab.judges.by_people import human_metrics
 from rlaif_lab.judges.people import QUEUE, LabelsMissingError, PeopleJudge
 from rlaif_lab.judges.wrappers.human_budget import HumanBudget
 from rlaif_lab.metrics.catalogue import row_of
-from rlaif_lab.metrics.human import human_metrics
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.people.queue import Label, LabelQueue
 from rlaif_lab.records import Comparison, Prompt, Verdict

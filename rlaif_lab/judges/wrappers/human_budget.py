@@ -14,9 +14,9 @@ import numpy as np
 
 from rlaif_lab.judges.asking import both_orders
 from rlaif_lab.judges.base import Judge
+from rlaif_lab.judges.by_people import decided, rate_by_people, said_of
 from rlaif_lab.judges.wrappers.base import Wrapper
 from rlaif_lab.judges.wrappers.order import SingleOrderJudge
-from rlaif_lab.metrics.human import decided, rate_by_people, said_of
 from rlaif_lab.models.access import JudgeContext, PolicyWeights
 from rlaif_lab.people.agreement import agreement, noise
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict

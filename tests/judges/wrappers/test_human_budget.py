@@ -16,10 +16,10 @@ from scipy import stats
 from rlaif_lab.judges.annotator import SimulatedAnnotator
 from rlaif_lab.judges.asking import both_orders, judge_generations
 from rlaif_lab.judges.base import Judge
+from rlaif_lab.judges.by_people import human_metrics
 from rlaif_lab.judges.oracle import OracleJudge
 from rlaif_lab.judges.people import PeopleJudge
 from rlaif_lab.judges.wrappers.human_budget import HumanBudget
-from rlaif_lab.metrics.human import human_metrics
 from rlaif_lab.metrics.judge import win_rate
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Prompt, Verdict
