@@ -50,7 +50,7 @@ def composed(*overrides: str) -> Any:
 def first_arm(experiment: str) -> dict[str, str]:
     """Return the swept keys of an experiment, each with its first value."""
     params = composed(f"experiment={experiment}").hydra.sweeper.get("params") or {}
-    return {key: str(values).partition(",")[0] for key, values in OmegaConf.to_container(params).items()}
+    return {str(key): str(values).partition(",")[0] for key, values in params.items()}
 
 
 def smaller(cfg: Any, model: Path) -> list[str]:
@@ -63,7 +63,7 @@ def smaller(cfg: Any, model: Path) -> list[str]:
         if "Organism" in node._target_:
             found += [f"{role}.{setting.partition('.')[2]}" for setting in ORGANISM]
         elif "of" in node:
-            found += [f"{role}.of.path={model}", f"{role}.of.dtype=float32", f"{role}.steps=2"]
+            found += [f"{role}.of.path={model}", f"{role}.of.dtype=float32", f"{role}.demonstrations=8"]
         else:
             found += [f"{role}.path={model}", f"{role}.dtype=float32"]
     if "dataset" in cfg.task:
