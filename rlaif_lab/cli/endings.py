@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -32,10 +33,19 @@ def told(program: str) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        from rlaif_lab.store.files import DISK_ERRORS
-
-        if error.errno not in DISK_ERRORS:
+        said = of_the_disk(error)
+        if said is None:
             raise
-        where = repr(error.filename) if error.filename else "a file"
-        print(printable(f"{program}: cannot read or write {where}: {error.strerror}"), file=sys.stderr)
+        print(printable(f"{program}: {said}"), file=sys.stderr)
         sys.exit(2)
+
+
+def of_the_disk(error: OSError) -> str | None:
+    """Return what a disk that takes no more has said, as a sentence; None for what has nothing to do with disks."""
+    from rlaif_lab.store.files import DISK_ERRORS
+
+    if error.errno in DISK_ERRORS and error.filename:
+        return f"cannot read or write {str(error.filename)!r}: {error.strerror}"
+    # A write that fails names no file, but these have no other cause.
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+    return f"cannot write a file: {error.strerror}" if error.errno in full else None

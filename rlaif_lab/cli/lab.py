@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlaif_lab import ranks
 from rlaif_lab.cli.command import prepare, sentence
+from rlaif_lab.cli.endings import of_the_disk
 from rlaif_lab.cli.estimate import FLAG, print_estimate
 from rlaif_lab.cli.help import quick_answer
 from rlaif_lab.cli.origin import go_back, origin_of
@@ -34,7 +35,7 @@ from rlaif_lab.config.secrets import Refused, check_arguments
 from rlaif_lab.config.trusted import ONLY_TRUSTED, trust
 from rlaif_lab.progress import printable
 from rlaif_lab.store.children import RankDiedError
-from rlaif_lab.store.files import DISK_ERRORS, DiskError, TryLaterError
+from rlaif_lab.store.files import DiskError, TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, interruptible
 from rlaif_lab.store.outcome import failure, finished_rounds, resume_command, write_failure
 
@@ -146,9 +147,10 @@ def main() -> None:
             print(f"rlaif-lab: {error}{how_to_go_on(error)}", file=sys.stderr)
         code = error.code
     except OSError as error:  # the output directory itself, which Hydra makes
-        if error.errno not in DISK_ERRORS or not error.filename:
+        said = of_the_disk(error)
+        if said is None:
             raise
-        print(f"rlaif-lab: cannot read or write {error.filename!r}: {error.strerror}", file=sys.stderr)
+        print(printable(f"rlaif-lab: {said}"), file=sys.stderr)
         code = 2
     except Exception:
         if Sweep.current is None:

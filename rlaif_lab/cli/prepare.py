@@ -31,7 +31,22 @@ the package nor lie in the cache. Takes the overrides that rlaif-lab takes, swee
 """
 
 
+class Ended:
+    """What ended the first job that failed: Hydra would announce an exception in words of its own."""
+
+    error: BaseException | None = None
+
+
 def prepare(cfg: DictConfig) -> None:
+    """Prepare one job, unless one before it has failed, and keep what it fails by for ``main``."""
+    if Ended.error is None:
+        try:
+            one(cfg)
+        except Exception as error:
+            Ended.error = error
+
+
+def one(cfg: DictConfig) -> None:
     """Check one job, and build the organisms that it lacks."""
     check(cfg)
     from rlaif_lab.loop.checks import check_together
@@ -57,8 +72,11 @@ def main() -> None:
         own.append("~hydra.callbacks.sweep")  # it would list all jobs as not run
         sys.argv[1:] = ["-m", *(a for a in arguments if a not in ("-m", "--multirun")), *own]
         try:
+            Ended.error = None
             sys.argv[1:] = prepared("rlaif-prepare", sys.argv[1:])
             hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(prepare)()
+            if Ended.error is not None:
+                raise Ended.error
         except (ValueError, HydraException, OmegaConfBaseException) as error:
             print(f"rlaif-prepare: {sentence(error)}", file=sys.stderr)
             sys.exit(2)

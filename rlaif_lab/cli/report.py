@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rlaif_lab.cli.endings import told
 from rlaif_lab.cli.help import lab_version
-from rlaif_lab.store.files import real_path
+from rlaif_lab.store.files import real_path, writing
 
 if TYPE_CHECKING:
     from rlaif_lab.report.sections.view import View
@@ -98,7 +98,19 @@ def report(
     to report."""
     directory = real_path(directory)
     view = read(directory, baseline, floor, delta=delta, null=null)
+    folder = directory / "report"
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        lines = written(folder, view)
+    if wandb_mode:
+        from rlaif_lab.tracking.wandb_sweep import log_report
 
+        lines.append(str(log_report(folder, view.study, view.verdicts, wandb_mode)))
+    return "\n".join([*lines, str(folder / "report.html")])
+
+
+def written(folder: Path, view: View) -> list[str]:
+    """Write all files of a report, the page last; return what the terminal shows."""
     from rlaif_lab.report.cost import write_times
     from rlaif_lab.report.curves import write_drawn
     from rlaif_lab.report.figures import save, time_figure
@@ -108,8 +120,6 @@ def report(
     from rlaif_lab.report.tables import terminal_reasons, terminal_table, write_curves, write_table
     from rlaif_lab.report.verdict_tables import multiplicity, write_verdict_tables
 
-    folder = directory / "report"
-    folder.mkdir(exist_ok=True)
     write_table(folder / "table.csv", view.rows, view.verdicts, view.baseline)
     write_curves(folder / "curves.csv", view.study)
     write_verdict_tables(folder, view.study, view.verdicts, view.compared)
@@ -138,12 +148,7 @@ def report(
     lines += multiplicity(view.compared)
     # What is missing is said at the end, where it is seen.
     lines += [f"! {problem.name}: {problem.reason}" for problem in view.study.problems]
-    lines += [f"! {note}" for note in view.study.notes]
-    if wandb_mode:
-        from rlaif_lab.tracking.wandb_sweep import log_report
-
-        lines.append(str(log_report(folder, view.study, view.verdicts, wandb_mode)))
-    return "\n".join([*lines, str(folder / "report.html")])
+    return [*lines, *(f"! {note}" for note in view.study.notes)]
 
 
 def read(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlaif_lab.cli import audit, export, prepare, report, workspace
-from rlaif_lab.cli.endings import told
+from rlaif_lab.cli.endings import of_the_disk, told
 
 
 def interrupted(program: str, name: str, note: str | None = None) -> None:
@@ -54,6 +54,13 @@ def test_a_disk_that_takes_no_more_is_one_sentence(number: int, capsys: pytest.C
     assert ended.value.code == 2
     said = f"rlaif-export: cannot read or write 'table.csv': {os.strerror(number)}\n"
     assert capsys.readouterr().err == said
+
+
+def test_a_full_disk_need_not_name_the_file() -> None:
+    assert (
+        of_the_disk(OSError(errno.ENOSPC, "No space left on device")) == "cannot write a file: No space left on device"
+    )
+    assert of_the_disk(OSError(errno.EACCES, "Permission denied")) is None, "which is always about a file"
 
 
 def test_a_fault_of_the_programs_own_is_not_hidden() -> None:
