@@ -266,7 +266,7 @@ def test_every_experiment_composes_and_resolves(experiment: str) -> None:
 
 
 # --- optional groups, launchers ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize("group", ["bank", "detector", "revision", "judge@heldout_judge"])
+@pytest.mark.parametrize("group", ["bank", "detector", "revision", "human_set", "judge@heldout_judge"])
 @pytest.mark.parametrize("value", ["null", "none"])
 def test_an_optional_group_can_be_put_out(group: str, value: str) -> None:
     cfg = config(*without_null(f"{group}={value}"))

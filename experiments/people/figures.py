@@ -137,11 +137,12 @@ def kills(folder: Path, count: int) -> None:
     for _ in range(count):
         process, links = start(folder)
         person = Person(links["annotator0"])
-        threading.Timer(0.2 + rng.random() * 0.3, process.kill).start()
+        last, delay = rng.randint(1, 60), rng.random() * 0.02
         try:
             person.enter()
             while person.label():
-                pass
+                if len(person.acknowledged) == last:  # in the middle of one of the next answers
+                    threading.Timer(delay, process.kill).start()
         except (http.client.HTTPException, OSError):  # it was killed in the middle of an answer, or before it
             pass
         process.wait()

@@ -11,6 +11,7 @@ from rlaif_lab.report.arms import Arm
 from rlaif_lab.report.load import Run
 from rlaif_lab.report.sections.people import SET, asked, better, needed, shown, who_labelled, win_rate
 from rlaif_lab.report.verdicts import run_verdict
+from rlaif_lab.statistics.intervals import Interval
 
 PPI = "ppi/win_rate_vs_round_0"
 REAL = {"judge": {"_target_": "x.HumanBudget", "human": {"_target_": "rlaif_lab.judges.people.PeopleJudge"}}}
@@ -33,6 +34,8 @@ def test_a_single_run_has_its_own_interval_and_seeds_have_theirs() -> None:
 def test_it_is_better_where_the_interval_says_so(rate: float, answer: str) -> None:
     assert better(win_rate([run(0, rate)], PPI)) == answer
     assert shown(win_rate([run(0, 0.7)], PPI)) == "0.700 (0.600 to 0.800)"
+    assert shown(Interval(0.9, 0.9, 0.9)) == "0.900 (interval not known)"
+    assert better(Interval(0.9, 0.9, 0.9)) == "not shown either way"
 
 
 def test_the_labels_that_would_tell_delta_grow_with_its_inverse_square() -> None:

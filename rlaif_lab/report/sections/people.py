@@ -108,14 +108,16 @@ def win_rate(runs: list[Run], metric: str) -> Interval:
 
 
 def shown(rate: Interval) -> str:
+    if not rate.low < rate.high:  # a few labels that all agree, or answers that are all equal, are no certainty
+        return f"{rate.mean:.3f} (interval not known)"
     return f"{rate.mean:.3f} ({rate.low:.3f} to {rate.high:.3f})"
 
 
 def better(rate: Interval) -> str:
     """Return the answer in a few words."""
-    if rate.low > 0.5:
+    if 0.5 < rate.low < rate.high:
         return "yes"
-    if rate.high < 0.5:
+    if rate.low < rate.high < 0.5:
         return "no, worse"
     return "not shown either way"
 
