@@ -44,6 +44,10 @@ def test_every_name_is_there() -> None:
 def test_a_mistake_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="rounds must be at least 1; got 0"):
         rl.compose(["rounds=0"])
+    with pytest.raises(ValueError, match=r"judge=strongr: no such choice \(did you mean 'stronger'\?\)"):
+        rl.compose(["judge=strongr"])
+    with pytest.raises(ValueError, match="unknown key 'judge.wieghts'"):
+        rl.compose(["judge.wieghts=live"])
 
 
 def test_a_run_in_process_is_read_back(tmp_path: Path) -> None:

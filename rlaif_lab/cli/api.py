@@ -10,9 +10,11 @@ from pathlib import Path
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.cli.command import without_null
+from rlaif_lab.cli.command import sentence, without_null
 from rlaif_lab.config import check, config_dir, packages_of
 from rlaif_lab.config.secrets import check_arguments
 from rlaif_lab.config.trusted import trust
@@ -32,8 +34,12 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     check_arguments(overrides)
     # Hydra keeps one global state, which an earlier call, or a notebook, may have left.
     GlobalHydra.instance().clear()
+    kept = [argument for override in overrides for argument in without_null(override)]
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        cfg = hydra_compose("config", overrides=[kept for override in overrides for kept in without_null(override)])
+        try:
+            cfg = hydra_compose("config", overrides=kept)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(sentence(error)) from error
     check(cfg)
     return cfg
 
