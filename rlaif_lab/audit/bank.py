@@ -15,7 +15,7 @@ from rlaif_lab.config.ranges import Seed
 from rlaif_lab.seeding import rng_for
 from rlaif_lab.tasks.base import ProceduralTask, Skill, Task
 from rlaif_lab.tasks.formats import AUTO, check_format
-from rlaif_lab.tasks.read_rows import FORMATS, Row, ending, read_rows, wrong_ending
+from rlaif_lab.tasks.read_rows import FORMATS, FileRow, ending, read_rows, wrong_ending
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "pair_banks"
 
@@ -147,7 +147,7 @@ class HubBank(PairBank):
         return _pairs(self, read_rows(self.dataset, self.split, self.subset, key="bank.dataset"))
 
 
-def _pairs(bank: FileBank | HubBank, rows: Iterable[Row]) -> list[LabelledPair]:
+def _pairs(bank: FileBank | HubBank, rows: Iterable[FileRow]) -> list[LabelledPair]:
     return parse(
         list(rows),
         bank.format,

@@ -25,7 +25,7 @@ from rlaif_lab.tasks.formats import AUTO, FORMATS, of_columns
 from rlaif_lab.tasks.formats.base import FIRST, TIE, FileFormat, LabelledResponses, Turns, need, optional
 from rlaif_lab.tasks.formats.columns import check_columns, check_nothing_left_out, renamed
 from rlaif_lab.tasks.formats.plain import BESIDE
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 KEY = "bank"
 READ_BY = {"alpaca": ("input", "history"), "helpsteer3": ("context",), "alpaca_eval": ("input",)}
@@ -33,7 +33,7 @@ READ_BY = {"alpaca": ("input", "history"), "helpsteer3": ("context",), "alpaca_e
 
 
 def parse(
-    rows: Sequence[Row],
+    rows: Sequence[FileRow],
     form: str,
     columns: Mapping[str, str],
     bank: str,
@@ -83,7 +83,7 @@ def parse(
 
 
 def _meanings(
-    rows: Sequence[Row], name: str, layout: FileFormat, labels: Mapping[Any, Any] | None, columns: Mapping[str, str]
+    rows: Sequence[FileRow], name: str, layout: FileFormat, labels: Mapping[Any, Any] | None, columns: Mapping[str, str]
 ) -> Any:
     """Return a function from a row to the probability that its first response is better."""
     column = layout.label
@@ -98,7 +98,7 @@ def _meanings(
     return lambda row: codes[label_text(row.values[column])]
 
 
-def _labelled(row: Row, prompt: Prompt, pair: LabelledResponses) -> LabelledPair:
+def _labelled(row: FileRow, prompt: Prompt, pair: LabelledResponses) -> LabelledPair:
     subset = optional(row, "subset") or optional(row, "source") or ""
     authors = (pair.author_first, pair.author_second)
     if pair.slots_given:

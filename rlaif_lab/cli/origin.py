@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from rlaif_lab.store.outcome import Shell
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -53,5 +55,8 @@ def go_back(origin: Origin) -> None:
         # Reported, not refused: a run may have been moved to another machine.
         print(f"started in {str(origin.cwd)!r}, which is not here: relative paths count from {str(Path.cwd())!r}")
         return
+    here = Path.cwd()
     os.chdir(origin.cwd)
+    # Commands that the run prints are typed where the user is, not where the run was started.
+    Shell.folder, Shell.gone_to = here, Path.cwd()
     print(f"relative paths count from {str(origin.cwd)!r}, where it was started", flush=True)

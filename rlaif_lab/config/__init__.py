@@ -22,8 +22,10 @@ from rlaif_lab.config.types import allowed_text, check_value, located, not_finit
 from rlaif_lab.config.types import did_you_mean as did_you_mean  # of old use here
 
 
-@dataclass
+@dataclass(frozen=True)
 class EvaluationSize:
+    """How much is evaluated: the keys and defaults of ``loop.evaluation.Evaluation``, which checks them."""
+
     prompts: Count = 512
     samples: Count = 4
     final_samples: Number = 64
@@ -31,8 +33,10 @@ class EvaluationSize:
     measured: Count | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class GateSettings:
+    """When a judge is refused: the keys and defaults of ``loop.gate.Gate``, which acts on them."""
+
     force: bool = False
     confidence: Annotated[float, Gt(0.5), Lt(1)] = 0.95
     max_failed: Share = 0.5

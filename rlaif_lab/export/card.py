@@ -15,13 +15,11 @@ import pyarrow.parquet as pq
 from rlaif_lab.export.markdown import code, escape, fenced, front_matter, number, table
 from rlaif_lab.export.provenance import how_it_was_made, run_config, starting_point
 from rlaif_lab.store.files import write_atomically
-from rlaif_lab.store.rows import read_metrics
-
-Row = Mapping[str, Any]
+from rlaif_lab.store.rows import MetricRow, read_metrics
 
 
 @dataclass(frozen=True)
-class Metric:
+class CardColumn:
     """A column of the curve's table: the metric's key in metrics.jsonl, and its title. error: key of its standard
     error."""
 
@@ -30,13 +28,13 @@ class Metric:
     error: str | None = None
 
 
-QUALITY = Metric("quality/sampled", "true quality, sampled", "quality/sampled_stderr")
-WIN_RATE = Metric("judge/win_rate_vs_round_0", "judge's win rate against round 0")
+QUALITY = CardColumn("quality/sampled", "true quality, sampled", "quality/sampled_stderr")
+WIN_RATE = CardColumn("judge/win_rate_vs_round_0", "judge's win rate against round 0")
 CURVE = (
     QUALITY,
-    Metric("quality/greedy", "true quality, greedy"),
+    CardColumn("quality/greedy", "true quality, greedy"),
     WIN_RATE,
-    Metric("judge/accuracy", "judge accuracy"),
+    CardColumn("judge/accuracy", "judge accuracy"),
 )
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -55,7 +53,7 @@ def write_model_card(run_directory: Path) -> Path:
     return card
 
 
-def model_card(config: dict[str, Any], rows: Sequence[Row], example: Any) -> str:
+def model_card(config: dict[str, Any], rows: Sequence[MetricRow], example: Any) -> str:
     """Return the card's text. rows: of metrics.jsonl. example: a prompt, as text or as messages."""
     name = f"{config['policy']['name']} under {config['judge']['name']}"
     base = hub_name(config["policy"])
@@ -92,7 +90,7 @@ def model_card(config: dict[str, Any], rows: Sequence[Row], example: Any) -> str
     )
 
 
-def headline(rows: Sequence[Row]) -> str:
+def headline(rows: Sequence[MetricRow]) -> str:
     """Return what came of it, in one sentence."""
     values = [(row["round"], row[QUALITY.key]) for row in rows if row.get(QUALITY.key) is not None]
     if values:
@@ -107,18 +105,18 @@ def headline(rows: Sequence[Row]) -> str:
     return "No round was evaluated."
 
 
-def curve_table(rows: Sequence[Row]) -> str:
+def curve_table(rows: Sequence[MetricRow]) -> str:
     """Return one line per round; n/a where a run has no such number, as without gold answers."""
     body = [[str(row["round"]), *(cell(row, metric) for metric in CURVE)] for row in rows]
     return table(["round", *(metric.title for metric in CURVE)], body)
 
 
-def cell(row: Row, metric: Metric) -> str:
+def cell(row: MetricRow, metric: CardColumn) -> str:
     error = row.get(metric.error) if metric.error else None
     return number(row.get(metric.key)) + (f" ± {error:.3f}" if error is not None else "")
 
 
-def legend(rows: Sequence[Row]) -> str:
+def legend(rows: Sequence[MetricRow]) -> str:
     gold = any(row.get(QUALITY.key) is not None for row in rows)
     known = "mean gold quality of fresh held-out prompts, ± its standard error" if gold else "not known without gold"
     return (
@@ -128,7 +126,7 @@ def legend(rows: Sequence[Row]) -> str:
     )
 
 
-def final_metrics(rows: Sequence[Row]) -> str:
+def final_metrics(rows: Sequence[MetricRow]) -> str:
     if not rows:
         return "n/a"
     # Times and token counts describe the machine, not the policy.
@@ -139,7 +137,7 @@ def final_metrics(rows: Sequence[Row]) -> str:
     )
 
 
-def limits(config: dict[str, Any], rows: Sequence[Row]) -> list[str]:
+def limits(config: dict[str, Any], rows: Sequence[MetricRow]) -> list[str]:
     found = [
         "It was trained to please one judge. What that judge cannot see or is wrong about, it may have learnt as well.",
         "One run with one seed: a claim about this method needs several.",
@@ -198,7 +196,7 @@ def shortest_prompt(generations: Path) -> Any:
     return min(prompts, key=lambda prompt: len(str(prompt)))
 
 
-def curve_png(rows: Sequence[Row]) -> bytes:
+def curve_png(rows: Sequence[MetricRow]) -> bytes:
     """Draw true quality and the judge's win rate by round; the same rows give the same bytes."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

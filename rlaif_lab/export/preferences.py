@@ -33,7 +33,7 @@ from rlaif_lab.store.files import real_path, write_atomically
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.tables import DEMONSTRATIONS, GENERATIONS, JUDGEMENTS, PAIRS, REVISIONS, SCORES, Stage
 
-Row = dict[str, Any]
+ExportRow = dict[str, Any]
 Columns = Mapping[str, pa.DataType]
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -151,7 +151,7 @@ def export_preferences(run_directory: Path) -> Path:
     writer = RowWriter(origin, chat, policy.get("system"), revised)
     folder = run_directory / "export"
 
-    def save(name: str, make: Callable[[StoredRound], Iterator[Row]], columns: Columns, endings: str) -> None:
+    def save(name: str, make: Callable[[StoredRound], Iterator[ExportRow]], columns: Columns, endings: str) -> None:
         rows = [row for r in rounds for row in make(r)]
         if "parquet" in endings:
             write_parquet(folder / f"{name}.parquet", rows, writer.schema(columns))
@@ -242,17 +242,17 @@ class RowWriter:
     system: str | None = None
     pairs_are_revisions: bool = False
 
-    def preferences(self, r: StoredRound) -> Iterator[Row]:
+    def preferences(self, r: StoredRound) -> Iterator[ExportRow]:
         """Return the training pairs."""
         return self._revised_pairs(r) if self.pairs_are_revisions else self._judged_pairs(r)
 
-    def _revised_pairs(self, r: StoredRound) -> Iterator[Row]:
+    def _revised_pairs(self, r: StoredRound) -> Iterator[ExportRow]:
         """Yield a row per revision that changed something; no judge compared them, so they have no probability."""
         for row in self.revisions(r):
             if row["chosen"] != row["rejected"]:
                 yield {name: row.get(name) for name in PAIR} | {"status": "revised"}
 
-    def _judged_pairs(self, r: StoredRound) -> Iterator[Row]:
+    def _judged_pairs(self, r: StoredRound) -> Iterator[ExportRow]:
         texts = {g.prompt.id: [response.text for response in g.responses] for g in r.generations}
         for pair in r.pairs:
             said = texts[pair.prompt.id]
@@ -264,7 +264,7 @@ class RowWriter:
                 pair.prob_chosen_wins,
             )
 
-    def reward_data(self, r: StoredRound) -> Iterator[Row]:
+    def reward_data(self, r: StoredRound) -> Iterator[ExportRow]:
         """Return one row per judgement that prefers one of the two."""
         for j in r.judgements:
             if j.status != "ok":
@@ -280,7 +280,7 @@ class RowWriter:
                 in_slot_one, in_slot_two = 1.0 - j.prob_first_wins_shown_second, 1.0 - j.prob_first_wins_shown_first
             yield row | {"prob_chosen_wins_shown_first": in_slot_one, "prob_chosen_wins_shown_second": in_slot_two}
 
-    def unpaired(self, r: StoredRound) -> Iterator[Row]:
+    def unpaired(self, r: StoredRound) -> Iterator[ExportRow]:
         """Return the responses of the training pairs, each once for every label that it has."""
         seen: set[tuple[Any, ...]] = set()
         for row in self.preferences(r):
@@ -299,13 +299,13 @@ class RowWriter:
                     seen.add(key)
                     yield found
 
-    def ties(self, r: StoredRound) -> Iterator[Row]:
+    def ties(self, r: StoredRound) -> Iterator[ExportRow]:
         return self._verdicts(r, ("tie",))
 
-    def failures(self, r: StoredRound) -> Iterator[Row]:
+    def failures(self, r: StoredRound) -> Iterator[ExportRow]:
         return self._verdicts(r, FAILURES)
 
-    def _verdicts(self, r: StoredRound, statuses: Sequence[str]) -> Iterator[Row]:
+    def _verdicts(self, r: StoredRound, statuses: Sequence[str]) -> Iterator[ExportRow]:
         """Return the judgements with one of these statuses, as they are."""
         for j in r.judgements:
             if j.status in statuses:
@@ -324,7 +324,7 @@ class RowWriter:
                     "second_finished": r.finished[j.comparison.prompt.id, j.sample_second],
                 }
 
-    def generations(self, r: StoredRound) -> Iterator[Row]:
+    def generations(self, r: StoredRound) -> Iterator[ExportRow]:
         for g in r.generations:
             for sample, response in enumerate(g.responses):
                 yield {
@@ -338,7 +338,7 @@ class RowWriter:
                     "logps": response.logps,
                 }
 
-    def revisions(self, r: StoredRound) -> Iterator[Row]:
+    def revisions(self, r: StoredRound) -> Iterator[ExportRow]:
         for revision in r.revisions:
             yield {
                 "prompt": self._prompt(revision.prompt),
@@ -350,7 +350,7 @@ class RowWriter:
                 "rejected_finished": revision.original.finished,
             }
 
-    def demonstrations(self, r: StoredRound) -> Iterator[Row]:
+    def demonstrations(self, r: StoredRound) -> Iterator[ExportRow]:
         for g in r.demonstrations:
             for response in g.responses:
                 yield {
@@ -368,7 +368,7 @@ class RowWriter:
 
     def _pair(
         self, r: StoredRound, prompt: Prompt, chosen: tuple[int, str], rejected: tuple[int, str], probability: float
-    ) -> Row:
+    ) -> ExportRow:
         """Return one row of the pairs. chosen, rejected: (sample, text)."""
         return {
             "prompt": self._prompt(prompt),
@@ -385,7 +385,7 @@ class RowWriter:
             "status": "ok",  # what is tied or failed becomes no pair
         }
 
-    def _provenance(self, r: StoredRound, prompt: Prompt) -> Row:
+    def _provenance(self, r: StoredRound, prompt: Prompt) -> ExportRow:
         return asdict(self.origin) | {"round": r.index, "prompt_id": prompt.id}
 
     def _prompt(self, prompt: Prompt) -> Any:
@@ -401,7 +401,7 @@ class RowWriter:
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
-def write_parquet(path: Path, rows: Sequence[Row], schema: pa.Schema) -> None:
+def write_parquet(path: Path, rows: Sequence[ExportRow], schema: pa.Schema) -> None:
     # In memory first, so that the file is there whole or not at all.
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
@@ -410,7 +410,7 @@ def write_parquet(path: Path, rows: Sequence[Row], schema: pa.Schema) -> None:
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
-def write_jsonl(path: Path, rows: Sequence[Row]) -> None:
+def write_jsonl(path: Path, rows: Sequence[ExportRow]) -> None:
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
     # A line may hold U+2028 and the like, which are not line ends in JSON Lines; only \n is.
     write_atomically(path, "".join(f"{line}\n" for line in lines).encode())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.models.sources import ModelSource
 
-Reading = Literal["mean_logp", "sum_logp", "verdict"]
+LikelihoodReading = Literal["mean_logp", "sum_logp", "verdict"]
 
 SHORT = 128
 """Characters of a prompt up to which padding costs next to nothing."""
@@ -53,7 +53,7 @@ class ModelJudge(Judge):
     def __init__(
         self,
         weights: PolicyWeights | ModelSource,
-        reads: Reading = "mean_logp",
+        reads: LikelihoodReading = "mean_logp",
         batch_size: int = 128,
         name: str = "model",
     ) -> None:
@@ -62,8 +62,8 @@ class ModelJudge(Judge):
                 f"judge.weights must be one of {', '.join(get_args(PolicyWeights))}, or the source of another "
                 f"model (a mapping with _target_); got {weights!r}"
             )
-        if reads not in get_args(Reading):
-            raise ValueError(f"judge.reads must be one of {', '.join(get_args(Reading))}; got {reads!r}")
+        if reads not in get_args(LikelihoodReading):
+            raise ValueError(f"judge.reads must be one of {', '.join(get_args(LikelihoodReading))}; got {reads!r}")
         if batch_size < 1:
             raise ValueError(f"judge.batch_size must be at least 1; got {batch_size}")
         self.weights, self.reads, self.batch_size, self.name = weights, reads, batch_size, name

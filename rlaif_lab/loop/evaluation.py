@@ -12,6 +12,7 @@ import numpy as np
 from rlaif_lab import ranks
 from rlaif_lab.audit.in_loop import frozen_bank_metrics
 from rlaif_lab.audit.judged import judge_pairs
+from rlaif_lab.config import EvaluationSize
 from rlaif_lab.judges.asking import both_orders
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.loop.stages import bar
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(EvaluationSize):
     """How much is evaluated each round: prompts, and samples per prompt at temperature 1, untruncated.
 
     final_samples: in round 0 and after the last, this many more on the first ``final_prompts`` of the prompts, for
@@ -46,12 +47,6 @@ class Evaluation:
     measured: on how many of the prompts that is measured which costs passes of its own, beside the samples: the most
         likely answer, the base's answer and who is preferred, KL and entropy, the right answer's likelihood. None: all.
     """
-
-    prompts: int = 512
-    samples: int = 4
-    final_samples: int = 64
-    final_prompts: int = 64
-    measured: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompts", "samples", "final_prompts"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlaif_lab.config import GateSettings
 from rlaif_lab.judges.base import Judge
 from rlaif_lab.metrics.agreement import at_chance, gate_message
 from rlaif_lab.records import FAILURES, Judgement
@@ -12,14 +13,10 @@ from rlaif_lab.tasks.base import Task
 
 
 @dataclass(frozen=True)
-class Gate:
+class Gate(GateSettings):
     """force: train all the same. confidence: of the interval of the judge's accuracy, which must not hold one half.
     max_failed: share of a round's judgements that may fail, for whatever cause but a spent budget; more end the run.
     """
-
-    force: bool = False
-    confidence: float = 0.95
-    max_failed: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_failed <= 1.0:

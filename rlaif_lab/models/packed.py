@@ -142,11 +142,11 @@ def response_logps(network: PreTrainedModel, batch: Packed) -> Tensor:
 
 
 # --- one number per position, without holding the logits of all of them --------------------------------------------
-Reading = Callable[..., tuple[Tensor, ...]]
+PositionReader = Callable[..., tuple[Tensor, ...]]
 """Token ids (M,) and each network's logits (M, V) -> numbers of these positions, (M,) each."""
 
 
-def by_position(networks: Sequence[PreTrainedModel], batch: Packed, read: Reading) -> list[Tensor]:
+def by_position(networks: Sequence[PreTrainedModel], batch: Packed, read: PositionReader) -> list[Tensor]:
     """Return what ``read`` says of every position from which a response token is predicted, 0 on padding: (B, n, R)
     each.
 
@@ -186,7 +186,7 @@ def _states_to_read(network: PreTrainedModel, batch: Packed) -> Tensor | None:
         return _response_states(network, batch, found.way) if found.head else None
 
 
-def _by_row(networks: Sequence[PreTrainedModel], batch: Packed, read: Reading) -> list[Tensor]:
+def _by_row(networks: Sequence[PreTrainedModel], batch: Packed, read: PositionReader) -> list[Tensor]:
     """Return the same for heads that cannot be had by themselves: the logits of one response at a time."""
     n = batch.response_ids.shape[1]
     rows = []

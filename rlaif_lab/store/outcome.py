@@ -89,9 +89,18 @@ def write_finished(folder: Path, rounds: int, result: Mapping[str, Any] | None =
     (folder / FAILED).unlink(missing_ok=True)
 
 
+class Shell:
+    """Where the user types commands, if the process has gone to another folder, and which one that is."""
+
+    folder: Path | None = None
+    gone_to: Path | None = None
+
+
 def shown_path(folder: Path) -> str:
-    """Return a folder as one types it from where one is."""
-    return os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)
+    """Return a folder as the user would type it."""
+    here = Shell.folder if Shell.folder is not None and Path.cwd() == Shell.gone_to else Path.cwd()
+    place = folder.absolute()
+    return os.path.relpath(place, here) if place.is_relative_to(here) else str(place)
 
 
 def resume_command(folder: Path) -> str:

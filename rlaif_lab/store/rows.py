@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlaif_lab.store.checksums import DamagedError, check, read_regular
 
+MetricRow = Mapping[str, Any]
+"""One line of metrics.jsonl: the name of a metric -> its value, None where undefined."""
 
-def without_nan(row: dict[str, Any]) -> dict[str, Any]:
+
+def without_nan(row: MetricRow) -> dict[str, Any]:
     """Return the row with None for nan and inf, which JSON has not."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 

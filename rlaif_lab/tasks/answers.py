@@ -15,7 +15,7 @@ from rlaif_lab.tasks.formats.base import names, optional, short
 from rlaif_lab.tasks.graders import Choice, graded, grader_of
 from rlaif_lab.tasks.graders.extract import WAYS, Where
 from rlaif_lab.tasks.prompts_file import Columns, PromptsFile
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 OWN_COLUMNS = ("answer", "choices", "difficulty")
@@ -123,7 +123,7 @@ class Answers(PromptsFile):
         return f"{held} {digest.hexdigest()[:16]}"
 
     # --- reading ------------------------------------------------------------------------------------------------------
-    def _prompt(self, row: Row) -> Prompt:
+    def _prompt(self, row: FileRow) -> Prompt:
         prompt = super()._prompt(row)
         shown = "".join(f"\n{label}. {text}" for label, text in self._options_of(row).items()) + self.suffix
         if not shown:
@@ -135,7 +135,7 @@ class Answers(PromptsFile):
         number = prompt.id if self.columns.id is not None else f"{self.name}/{own}"
         return replace(prompt, id=number, text=prompt.text + shown, turns=turns)
 
-    def _keep(self, prompt: Prompt, row: Row) -> None:
+    def _keep(self, prompt: Prompt, row: FileRow) -> None:
         options = self._options_of(row)
         if options:
             self._options[prompt.id] = options
@@ -146,7 +146,7 @@ class Answers(PromptsFile):
                 raise ValueError(f"{row.where}: column {self.difficulty_column!r} (task.columns.difficulty) is empty")
             self._levels[prompt.id] = level
 
-    def _key_of(self, row: Row, options: Mapping[str, str]) -> str:
+    def _key_of(self, row: FileRow, options: Mapping[str, str]) -> str:
         column = self.answer_column
         if column not in row.values:
             hint = did_you_mean(column, list(row.values))
@@ -174,7 +174,7 @@ class Answers(PromptsFile):
                 f"{row.where}: the answer {short(answer)} {error} (task.grader={self.grader.name})"
             ) from None
 
-    def _options_of(self, row: Row) -> dict[str, str]:
+    def _options_of(self, row: FileRow) -> dict[str, str]:
         """Return letter -> option; empty where the task has no column of them."""
         if self.choices_column is None:
             return {}
@@ -194,7 +194,7 @@ class Answers(PromptsFile):
         return {str(label).strip().upper(): text for label, text in zip(labels, value, strict=False)}
 
 
-def _option(row: Row, answer: str, options: Mapping[str, str], is_number: bool) -> str:
+def _option(row: FileRow, answer: str, options: Mapping[str, str], is_number: bool) -> str:
     """Return the letter of the right option, which a file gives as a letter, as a number from 0, or as the option's
     text."""
     # As a label first: labels may be digits themselves (ARC's 1 to 4), which are then not places.

@@ -21,7 +21,7 @@ from rlaif_lab.tasks.formats.columns import check_nothing_left_out, renamed
 from rlaif_lab.tasks.formats.conversations import is_messages
 from rlaif_lab.tasks.formats.plain import preference_context, prompt_context, refuse_an_answer_as_prompt
 from rlaif_lab.tasks.read_rows import FORMATS as ENDINGS
-from rlaif_lab.tasks.read_rows import Row, ending, read_rows, wrong_ending
+from rlaif_lab.tasks.read_rows import FileRow, ending, read_rows, wrong_ending
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "open_prompts.jsonl"
 # Columns beside the prompt that a named format reads itself.
@@ -186,10 +186,10 @@ class PromptsFile(Task):
             raise ValueError(f"task.path: no prompts in {self.path!r}")
         return prompts
 
-    def _keep(self, prompt: Prompt, row: Row) -> None:
+    def _keep(self, prompt: Prompt, row: FileRow) -> None:
         """Take what else a row says of a prompt; here nothing."""
 
-    def _prompt(self, row: Row) -> Prompt:
+    def _prompt(self, row: FileRow) -> Prompt:
         context = self._context(row)
         text = context[-1][1]
         # A text stays a text; turns are kept where the file has messages, or where there is more than the question.
@@ -200,7 +200,7 @@ class PromptsFile(Task):
             own = str(_column(row, self.columns.id, "id"))
         return Prompt(f"{self.name}/{own}", text, turns)
 
-    def _context(self, row: Row) -> Turns:
+    def _context(self, row: FileRow) -> Turns:
         """Return what is asked, as turns. Raises ValueError, with file and line, where something would be left out."""
         # columns.system=null: a system column of the file is not wanted.
         ignore = self.ignore if self.columns.system else (*self.ignore, "system")
@@ -208,7 +208,7 @@ class PromptsFile(Task):
         known = [] if self.columns.input is None else ["input"]
         check_nothing_left_out(ours, [*known, *READ_BY.get(self.format, ())], "task")
         if self.format != AUTO:
-            return FORMATS[self.format].context(Row(row.where, {**row.values, **ours.values}))
+            return FORMATS[self.format].context(FileRow(row.where, {**row.values, **ours.values}))
         value = _column(row, self.columns.prompt, "prompt")
         if not isinstance(value, (str, list)):
             raise ValueError(
@@ -225,7 +225,7 @@ class PromptsFile(Task):
         return prompt_context(ours, without_answer=True)
 
 
-def _column(row: Row, name: str, key: str) -> Any:
+def _column(row: FileRow, name: str, key: str) -> Any:
     if name not in row.values:
         hint = did_you_mean(name, list(row.values))
         named = "" if hint or key != "prompt" else to_name(row, "task")

@@ -24,7 +24,7 @@ _LONGEST_FIELD = 2**31 - 1  # the csv module's own limit is 131,072 characters
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-class Row(NamedTuple):
+class FileRow(NamedTuple):
     """where: file and line (or item, or row), for messages. values: column -> value."""
 
     where: str
@@ -39,7 +39,7 @@ def ending(path: Path) -> str:
 
 def read_rows(
     path: str | Path, split: str = "train", subset: str | None = None, *, limit: int | None = None, key: str = "path"
-) -> Iterator[Row]:
+) -> Iterator[FileRow]:
     """Yield the rows of a file (JSON lines, JSON, CSV, Parquet), a folder or a data set of the hub.
 
     Half a surrogate pair, which is no character and which no tokenizer takes, becomes U+FFFD.
@@ -61,7 +61,7 @@ def read_rows(
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
-def _of_file(place: Path, key: str) -> Iterator[Row]:
+def _of_file(place: Path, key: str) -> Iterator[FileRow]:
     reader = _READERS.get(ending(place))
     if reader is None:
         raise ValueError(wrong_ending(place, key))
@@ -89,20 +89,20 @@ def _text(place: Path) -> io.TextIOBase:
     return place.open(encoding="utf-8-sig", newline="")
 
 
-def _json_lines(place: Path) -> Iterator[Row]:
+def _json_lines(place: Path) -> Iterator[FileRow]:
     with _text(place) as lines:
         yield from _objects_by_line(place, lines)
 
 
-def _objects_by_line(place: Path, lines: io.TextIOBase) -> Iterator[Row]:
+def _objects_by_line(place: Path, lines: io.TextIOBase) -> Iterator[FileRow]:
     # Unlike splitlines, a file ends its lines at CR and LF alone: U+2028 may stand within a text.
     for number, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{place}, line {number}"
-            yield Row(where, _object(where, _parsed(where, line.strip())))
+            yield FileRow(where, _object(where, _parsed(where, line.strip())))
 
 
-def _json(place: Path) -> Iterator[Row]:
+def _json(place: Path) -> Iterator[FileRow]:
     """Read a list of objects; or, since many call them so, JSON lines."""
     with _text(place) as file:
         text = file.read()
@@ -120,7 +120,7 @@ def _json(place: Path) -> Iterator[Row]:
         raise ValueError(f"{place} must hold a list of objects, or an object on each line; it holds a {_kind(rows)}")
     for number, row in enumerate(rows, start=1):
         where = f"{place}, item {number}"
-        yield Row(where, _object(where, row))
+        yield FileRow(where, _object(where, row))
 
 
 def _begins_with_an_object(text: str) -> bool:
@@ -165,7 +165,7 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _csv(place: Path) -> Iterator[Row]:
+def _csv(place: Path) -> Iterator[FileRow]:
     csv.field_size_limit(_LONGEST_FIELD)
     with _text(place) as lines:
         # strict: a quotation mark that is never closed would take in the rest of the file.
@@ -186,7 +186,7 @@ def _csv(place: Path) -> Iterator[Row]:
                     raise ValueError(
                         f"{where}: {len(names)} columns are needed, as in the first line; there are {len(cells)}"
                     )
-                yield Row(where, {name: _messages(cell) for name, cell in zip(names, cells, strict=True)})
+                yield FileRow(where, {name: _messages(cell) for name, cell in zip(names, cells, strict=True)})
         except csv.Error as error:
             raise ValueError(f"{place}, line {reader.line_num}: not valid CSV ({error})") from None
 
@@ -203,7 +203,7 @@ def _messages(cell: str) -> Any:
     return _whole(value) if messages else cell
 
 
-def _parquet(place: Path) -> Iterator[Row]:
+def _parquet(place: Path) -> Iterator[FileRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -213,7 +213,7 @@ def _parquet(place: Path) -> Iterator[Row]:
         for batch in pq.ParquetFile(place).iter_batches(batch_size=256):
             for values in batch.to_pylist():
                 number += 1
-                yield Row(f"{place}, row {number}", values)
+                yield FileRow(f"{place}, row {number}", values)
     except pa.ArrowException as error:
         raise ValueError(f"{place} is not a Parquet file ({' '.join(str(error).split())[:200]})") from None
     except UnicodeDecodeError:
@@ -224,9 +224,9 @@ _READERS = {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _pa
 
 
 # --- data sets --------------------------------------------------------------------------------------------------------
-def _of_data_set(folder: Path | None, path: str, split: str, subset: str | None, key: str) -> Iterator[Row]:
+def _of_data_set(folder: Path | None, path: str, split: str, subset: str | None, key: str) -> Iterator[FileRow]:
     for number, values in enumerate(_data_set(folder, path, split, subset, key), start=1):
-        yield Row(f"{path}, split {split}, row {number}", values)
+        yield FileRow(f"{path}, split {split}, row {number}", values)
 
 
 def _data_set(folder: Path | None, path: str, split: str, subset: str | None, key: str) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlaif_lab.store.rows import MetricRow
+
 if TYPE_CHECKING:
     from rlaif_lab.tracking.run_summary import RunResult
 
@@ -14,13 +16,10 @@ if TYPE_CHECKING:
 SAMPLE_COLUMNS = ("round", "prompt", "sample", "response", "right_answer", "win_rate", "gold_quality")
 
 
-Row = dict[str, Any]
-
-
 Samples = Sequence[Sequence[Any]]  # rows of SAMPLE_COLUMNS
 
 
-LoggedRound = tuple[Row, Samples]
+LoggedRound = tuple[MetricRow, Samples]
 
 
 class Tracker(ABC):
@@ -33,7 +32,7 @@ class Tracker(ABC):
         """Open the run. ``history``: what an earlier part of it logged."""
 
     @abstractmethod
-    def log(self, row: Row, samples: Samples) -> None:
+    def log(self, row: MetricRow, samples: Samples) -> None:
         """Log one round."""
 
     @abstractmethod
@@ -48,6 +47,6 @@ class NoTracker(Tracker):
         self, directory: Path, config: dict[str, Any], group: str, arm: str, history: Sequence[LoggedRound]
     ) -> None: ...
 
-    def log(self, row: Row, samples: Samples) -> None: ...
+    def log(self, row: MetricRow, samples: Samples) -> None: ...
 
     def end(self, result: RunResult | None) -> None: ...

@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_lab.tracking.base import LoggedRound, Row, Samples, Tracker
+from rlaif_lab.store.rows import MetricRow
+from rlaif_lab.tracking.base import LoggedRound, Samples, Tracker
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
@@ -43,7 +44,7 @@ class LightningTracker(Tracker):
         for row, samples in history:
             self.log(row, samples)
 
-    def log(self, row: Row, samples: Samples) -> None:
+    def log(self, row: MetricRow, samples: Samples) -> None:
         assert self.logger is not None
         # Lightning's loggers take numbers; what was undefined is left out.
         values = {name: float(value) for name, value in row.items() if value is not None}
@@ -97,7 +98,7 @@ class MLflowTracker(Tracker):
             if row["round"] not in known:
                 self.log(row, samples)
 
-    def log(self, row: Row, samples: Samples) -> None:
+    def log(self, row: MetricRow, samples: Samples) -> None:
         values = {name: float(value) for name, value in row.items() if value is not None}
         self.logger.log_metrics(values, step=int(row["round"]))
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif_lab.progress import say
-from rlaif_lab.store.rows import without_nan
+from rlaif_lab.store.rows import MetricRow, without_nan
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.tracking.alarms import Watch
-from rlaif_lab.tracking.base import Row, Tracker
+from rlaif_lab.tracking.base import Tracker
 from rlaif_lab.tracking.terminal import print_row
 
 
@@ -22,7 +22,7 @@ class RoundLog:
     watch: Watch
     label: str
 
-    def __call__(self, row: Row, samples: list[list[Any]]) -> None:
+    def __call__(self, row: MetricRow, samples: list[list[Any]]) -> None:
         """Log a row: metrics.jsonl first, since it is the truth, and W&B its mirror."""
         row = without_nan(row)
         # Round 0 of the file, which a resumed run did not log itself; in round 0, this row.

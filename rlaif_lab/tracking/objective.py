@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlaif_lab.tracking.base import Row
+from rlaif_lab.store.rows import MetricRow
 
 OBJECTIVES = {
     "quality/sampled": "quality",
@@ -12,10 +12,10 @@ OBJECTIVES = {
 """The first that a run has is what sweepers optimise: true quality; without gold, what the judges think."""
 
 
-def objective(row: Row) -> float:
+def objective(row: MetricRow) -> float:
     """Return the objective of a run's last row; nan where it has none of them."""
     return next((float(row[name]) for name in OBJECTIVES if row.get(name) is not None), float("nan"))
 
 
-def objective_name(row: Row) -> str:
+def objective_name(row: MetricRow) -> str:
     return next((title for name, title in OBJECTIVES.items() if row.get(name) is not None), "no objective")

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_lab.store.files import read_json_file
+from rlaif_lab.store.rows import MetricRow
 from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.store.tables import GENERATIONS, JUDGEMENTS
 from rlaif_lab.tasks.base import Task
 
-Row = Mapping[str, Any]
 QUALITY = "quality/sampled"
 PASS_AT_K = re.compile(r"coverage/pass_at_(\d+)")
 RESULTS = ("verdict", "plateau_round", "ceiling", "final_quality", "gain", "why", "outlook")
@@ -58,7 +58,7 @@ def run_result(directory: Path, task: Task) -> RunResult:
 
 
 def result_values(
-    config: Mapping[str, Any], rows: Sequence[Row], directory: Path | None = None
+    config: Mapping[str, Any], rows: Sequence[MetricRow], directory: Path | None = None
 ) -> dict[str, float | str]:
     """Return what the run came to.
 
@@ -88,7 +88,7 @@ def result_values(
     return {k: v for k, v in found.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
 
 
-def pass_at_k(rows: Sequence[Row]) -> ResultTable:
+def pass_at_k(rows: Sequence[MetricRow]) -> ResultTable:
     """Tabulate coverage before the first and after the last round. Where the curves meet at some k, training has made
     likelier what the policy could do already, and no more."""
     found: list[list[float]] = []

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlaif_lab.metrics.catalogue import is_detail, is_failure
-from rlaif_lab.tracking.base import SAMPLE_COLUMNS, LoggedRound, Row, Samples, Tracker
+from rlaif_lab.store.rows import MetricRow
+from rlaif_lab.tracking.base import SAMPLE_COLUMNS, LoggedRound, Samples, Tracker
 from rlaif_lab.tracking.naming import in_a_sweep, run_name
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class WandbTracker(Tracker):
             if row["round"] >= known:
                 self.log(row, samples)
 
-    def log(self, row: Row, samples: Samples) -> None:
+    def log(self, row: MetricRow, samples: Samples) -> None:
         from rlaif_lab.store.run_folder import CHANGES, RoundStore
 
         if self.run is None:

@@ -12,27 +12,28 @@ import pytest
 from omegaconf import OmegaConf
 
 from rlaif_lab.config import build, config_dir
+from rlaif_lab.store.rows import MetricRow
 from rlaif_lab.tracking import lightning
-from rlaif_lab.tracking.base import Row, Tracker
+from rlaif_lab.tracking.base import Tracker
 
-ROWS: list[Row] = [
+ROWS: list[MetricRow] = [
     {"round": 0, "quality/sampled": 0.25, "judge/accuracy": None, "coverage/pass_at_8": 0.5},
     {"round": 1, "quality/sampled": 0.375, "judge/accuracy": 0.625, "tokens/sampling": 1234},
     {"round": 2, "quality/sampled": 0.4375},
 ]
 
 
-def read_csv(run: Path) -> list[Row]:
+def read_csv(run: Path) -> list[MetricRow]:
     with (run / "csv" / "metrics.csv").open() as file:
         lines = list(csv.DictReader(file))
     return [{name: float(value) for name, value in line.items() if value and name != "step"} for line in lines]
 
 
-def read_tensorboard(run: Path) -> list[Row]:
+def read_tensorboard(run: Path) -> list[MetricRow]:
     loaded = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = loaded.EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    found: dict[int, Row] = {}
+    found: dict[int, MetricRow] = {}
     for name in events.Tags()["scalars"]:
         for event in events.Scalars(name):
             assert name not in found.setdefault(event.step, {}), "twice in one round"
@@ -40,11 +41,11 @@ def read_tensorboard(run: Path) -> list[Row]:
     return [found[step] for step in sorted(found)]
 
 
-def read_mlflow(run: Path) -> list[Row]:
+def read_mlflow(run: Path) -> list[MetricRow]:
     mlflow = pytest.importorskip("mlflow")
     client = mlflow.MlflowClient(f"file:{run / 'mlflow'}")
     run_id = (run / "mlflow_run_id").read_text()
-    found: dict[int, Row] = {}
+    found: dict[int, MetricRow] = {}
     for name in client.get_run(run_id).data.metrics:
         for point in client.get_metric_history(run_id, name):
             assert name not in found.setdefault(point.step, {}), "twice in one round"
@@ -52,7 +53,7 @@ def read_mlflow(run: Path) -> list[Row]:
     return [found[step] for step in sorted(found)]
 
 
-LOGGERS: dict[str, Callable[[Path], list[Row]]] = {
+LOGGERS: dict[str, Callable[[Path], list[MetricRow]]] = {
     "csv": read_csv,
     "tensorboard": read_tensorboard,
     "mlflow": read_mlflow,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlaif_lab.instructions.constitution import Constitution, Principle
-from rlaif_lab.judges.prompted.pairwise import PromptedJudge, Reading
+from rlaif_lab.judges.prompted.pairwise import PairwiseReading, PromptedJudge
 from rlaif_lab.models.access import PolicyWeights
 from rlaif_lab.records import FAILURES, Comparison, Judgement, Verdict
 
@@ -35,7 +35,7 @@ class ConstitutionJudge(PromptedJudge):
         principles: Use = "drawn",
         criteria: str = "helpful_honest_harmless",
         template: str = "principle",
-        reads: Reading = "probabilities",
+        reads: PairwiseReading = "probabilities",
         votes: int = 5,
         temperature: float = 1.0,
         reasoning: bool = False,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.models.sources import ModelSource
 
-Reading = Literal["probabilities", "votes"]
+PairwiseReading = Literal["probabilities", "votes"]
 
 
 class PromptedJudge(LocalJudge):
@@ -43,7 +43,7 @@ class PromptedJudge(LocalJudge):
         weights: PolicyWeights | ModelSource,
         criteria: str = "helpful_honest_harmless",
         template: str = "pairwise",
-        reads: Reading = "probabilities",
+        reads: PairwiseReading = "probabilities",
         votes: int = 5,
         temperature: float = 1.0,
         reasoning: bool = False,
@@ -54,8 +54,8 @@ class PromptedJudge(LocalJudge):
         name: str = "prompted",
     ) -> None:
         super().__init__(weights, batch_size, name)
-        if reads not in get_args(Reading):
-            raise ValueError(f"judge.reads must be one of {', '.join(get_args(Reading))}; got {reads!r}")
+        if reads not in get_args(PairwiseReading):
+            raise ValueError(f"judge.reads must be one of {', '.join(get_args(PairwiseReading))}; got {reads!r}")
         if votes < 1 or reasoning_tokens < 1:
             raise ValueError(
                 f"judge.votes and judge.reasoning_tokens must be at least 1; got {votes} and {reasoning_tokens}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.models.sources import ModelSource
 
-Reading = Literal["expected", "sampled"]
+GradeReading = Literal["expected", "sampled"]
 
 
 class PointwiseJudge(LocalJudge):
@@ -44,7 +44,7 @@ class PointwiseJudge(LocalJudge):
         weights: PolicyWeights | ModelSource,
         criteria: str = "helpful_honest_harmless",
         template: str = "score_1_to_10",
-        reads: Reading = "expected",
+        reads: GradeReading = "expected",
         votes: int = 5,
         temperature: float = 1.0,
         scale: float = 1.0,
@@ -54,8 +54,8 @@ class PointwiseJudge(LocalJudge):
         name: str = "pointwise",
     ) -> None:
         super().__init__(weights, batch_size, name)
-        if reads not in get_args(Reading):
-            raise ValueError(f"judge.reads must be one of {', '.join(get_args(Reading))}; got {reads!r}")
+        if reads not in get_args(GradeReading):
+            raise ValueError(f"judge.reads must be one of {', '.join(get_args(GradeReading))}; got {reads!r}")
         if votes < 1:
             raise ValueError(f"judge.votes must be at least 1; got {votes}")
         if temperature < 0 or (temperature == 0 and reads == "sampled" and votes > 1):

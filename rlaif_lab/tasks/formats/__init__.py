@@ -10,7 +10,7 @@ from rlaif_lab.tasks.formats.instructions import ALPACA, SHAREGPT
 from rlaif_lab.tasks.formats.plain import JUDGEBENCH, LABELLED, PREFERENCE
 from rlaif_lab.tasks.formats.ranked import NECTAR, REWARDBENCH, REWARDBENCH2, ULTRAFEEDBACK
 from rlaif_lab.tasks.formats.two_responses import ALPACA_EVAL, HELPSTEER2, HELPSTEER3, PKU_SAFERLHF
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 AUTO = "auto"
 FORMATS: dict[str, FileFormat] = {
@@ -44,7 +44,7 @@ def check_format(form: str, key: str) -> None:
         raise ValueError(f"{key} must be one of {', '.join(known)}{did_you_mean(str(form), known)}; got {form!r}")
 
 
-def of_columns(row: Row, key: str) -> str:
+def of_columns(row: FileRow, key: str) -> str:
     """Return the format that a row's columns belong to, or raise ValueError with the one to name."""
     for form in BY_COLUMNS:
         if all(column in row.values for column in FORMATS[form].columns):
@@ -56,7 +56,7 @@ def of_columns(row: Row, key: str) -> str:
     )
 
 
-def to_name(row: Row, key: str) -> str:
+def to_name(row: FileRow, key: str) -> str:
     """Say which named format a row's columns look like; nothing where none."""
     fits = [form for form, held in FORMATS.items() if held.columns and set(held.columns) <= set(row.values)]
     # The layout with the most columns is the closest.

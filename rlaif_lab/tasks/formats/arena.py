@@ -20,7 +20,7 @@ from rlaif_lab.tasks.formats.base import (
     optional,
 )
 from rlaif_lab.tasks.formats.conversations import split_where_they_part, turns_of
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 WINNERS = {
     "model_a": FIRST, "model_b": SECOND, "tie": TIE, "tie(bothbad)": TIE, "bothbad": TIE,
@@ -29,7 +29,7 @@ WINNERS = {
 FLAGS = {"winner_model_a": FIRST, "winner_model_b": SECOND, "winner_tie": TIE}
 
 
-def conversations(row: Row) -> tuple[Turns, Turns]:
+def conversations(row: FileRow) -> tuple[Turns, Turns]:
     """Return both conversations, up to the turn that was judged where the row says which (a turn is two messages)."""
     end = None
     if row.values.get("turn") is not None:
@@ -40,25 +40,25 @@ def conversations(row: Row) -> tuple[Turns, Turns]:
     return tuple(turns_of(row, name, listed(row, name))[:end] for name in ("conversation_a", "conversation_b"))  # type: ignore[return-value]
 
 
-def arena_context(row: Row) -> Turns:
+def arena_context(row: FileRow) -> Turns:
     return arena_pairs(row, TIE)[0]
 
 
-def arena_pairs(row: Row, prob_first: float) -> tuple[Turns, list[LabelledResponses]]:
+def arena_pairs(row: FileRow, prob_first: float) -> tuple[Turns, list[LabelledResponses]]:
     return _pair(row, *conversations(row), prob_first)
 
 
-def _pair(row: Row, first: Turns, second: Turns, prob: float) -> tuple[Turns, list[LabelledResponses]]:
+def _pair(row: FileRow, first: Turns, second: Turns, prob: float) -> tuple[Turns, list[LabelledResponses]]:
     context, one, other = split_where_they_part(row, first, second)
     return context, [LabelledResponses(one, other, prob, optional(row, "model_a"), optional(row, "model_b"))]
 
 
 # --- the competition's set of 55,000 ----------------------------------------------------------------------------------
-def arena55k_context(row: Row) -> Turns:
+def arena55k_context(row: FileRow) -> Turns:
     return _told(row)[0]
 
 
-def arena55k_pairs(row: Row, prob_first: float = TIE) -> tuple[Turns, list[LabelledResponses]]:
+def arena55k_pairs(row: FileRow, prob_first: float = TIE) -> tuple[Turns, list[LabelledResponses]]:
     flags = {name: number(row, name, row.values.get(name)) for name in FLAGS}
     if sorted(flags.values()) != [0, 0, 1]:
         raise ValueError(f"{row.where}: exactly one of {', '.join(FLAGS)} must be 1; got {list(flags.values())}")
@@ -69,7 +69,7 @@ def arena55k_pairs(row: Row, prob_first: float = TIE) -> tuple[Turns, list[Label
     ]
 
 
-def _told(row: Row) -> tuple[Turns, str, str]:
+def _told(row: FileRow) -> tuple[Turns, str, str]:
     asked = listed(row, "prompt")
     sides = []
     for column in ("response_a", "response_b"):

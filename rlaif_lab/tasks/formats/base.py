@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif_lab.config import did_you_mean
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 Turns = tuple[tuple[str, str], ...]
 """A conversation as (role, content)."""
@@ -35,8 +35,8 @@ class LabelledResponses:
     slots_given: bool = True
 
 
-Context = Callable[[Row], Turns]
-Pairs = Callable[[Row, float], "tuple[Turns, list[LabelledResponses]]"]
+Context = Callable[[FileRow], Turns]
+Pairs = Callable[[FileRow, float], "tuple[Turns, list[LabelledResponses]]"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class FileFormat:
 
 
 # --- values of a row --------------------------------------------------------------------------------------------------
-def need(row: Row, column: str, form: str) -> Any:
+def need(row: FileRow, column: str, form: str) -> Any:
     """Return a column's value, which must be there and not null."""
     if column not in row.values:
         others = list(row.values)
@@ -73,7 +73,7 @@ def need(row: Row, column: str, form: str) -> Any:
     return row.values[column]
 
 
-def held(row: Row, column: str) -> Any:
+def held(row: FileRow, column: str) -> Any:
     """Return a column's value, which may be null but must be there."""
     if column not in row.values:
         others = list(row.values)
@@ -83,7 +83,7 @@ def held(row: Row, column: str) -> Any:
     return row.values[column]
 
 
-def text(row: Row, column: str) -> str:
+def text(row: FileRow, column: str) -> str:
     """Return a column that must hold a text."""
     value = held(row, column)
     if not isinstance(value, str):
@@ -91,7 +91,7 @@ def text(row: Row, column: str) -> str:
     return value
 
 
-def optional(row: Row, column: str) -> str | None:
+def optional(row: FileRow, column: str) -> str | None:
     """Return a column as text, or None where it is missing or empty."""
     value = row.values.get(column)
     # pandas writes an empty cell as nan.
@@ -102,7 +102,7 @@ def optional(row: Row, column: str) -> str | None:
     return value if isinstance(value, str) else str(value)
 
 
-def listed(row: Row, column: str) -> list[Any]:
+def listed(row: FileRow, column: str) -> list[Any]:
     """Return a column that the format says is a list, also where a file without lists holds it as JSON."""
     value = held(row, column)
     if isinstance(value, str):
@@ -113,7 +113,7 @@ def listed(row: Row, column: str) -> list[Any]:
     return value
 
 
-def number(row: Row, column: str, value: Any) -> float:
+def number(row: FileRow, column: str, value: Any) -> float:
     """Return a finite number, also where a file without types holds it as text."""
     try:
         # float(True) would be 1.

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from rlaif_lab.config import did_you_mean
 from rlaif_lab.tasks.formats.base import names
 from rlaif_lab.tasks.formats.plain import BESIDE
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 
-def renamed(row: Row, columns: Mapping[str, str], ignore: Sequence[str] = ()) -> Row:
+def renamed(row: FileRow, columns: Mapping[str, str], ignore: Sequence[str] = ()) -> FileRow:
     """Return the row with the file's columns under our names, and without those to be ignored.
 
     A column of the file that has one of our names by chance, while another was named for it, is out of the way.
@@ -19,10 +19,10 @@ def renamed(row: Row, columns: Mapping[str, str], ignore: Sequence[str] = ()) ->
     taken = {*columns, *columns.values(), *ignore}
     values = {name: value for name, value in row.values.items() if name not in taken}
     named = {ours: row.values[theirs] for ours, theirs in columns.items() if theirs in row.values}
-    return Row(row.where, values | named)
+    return FileRow(row.where, values | named)
 
 
-def check_columns(row: Row, columns: Mapping[str, str], key: str) -> None:
+def check_columns(row: FileRow, columns: Mapping[str, str], key: str) -> None:
     """Raise ValueError for a column that the first row has not got."""
     held = list(row.values)
     for ours, theirs in columns.items():
@@ -31,7 +31,7 @@ def check_columns(row: Row, columns: Mapping[str, str], key: str) -> None:
             raise ValueError(f"{key}.columns.{ours}: {row.where} has no column {theirs!r}{hint}; it has {names(held)}")
 
 
-def check_nothing_left_out(row: Row, known: Sequence[str], key: str) -> None:
+def check_nothing_left_out(row: FileRow, known: Sequence[str], key: str) -> None:
     """Raise ValueError where a column that belongs to what is asked would be left out.
 
     Args:

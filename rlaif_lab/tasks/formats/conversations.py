@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlaif_lab.tasks.formats.base import Turns, optional, short
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 ROLES = ("system", "user", "assistant")
 BEYOND_TEXT = (
@@ -26,7 +26,7 @@ def is_messages(value: Any) -> bool:
 
 
 def turns_of(
-    row: Row, column: str, messages: Sequence[Any], *, role: str = "role", content: str = "content",
+    row: FileRow, column: str, messages: Sequence[Any], *, role: str = "role", content: str = "content",
     roles: Mapping[str, str] | None = None,
 ) -> Turns:  # fmt: skip
     """Return messages as turns.
@@ -70,7 +70,7 @@ def _is_text_part(part: Any) -> bool:
     return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
-def ends_with_a_question(row: Row, column: str, turns: Turns) -> Turns:
+def ends_with_a_question(row: FileRow, column: str, turns: Turns) -> Turns:
     """Return the turns, which must end with the user's."""
     if not turns or turns[-1][0] != "user":
         raise ValueError(f"{row.where}: the messages of {column!r} must end the prompt with a user's turn")
@@ -79,7 +79,7 @@ def ends_with_a_question(row: Row, column: str, turns: Turns) -> Turns:
     return turns
 
 
-def with_system(row: Row, turns: Turns) -> Turns:
+def with_system(row: FileRow, turns: Turns) -> Turns:
     """Put the ``system`` column first, where there is one."""
     system = optional(row, "system")
     # The same text in both places is one system turn.
@@ -90,7 +90,7 @@ def with_system(row: Row, turns: Turns) -> Turns:
     return (("system", system), *turns)
 
 
-def one_context(row: Row, columns: tuple[str, str], first: Turns, second: Turns) -> Turns:
+def one_context(row: FileRow, columns: tuple[str, str], first: Turns, second: Turns) -> Turns:
     """Return what both responses answer. Two responses are compared only under one and the same conversation."""
     if first != second:
         same = sum(1 for _ in _common(first, second))
@@ -101,7 +101,7 @@ def one_context(row: Row, columns: tuple[str, str], first: Turns, second: Turns)
     return first
 
 
-def split_where_they_part(row: Row, first: Turns, second: Turns) -> tuple[Turns, str, str]:
+def split_where_they_part(row: FileRow, first: Turns, second: Turns) -> tuple[Turns, str, str]:
     """Return the common beginning, up to the last user's turn in it, and what follows it in each, as text.
 
     For verdicts on whole conversations: what comes after the first different answer belongs to the response.

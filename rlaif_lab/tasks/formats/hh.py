@@ -5,10 +5,10 @@ from __future__ import annotations
 from rlaif_lab.tasks.formats.base import FIRST, FileFormat, LabelledResponses, Turns, text
 from rlaif_lab.tasks.formats.conversations import ends_with_a_question, split_where_they_part, with_system
 from rlaif_lab.tasks.formats.transcripts import hh_turns
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 
-def context(row: Row) -> Turns:
+def context(row: FileRow) -> Turns:
     """Return the conversation up to the last question: of ``prompt`` where there is one, else of ``chosen``."""
     column = "prompt" if isinstance(row.values.get("prompt"), str) else "chosen"
     # A prompt ends in "Assistant:" with nothing after it, `chosen` in its answer: neither is part of the question.
@@ -16,7 +16,7 @@ def context(row: Row) -> Turns:
     return with_system(row, ends_with_a_question(row, column, turns[:-1] if turns[-1][0] == "assistant" else turns))
 
 
-def pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
+def pairs(row: FileRow, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
     if isinstance(row.values.get("prompt"), str):
         before = context(row)
         # As ``hh_turns`` strips them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlaif_lab.tasks.formats.base import FIRST, FileFormat, LabelledResponses, Turns, listed, optional, short, text
 from rlaif_lab.tasks.formats.conversations import ends_with_a_question, turns_of, with_system
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 SPEAKERS = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant",
@@ -13,7 +13,7 @@ SPEAKERS = {
 
 
 # --- Alpaca -----------------------------------------------------------------------------------------------------------
-def alpaca_context(row: Row) -> Turns:
+def alpaca_context(row: FileRow) -> Turns:
     """Return history (pairs of question and answer), then the instruction with its input after an empty line."""
     asked, given = text(row, "instruction"), optional(row, "input")
     turns: list[tuple[str, str]] = []
@@ -25,16 +25,16 @@ def alpaca_context(row: Row) -> Turns:
     return with_system(row, ends_with_a_question(row, "instruction", tuple(turns)))
 
 
-def alpaca_pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
+def alpaca_pairs(row: FileRow, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
     return alpaca_context(row), [_chosen_and_rejected(row, text(row, "chosen"), text(row, "rejected"))]
 
 
-def _chosen_and_rejected(row: Row, good: str, bad: str) -> LabelledResponses:
+def _chosen_and_rejected(row: FileRow, good: str, bad: str) -> LabelledResponses:
     return LabelledResponses(good, bad, FIRST, slots_given=False)
 
 
 # --- ShareGPT ---------------------------------------------------------------------------------------------------------
-def sharegpt_context(row: Row) -> Turns:
+def sharegpt_context(row: FileRow) -> Turns:
     """Return the conversation without its last answer. A text in ``tools`` cannot be shown, so it is refused."""
     if row.values.get("tools"):
         raise ValueError(f"{row.where}: the row has tools, which a text cannot carry; take the row out")
@@ -43,7 +43,7 @@ def sharegpt_context(row: Row) -> Turns:
     return with_system(row, ends_with_a_question(row, "conversations", turns))
 
 
-def sharegpt_pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
+def sharegpt_pairs(row: FileRow, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
     context, answers = sharegpt_context(row), []
     for column in ("chosen", "rejected"):
         ((role, said),) = turns_of(row, column, [row.values.get(column)], role="from", content="value", roles=SPEAKERS)

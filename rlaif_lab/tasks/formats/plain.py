@@ -22,14 +22,14 @@ from rlaif_lab.tasks.formats.conversations import (
     with_system,
 )  # fmt: skip
 from rlaif_lab.tasks.formats.transcripts import answered_transcript
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 BESIDE = ("input", "context", "history", "system_prompt", "passage")
 """Columns that belong to what is asked in the data sets that have them."""
 
 
 # --- the prompt -------------------------------------------------------------------------------------------------------
-def prompt_context(row: Row, column: str = "prompt", *, without_answer: bool = False) -> Turns:
+def prompt_context(row: FileRow, column: str = "prompt", *, without_answer: bool = False) -> Turns:
     """Return what a row asks: a text or messages, with its ``system`` and ``input`` columns.
 
     without_answer: an assistant's turn at the end of messages is left out, since answering is the policy's part.
@@ -55,7 +55,7 @@ def prompt_context(row: Row, column: str = "prompt", *, without_answer: bool = F
     return turns
 
 
-def _without_answer(row: Row, turns: Turns) -> Turns:
+def _without_answer(row: FileRow, turns: Turns) -> Turns:
     if turns and turns[-1][0] == "assistant":
         turns = turns[:-1]
     if not turns or turns[-1][0] != "user":
@@ -63,12 +63,12 @@ def _without_answer(row: Row, turns: Turns) -> Turns:
     return turns
 
 
-def beside_the_prompt(row: Row) -> str | None:
+def beside_the_prompt(row: FileRow) -> str | None:
     """Return the name of a column that belongs to what is asked and that nobody has mentioned."""
     return next((name for name in BESIDE if row.values.get(name) not in (None, "", [])), None)
 
 
-def refuse_an_answer_as_prompt(row: Row, key: str, column: str = "prompt") -> None:
+def refuse_an_answer_as_prompt(row: FileRow, key: str, column: str = "prompt") -> None:
     """Raise ValueError where a prompt is a conversation written out whose last turn is an answer."""
     value = row.values.get(column)
     if isinstance(value, str) and answered_transcript(value):
@@ -79,20 +79,20 @@ def refuse_an_answer_as_prompt(row: Row, key: str, column: str = "prompt") -> No
 
 
 # --- labelled ---------------------------------------------------------------------------------------------------------
-def labelled_pairs(row: Row, prob_first: float) -> tuple[Turns, list[LabelledResponses]]:
+def labelled_pairs(row: FileRow, prob_first: float) -> tuple[Turns, list[LabelledResponses]]:
     first, second = text(row, "first"), text(row, "second")
     authors = optional(row, "author_first"), optional(row, "author_second")
     return prompt_context(row), [LabelledResponses(first, second, prob_first, *authors)]
 
 
-def judgebench_pairs(row: Row, prob_first: float) -> tuple[Turns, list[LabelledResponses]]:
+def judgebench_pairs(row: FileRow, prob_first: float) -> tuple[Turns, list[LabelledResponses]]:
     author = optional(row, "response_model")  # one model wrote both
     pair = LabelledResponses(text(row, "response_A"), text(row, "response_B"), prob_first, author, author)
     return prompt_context(row, "question"), [pair]
 
 
 # --- preference -------------------------------------------------------------------------------------------------------
-def preference_pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
+def preference_pairs(row: FileRow, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
     """Return every chosen response beside every rejected one, and the one conversation that all of them answer."""
     chosen, rejected = row.values["chosen"], row.values["rejected"]
     if is_messages(chosen) and is_messages(rejected):
@@ -114,7 +114,7 @@ def preference_pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, list[L
     return context, found
 
 
-def _answered(row: Row, column: str) -> tuple[Turns, str]:
+def _answered(row: FileRow, column: str) -> tuple[Turns, str]:
     """Return the conversation before the last answer of a column of messages, and that answer."""
     turns = turns_of(row, column, row.values[column])
     if turns[-1][0] != "assistant":
@@ -132,12 +132,12 @@ def _answered(row: Row, column: str) -> tuple[Turns, str]:
     return ends_with_a_question(row, column, context), answer
 
 
-def _no_prompt(row: Row) -> bool:
+def _no_prompt(row: FileRow) -> bool:
     value = row.values.get("prompt")
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _agree(row: Row, column: str, context: Turns) -> None:
+def _agree(row: FileRow, column: str, context: Turns) -> None:
     """Raise ValueError where the prompt says something that the conversation beside it does not."""
     stated = row.values["prompt"]
     if isinstance(stated, list):
@@ -152,7 +152,7 @@ def _agree(row: Row, column: str, context: Turns) -> None:
     )
 
 
-def _responses(row: Row, column: str) -> list[str]:
+def _responses(row: FileRow, column: str) -> list[str]:
     """Return the text, or each text of a list; messages only where they are the answer alone."""
     value = row.values[column]
     if isinstance(value, str):
@@ -169,14 +169,14 @@ def _responses(row: Row, column: str) -> list[str]:
     )
 
 
-def _hint(row: Row) -> str:
+def _hint(row: FileRow) -> str:
     found = [row.values[name] for name in ("chosen", "rejected")]
     if all(isinstance(value, str) and answered_transcript(value) for value in found):
         return "; bank.format=hh reads transcripts of 'Human:' and 'Assistant:'"
     return ""
 
 
-def score_difference(row: Row) -> float:
+def score_difference(row: FileRow) -> float:
     """Return the score of the chosen minus that of the rejected; 1 where there are none."""
     for pattern in ("score_{}", "{}_score"):
         columns = [pattern.format(which) for which in ("chosen", "rejected")]
@@ -196,7 +196,7 @@ def score_difference(row: Row) -> float:
     return 1.0
 
 
-def preference_context(row: Row) -> Turns:
+def preference_context(row: FileRow) -> Turns:
     return preference_pairs(row)[0] if {"chosen", "rejected"} <= set(row.values) else prompt_context(row)
 
 

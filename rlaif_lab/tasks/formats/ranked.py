@@ -20,7 +20,7 @@ from rlaif_lab.tasks.formats.base import (
 from rlaif_lab.tasks.formats.conversations import ends_with_a_question, with_system
 from rlaif_lab.tasks.formats.plain import preference_context, preference_pairs, prompt_context
 from rlaif_lab.tasks.formats.transcripts import hh_turns
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 
 def _pairs_of(answers: list[tuple[float, str, str | None]]) -> list[LabelledResponses]:
@@ -32,7 +32,7 @@ def _pairs_of(answers: list[tuple[float, str, str | None]]) -> list[LabelledResp
     ]
 
 
-def _field(row: Row, column: str, i: int, item: Any, key: str) -> Any:
+def _field(row: FileRow, column: str, i: int, item: Any, key: str) -> Any:
     if not isinstance(item, Mapping) or item.get(key) is None:
         raise ValueError(f"{row.where}: item {i} of {column} must be an object with {key}; it is {short(item)}")
     return item[key]
@@ -43,7 +43,7 @@ def _author(item: Mapping[str, Any]) -> str | None:
     return model if isinstance(model, str) and model else None
 
 
-def _answer(row: Row, column: str, i: int, item: Any, key: str) -> str:
+def _answer(row: FileRow, column: str, i: int, item: Any, key: str) -> str:
     said = _field(row, column, i, item, key)
     if not isinstance(said, str):
         raise ValueError(f"{row.where}: item {i} of {column} must have a text as {key}; it is {short(said)}")
@@ -51,7 +51,7 @@ def _answer(row: Row, column: str, i: int, item: Any, key: str) -> str:
 
 
 # --- Nectar -----------------------------------------------------------------------------------------------------------
-def nectar_context(row: Row) -> Turns:
+def nectar_context(row: FileRow) -> Turns:
     turns = hh_turns(row, "prompt", text(row, "prompt"))
     # Nectar's prompts end in "Assistant:" with nothing after it.
     return with_system(
@@ -59,7 +59,7 @@ def nectar_context(row: Row) -> Turns:
     )
 
 
-def nectar_pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
+def nectar_pairs(row: FileRow, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
     """Return all pairs of the ranked answers; rank 1 is the best."""
     answers = [
         (
@@ -73,11 +73,11 @@ def nectar_pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, list[Label
 
 
 # --- UltraFeedback ----------------------------------------------------------------------------------------------------
-def ultrafeedback_context(row: Row) -> Turns:
+def ultrafeedback_context(row: FileRow) -> Turns:
     return prompt_context(row, "instruction") if "completions" in row.values else preference_context(row)
 
 
-def ultrafeedback_pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
+def ultrafeedback_pairs(row: FileRow, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
     """Return all pairs of the completions by their overall score; of the binarized set its chosen and rejected."""
     if "completions" not in row.values:
         return preference_pairs(row)
@@ -93,7 +93,7 @@ def ultrafeedback_pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, lis
 
 
 # --- RewardBench 2 ----------------------------------------------------------------------------------------------------
-def rewardbench2_pairs(row: Row, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
+def rewardbench2_pairs(row: FileRow, prob_first: float = FIRST) -> tuple[Turns, list[LabelledResponses]]:
     """Return every right answer beside every wrong one: best of four is three pairs, all of which must be right."""
     goods, bads = listed(row, "chosen"), listed(row, "rejected")
     if not all(isinstance(said, str) for said in (*goods, *bads)) or not goods or not bads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rlaif_lab.tasks.formats.base import Turns
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 _HH = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 _HELPSTEER = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
@@ -18,7 +18,7 @@ _SPEAKER = re.compile(
 )
 
 
-def hh_turns(row: Row, column: str, text: str) -> Turns:
+def hh_turns(row: FileRow, column: str, text: str) -> Turns:
     """Split a transcript at ``Human:`` and ``Assistant:``, each after an empty line.
 
     Raises:

@@ -17,28 +17,28 @@ from rlaif_lab.tasks.formats.base import (
 from rlaif_lab.tasks.formats.conversations import ends_with_a_question, turns_of, with_system
 from rlaif_lab.tasks.formats.plain import prompt_context
 from rlaif_lab.tasks.formats.transcripts import helpsteer_turns
-from rlaif_lab.tasks.read_rows import Row
+from rlaif_lab.tasks.read_rows import FileRow
 
 
-def helpsteer2_context(row: Row) -> Turns:
+def helpsteer2_context(row: FileRow) -> Turns:
     return with_system(row, ends_with_a_question(row, "prompt", helpsteer_turns(text(row, "prompt"))))
 
 
-def helpsteer2_pairs(row: Row, prob_first: float = TIE) -> tuple[Turns, list[LabelledResponses]]:
+def helpsteer2_pairs(row: FileRow, prob_first: float = TIE) -> tuple[Turns, list[LabelledResponses]]:
     prob = _by_strength(row, "preference_strength")
     return helpsteer2_context(row), [LabelledResponses(text(row, "response_1"), text(row, "response_2"), prob)]
 
 
-def helpsteer3_context(row: Row) -> Turns:
+def helpsteer3_context(row: FileRow) -> Turns:
     return with_system(row, ends_with_a_question(row, "context", turns_of(row, "context", listed(row, "context"))))
 
 
-def helpsteer3_pairs(row: Row, prob_first: float = TIE) -> tuple[Turns, list[LabelledResponses]]:
+def helpsteer3_pairs(row: FileRow, prob_first: float = TIE) -> tuple[Turns, list[LabelledResponses]]:
     prob = _by_strength(row, "overall_preference")
     return helpsteer3_context(row), [LabelledResponses(text(row, "response1"), text(row, "response2"), prob)]
 
 
-def _by_strength(row: Row, column: str) -> float:
+def _by_strength(row: FileRow, column: str) -> float:
     """Read how much better the second response is, from -3 to 3."""
     strength = number(row, column, row.values.get(column))
     if not -3 <= strength <= 3:
@@ -46,17 +46,17 @@ def _by_strength(row: Row, column: str) -> float:
     return FIRST if strength < 0 else SECOND if strength > 0 else TIE
 
 
-def pku_pairs(row: Row, prob_first: float) -> tuple[Turns, list[LabelledResponses]]:
+def pku_pairs(row: FileRow, prob_first: float) -> tuple[Turns, list[LabelledResponses]]:
     authors = optional(row, "response_0_source"), optional(row, "response_1_source")
     pair = LabelledResponses(text(row, "response_0"), text(row, "response_1"), prob_first, *authors)
     return prompt_context(row), [pair]
 
 
-def alpaca_eval_context(row: Row) -> Turns:
+def alpaca_eval_context(row: FileRow) -> Turns:
     return prompt_context(row, "instruction")
 
 
-def alpaca_eval_pairs(row: Row, prob_first: float = TIE) -> tuple[Turns, list[LabelledResponses]]:
+def alpaca_eval_pairs(row: FileRow, prob_first: float = TIE) -> tuple[Turns, list[LabelledResponses]]:
     """Read ``preference``: 1 for the first output, 2 for the second, between them by how sure; 0 and 1.5 are ties."""
     said = number(row, "preference", row.values.get("preference"))
     if said != 0 and not 1 <= said <= 2:
