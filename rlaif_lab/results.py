@@ -49,8 +49,8 @@ Record = dict[str, Any]
 class Round:
     """One round as the run stored it, its first segment where it sampled several times.
 
-    prob_beats: (N, k, k), as in pairing.py. qualities: (N, k) gold, nan throughout for a task without. metrics: its row
-    of metrics.jsonl. examples: what the learner drew from it.
+    prob_beats: (N, k, k), as in feedback/matrices.py. qualities: (N, k) gold, nan throughout for a task without.
+    metrics: its row of metrics.jsonl. examples: what the learner drew from it.
     """
 
     index: int

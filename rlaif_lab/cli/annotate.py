@@ -31,25 +31,51 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
     found = argparse.ArgumentParser(
         prog="rlaif-annotate",
-        description="Open the page on which people label the comparisons that a run, or the runs of a sweep, put into "
-        "their queue; or a file of pairs.",
+        description="Open the page on which people label comparisons: those in the queue of a run or a sweep, or a "
+        "file of pairs.",
         epilog="Example: rlaif-annotate outputs/people/... --annotators ada,ben",
     )
     found.add_argument("--version", action="version", version=f"%(prog)s {lab_version()}")
-    found.add_argument("where", type=Path, help="folder of a run or a sweep, a queue, or a file of pairs")
-    found.add_argument("--annotators", default="me", help="names, separated by commas; each gets a link (default: me)")
-    found.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: this machine only)")
-    found.add_argument("--port", type=int, default=8765, help="0: any that is free (default: 8765)")
-    found.add_argument("--check-every", type=int, default=10, help="labels between two attention checks; 0: none")
-    found.add_argument("--checks", type=Path, metavar="FILE", help="pairs with known answers, to be put in between")
-    found.add_argument("--usd-per-hour", type=float, help="what people are paid (default: as the run says)")
-    found.add_argument("--max-minutes", type=float, help="people's time, for a file of pairs (default: no limit)")
-    found.add_argument("--criteria", help="for a file of pairs: what to judge by, or a name in conf/criteria")
-    found.add_argument("--constitution", help="for a file of pairs: principles shown on request, by name or path")
-    found.add_argument("--labels-per-item", type=int, default=1, help="people per item, for a file of pairs")
-    found.add_argument("--export", choices=FORMATS, help="print the queue with its labels, and end")
     found.add_argument(
-        "--import", dest="load", nargs=2, metavar=("FORMAT", "FILE"), help="add a file's labels, and end"
+        "where", type=Path, metavar="WHERE", help="the folder of a run or a sweep, a queue, or a file of pairs"
+    )
+    found.add_argument(
+        "--annotators", metavar="NAMES", default="me", help="names, separated by commas; each gets a link (default: me)"
+    )
+    found.add_argument("--host", default="127.0.0.1", help="the interface to listen on (default: this machine only)")
+    found.add_argument("--port", type=int, default=8765, help="the port; 0: any free one (default: 8765)")
+    found.add_argument(
+        "--check-every",
+        type=int,
+        metavar="LABELS",
+        default=10,
+        help="the number of labels between two attention checks; 0: no checks (default: 10)",
+    )
+    found.add_argument(
+        "--checks", type=Path, metavar="FILE", help="pairs with known answers, to be used as attention checks"
+    )
+    found.add_argument(
+        "--usd-per-hour", type=float, metavar="USD", help="what people are paid (default: as in the run)"
+    )
+    found.add_argument(
+        "--max-minutes", type=float, metavar="MINUTES", help="for a file of pairs: people's time (default: no limit)"
+    )
+    found.add_argument(
+        "--criteria", metavar="TEXT", help="for a file of pairs: the question, or a name in conf/criteria"
+    )
+    found.add_argument(
+        "--constitution", metavar="NAME", help="for a file of pairs: principles shown on request, by name or path"
+    )
+    found.add_argument(
+        "--labels-per-item",
+        type=int,
+        metavar="COUNT",
+        default=1,
+        help="for a file of pairs: how many people label each item (default: 1)",
+    )
+    found.add_argument("--export", choices=FORMATS, help="print the queue with its labels, and stop")
+    found.add_argument(
+        "--import", dest="load", nargs=2, metavar=("FORMAT", "FILE"), help="add the labels of a file, and stop"
     )
     return found
 

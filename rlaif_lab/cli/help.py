@@ -22,23 +22,25 @@ groups that matter first (`rlaif-lab GROUP=` lists the choices of one)
   others: {others}
 
 options
-  --cfg job          print the composed config and stop (every key, with the values as they would be)
-  --estimate         print the memory and the minutes that the run would take, by stage, and stop
+  --cfg job          print the composed config, with every key and its value, and stop
+  --estimate         print the memory and the minutes that the run would need, by stage, and stop
   -m, --multirun     sweep over values with commas
-  --config-dir DIR   a folder with choices of your own, e.g. DIR/judge/mine.yaml; classes beside it can be named
+  --config-dir DIR   a folder with choices of your own, e.g. DIR/judge/mine.yaml, and classes beside it
   --version          print the version of the lab
   --hydra-help       options of Hydra itself
 
 other commands (each takes --help)
-  rlaif-resume       go on with a run or sweep that was stopped
-  rlaif-report       make the page of a sweep: curves, verdicts, samples
-  rlaif-audit        how good is a judge, and what sways it?
-  rlaif-export       preferences of a run as data sets, and a model card
-  rlaif-workspace    a workspace for W&B
+  rlaif-resume       continue a run or a sweep that was stopped
+  rlaif-report       make the page of a run or a sweep: curves, verdicts, samples
+  rlaif-audit        measure how good a judge is, and what sways it
+  rlaif-annotate     let people label comparisons on a page
+  rlaif-export       write a run's preferences as data sets, and a model card
+  rlaif-prepare      build the organisms that a sweep needs, before its jobs start
+  rlaif-workspace    save a workspace in a W&B project
 """
 
 AUDIT = """\
-rlaif-audit asks a judge about labelled pairs: how often is it right, in both orders, and what sways it?
+rlaif-audit asks a judge about labelled pairs and measures how often it is right, in both orders, and what sways it.
 
 usage: rlaif-audit [KEY=VALUE ...] [GROUP=CHOICE ...]
 
@@ -58,12 +60,12 @@ options
 """
 
 RESUME = """\
-rlaif-resume goes on with a run or a sweep that was stopped, from where it was, with the config that started it.
+rlaif-resume continues a run or a sweep that was stopped, where it stopped, with the config that started it.
 
 usage: rlaif-resume DIR [KEY=VALUE ...] [--trust PACKAGE]
 
   DIR         the folder of a run, of a sweep, or one with sweeps in it, of which the newest is meant
-  KEY=VALUE   what is to be different, e.g. rounds=20; paths count from the folder that the run was started in
+  KEY=VALUE   a setting to change, e.g. rounds=20; relative paths count from the folder that the run was started in
 
 examples
   rlaif-resume outputs/single/2025-01-31_12-00-00_self_s0
@@ -71,22 +73,22 @@ examples
   rlaif-resume outputs/single/2025-01-31_12-00-00_self_s0 rounds=20
 
 options
-  --trust PACKAGE    run classes of this package too, in a folder that you did not start on this machine
+  --trust PACKAGE    also run classes of this package, in a folder that was not started on this machine
   --version          print the version of the lab
 """
 
 FIRST = {
-    "task": "what is asked",
+    "task": "the prompts",
     "policy": "the model that is trained",
-    "judge": "who compares the answers",
-    "learner": "how the policy learns from it",
-    "experiment": "studies, ready to run",
+    "judge": "what compares the answers",
+    "learner": "how the policy learns from the judgements",
+    "experiment": "studies that come with the lab",
 }
 AUDITED = {
-    "judge": "who is audited",
+    "judge": "the judge that is audited",
     "bank": "the labelled pairs",
-    "task": "whose prompts, and how they are judged",
-    "policy": "whose weights judge=self means",
+    "task": "the prompts, and how answers are graded",
+    "policy": "the model that judge=self stands for",
 }
 DATA = ("constitution", "criteria", "template", "hydra")  # folders that are no groups of choices
 

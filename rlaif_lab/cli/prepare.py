@@ -19,15 +19,23 @@ from omegaconf.errors import OmegaConfBaseException
 from rlaif_lab.cli.command import prepare as prepared
 from rlaif_lab.cli.command import sentence
 from rlaif_lab.cli.endings import told
+from rlaif_lab.cli.help import lab_version
 from rlaif_lab.config import check, config_dir
 
-USAGE = """usage: rlaif-prepare [OVERRIDE ...]
+USAGE = """\
+rlaif-prepare builds the organisms that the jobs of a run or a sweep need, before the jobs start: those that neither
+come with the package nor are in the cache.
 
-Build what the jobs of a run or a sweep need and can share, before they start: the organisms that neither ship with
-the package nor lie in the cache. Takes the overrides that rlaif-lab takes, sweeps and experiments included:
+usage: rlaif-prepare [KEY=VALUE ...] [GROUP=CHOICE ...]
 
-    rlaif-prepare experiment=class_law_organisms
-    rlaif-prepare judge=self,equal seed=0,1,2
+The arguments are those of rlaif-lab, with commas for a sweep.
+
+examples
+  rlaif-prepare experiment=class_law_organisms
+  rlaif-prepare judge=self,equal seed=0,1,2
+
+options
+  --version          print the version of the lab
 """
 
 
@@ -63,6 +71,9 @@ def main() -> None:
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(USAGE, end="")
+        return
+    if "--version" in arguments:
+        print(f"rlaif-prepare {lab_version()}")
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # A folder that is thrown away: nothing is run in it.

@@ -23,12 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="rlaif-report",
-        description="Curves with confidence intervals, a table and one self-contained HTML page, in DIR/report/.",
+        description="Write curves with confidence intervals, a table and a self-contained HTML page into DIR/report/.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {lab_version()}")
-    parser.add_argument("dir", metavar="DIR", type=Path, help="a multirun folder, or any folder with runs at any depth")
     parser.add_argument(
-        "--baseline", metavar="ARM", help="the arm that the others are compared with (default: self, if there is one)"
+        "dir", metavar="DIR", type=Path, help="the folder of a sweep, or any folder that holds runs at any depth"
+    )
+    parser.add_argument(
+        "--baseline", metavar="ARM", help="the arm with which the others are compared (default: self, if there is one)"
     )
     parser.add_argument(
         "--floor", metavar="ARM", help="the arm from which PGR counts the gap up to oracle (default: the baseline)"
@@ -36,27 +38,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--null",
         metavar="ARM",
-        help="the arm whose drift per round is told beside delta: what training moves under a judge that knows nothing "
-        "(default: random, if there is one)",
+        help="the arm whose drift per round is stated beside delta: how much training moves quality under a judge "
+        "that knows nothing (default: random, if there is one)",
     )
     parser.add_argument(
         "--delta",
         type=float,
-        help="gain per round below which an arm has stopped, in place of the runs' own detector.delta: to see how much "
-        "a verdict hangs on it (what was fixed before the run is the result)",
+        help="gain per round below which an arm counts as stopped, instead of the runs' own detector.delta; shows how "
+        "much a verdict depends on it (the result is the verdict at the delta that was fixed before the run)",
     )
     parser.add_argument(
         "--wandb",
         choices=("offline", "online"),
         nargs="?",
         const="offline",
-        help="log the report to W&B as well, as a run of job type report in the runs' group (offline unless said)",
+        help="also log the report to W&B, as a run of job type report in the group of the runs (default: offline)",
     )
     parser.add_argument(
         "--trust",
         metavar="PACKAGES",
-        help="Python packages (with commas between) whose tasks may be run to grade samples, besides the lab's own; "
-        "also by the environment: RLAIF_LAB_TRUST",
+        help="Python packages, separated by commas, whose tasks may be run to grade samples, besides the lab's own; "
+        "the environment variable RLAIF_LAB_TRUST does the same",
     )
     options = parser.parse_args(arguments)
     # After parsing, so that --help answers at once.

@@ -23,14 +23,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="rlaif-workspace",
-        description="Saves a workspace in a W&B project: the sections of the report's page, x axis = round, runs "
-        "grouped by arm, their verdicts as columns. Each call saves a new one.",
+        description="Save a workspace in a W&B project: headline charts first, rounds on the x axis, runs grouped by "
+        "arm, their verdicts as columns. Each call saves a new workspace.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {lab_version()}")
-    parser.add_argument("--entity", metavar="NAME", help="a user or team of W&B (default: that of your key)")
-    parser.add_argument("--project", metavar="NAME", default="rlaif_lab", help="as logger.project (default: rlaif_lab)")
-    parser.add_argument("--group", metavar="NAME", help="show one experiment only: its experiment_name")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the definition here, and send nothing to W&B")
+    parser.add_argument("--entity", metavar="NAME", help="the user or team in W&B (default: that of your key)")
+    parser.add_argument(
+        "--project", metavar="NAME", default="rlaif_lab", help="the project, as in logger.project (default: rlaif_lab)"
+    )
+    parser.add_argument("--group", metavar="NAME", help="show only the experiment with this experiment_name")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write the definition into this file, and send nothing to W&B"
+    )
     options = parser.parse_args(arguments)
     with told("rlaif-workspace"):
         try:

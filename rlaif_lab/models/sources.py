@@ -57,7 +57,7 @@ class ModelSource(ABC):
 
 @dataclass(frozen=True)
 class Organism(ModelSource):
-    """A tiny model pretrained from a recipe on this machine, once, and cached (see models/organism.py).
+    """A tiny model pretrained from a recipe on this machine, once, and cached (see models/organism/).
 
     skill: {slip, misconception} of the demonstrator it imitates. pretrained: ``shipped`` takes the organism that comes
     with the package where there is one of this recipe, ``never`` pretrains it on this machine. The other fields are the

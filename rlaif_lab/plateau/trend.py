@@ -525,7 +525,8 @@ def outlook(given: Trend) -> str:
         return ""
     ahead = given.forecast
     if ahead is None:
-        return f"too few rounds to tell a spread from: {given.rounds}"
+        rounds = "1 round is" if given.rounds == 1 else f"{given.rounds} rounds are"
+        return f"{rounds} too few to estimate their spread"
     at = f"if the last rounds' gain goes on ({ahead.gain:+.3f} a round), at the spread seen ({ahead.spread:.3f})"
     ways = []
     if ahead.rounds is not None:

@@ -31,7 +31,7 @@ class NullDrift:
         text = f"null drift: under {self.arm} quality moves by {self.drift.mean:+.4f}{within} a round"
         # The end of the interval that is further from 0; with a single seed, the mean.
         largest = abs(self.drift.mean) if math.isnan(low) else max(abs(low), abs(high))
-        return text if largest < delta else f"{text}, which delta = {delta:g} is not above"
+        return text if largest < delta else f"{text}, and delta = {delta:g} does not exceed this drift"
 
 
 def null_drift(arm: Arm, arms: Sequence[Arm], null: str | None) -> NullDrift | None:

@@ -190,7 +190,7 @@ def test_what_would_decide() -> None:
     assert found.forecast.seeds > 3
     assert f"about {found.forecast.rounds} more rounds" in outlook(found)
     assert outlook(trend(arm((12, 0.04), (20, 0.0)), SETTINGS)) == ""
-    assert "too few rounds to tell a spread from: 2" in outlook(trend(cut[:, :2], SETTINGS))
+    assert "2 rounds are too few to estimate their spread" in outlook(trend(cut[:, :2], SETTINGS))
     hopeless = trend(np.full((1, 12), SETTINGS.delta), SETTINGS)
     assert "neither 200 more rounds nor 100 seeds would decide" in outlook(hopeless)
 

@@ -180,7 +180,7 @@ def test_null_drift_and_a_hacked_arm(tmp_path: Path, write_run: WriteRun) -> Non
     assert own.null_drift.arm == "random"
     assert own.null_drift.drift.mean == pytest.approx(-0.02 - 0.001 / 4)
     assert "null drift: under random quality moves by -0.0203" in own.outlook
-    assert "which delta = 0.01 is not above" in own.outlook
+    assert "and delta = 0.01 does not exceed this drift" in own.outlook
     assert null.null_drift is None
     assert own.hacked is not None
     assert own.headline.endswith(

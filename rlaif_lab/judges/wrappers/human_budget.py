@@ -51,9 +51,9 @@ class HumanBudget(Wrapper):
     use: what the people's labels are for.
         ``train``: they replace the AI's verdicts on the policy's own samples. What is measured is measured by the AI.
         ``evaluate``: training is the AI's alone, and people label a *random* share of the evaluation's comparisons with
-            round 0, whatever the routing: only then does prediction-powered inference (metrics/ppi.py) make of both an
-            unbiased win rate. Labels drawn by uncertainty say nothing of the others, and those that are trained on are
-            never measured with.
+            round 0, whatever the routing: only then does prediction-powered inference (statistics/ppi.py) combine both
+            into an unbiased win rate. Labels drawn by uncertainty say nothing of the others, and those that are trained
+            on are never measured with.
         ``both``: a share of each.
 
     Confident errors that both AI judges share are what only the routings that draw from everything can find.
