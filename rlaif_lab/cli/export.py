@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="rlaif-export",
         description="Write the preferences of one run, for TRL and datasets, into RUN_DIR/export/, and a model card "
-        "into RUN_DIR/policy/. A finished run has them already; the command writes them again, or for an unfinished run.",
+        "into RUN_DIR/policy/. A finished run has both; the command writes them anew, or for an unfinished run.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {lab_version()}")
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="the folder of one run, finished or not")

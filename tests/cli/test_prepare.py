@@ -45,4 +45,4 @@ def test_a_mistake_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_help() -> None:
     done = subprocess.run([sys.executable, "-m", "rlaif_lab.cli.prepare", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
-    assert done.stdout.startswith("usage: rlaif-prepare")
+    assert done.stdout.startswith("rlaif-prepare builds")
