@@ -56,7 +56,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_door_is_there() -> None:
     opened = {command.split()[-1].partition("=")[0] for command in commands()}
-    assert opened == {"judge", "metrics", "learner", "task", "engine"}
+    assert opened == {"judge", "metrics", "learner", "task", "engine", "callbacks"}
     assert "learner=brief" in "\n".join(commands()), "a kind of feedback, through the learner that asks for it"
 
 

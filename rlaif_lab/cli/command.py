@@ -136,6 +136,8 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str, program: s
         close = did_you_mean(last, [str(name) for name in node])
         hint = close.replace("mean '", f"mean '{parent}.") if parent else close
         hint = hint or (elsewhere(parent, last) if parent else "")
+        if parent and not node:  # a mapping that is empty until somebody adds to it, such as trainer.args
+            hint = f"; to add it, write +{key}=..."
     elif cfg is not None and parent and node is not None:
         hint = f" ({parent} is {node!r} here, which has no keys of its own; other choices may have a mapping there)"
     elif cfg is not None and parent:
