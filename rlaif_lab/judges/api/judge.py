@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import takewhile
-from typing import TYPE_CHECKING, Any, get_args
+from typing import get_args
 
 from rlaif_lab.instructions.criteria import criteria_text
 from rlaif_lab.instructions.template import JudgeTemplate, ScoreTemplate
-from rlaif_lab.judges.api.answers import Keeper, Record, Tally, record_of
-from rlaif_lab.judges.api.client import Asker, Endpoint, open_clients, run_apart
+from rlaif_lab.judges.api.answers import Record, Tally
+from rlaif_lab.judges.api.asking import Asking
+from rlaif_lab.judges.api.client import Endpoint, open_clients, run_apart
 from rlaif_lab.judges.api.features import Features
-from rlaif_lab.judges.api.ledger import Ledger
-from rlaif_lab.judges.api.limits import Budget, Limits, Pace
-from rlaif_lab.judges.api.probe import AbsentError, Reads, Structured, Wanted, find_features, meet
-from rlaif_lab.judges.api.reading import Form, Question, printable
+from rlaif_lab.judges.api.limits import Limits
+from rlaif_lab.judges.api.probe import Reads, Structured, Wanted, find_features, meet
+from rlaif_lab.judges.api.questions import score_question, verdict_question
+from rlaif_lab.judges.api.reading import Question, printable
 from rlaif_lab.judges.base import Judge
-from rlaif_lab.judges.verdict_store import Spent, VerdictStore
+from rlaif_lab.judges.verdict_store import VerdictStore
 from rlaif_lab.models.access import JudgeContext
 from rlaif_lab.records import Comparison, Prompt, Score, Verdict
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
 
 # Small, with one right answer: it is asked to see what the endpoint can do, not what it thinks.
 PROBE = Comparison(Prompt("probe", "How much is two and two?"), "Four.", "Five.")
@@ -137,9 +132,8 @@ class ApiJudge(Judge):
     # --- the run ------------------------------------------------------------------------------------------------
     def attach(self, context: JudgeContext) -> None:
         """See that the endpoint is there and what it can do, which is noted with the verdicts. Needs no weights."""
-        self.seed = context.seed
-        self.pace = Pace(self.limits)
         self.store = VerdictStore(None if context.directory is None else context.directory / "verdicts.sqlite")
+        self.asking = Asking(self.endpoint, self.limits, self.store, prefix=self._prefix, seed=context.seed)
         # Noted with the verdicts: a resumed run must read answers as the run before did.
         note = self.store.note(f"{self._prefix}features")
         self.features = None if note is None else Features.of(note)
@@ -152,7 +146,7 @@ class ApiJudge(Judge):
             models = await meet(clients, self.endpoint, self.limits)
             if self.features is not None:
                 return
-            asker = self._asker(clients)
+            asker = self.asking.asker(clients)
             found = await find_features(asker, self._verdict_question(PROBE), self.wanted, models)
             if found is None:
                 return
@@ -170,13 +164,6 @@ class ApiJudge(Judge):
             self.store.put_failures({f"{self._prefix}probe": cost}, found.reserved)
             # After the cost: a crash in between pays for another probe, but hides nothing.
             self.store.put_note(f"{self._prefix}features", self.features.noted())
-
-    def _asker(self, clients: Sequence[AsyncOpenAI]) -> Asker:
-        budgeted = self.limits.has_budget
-        # What was spent before counts, other processes' included.
-        budget = Budget(self.limits, self.store.spent(self._prefix) if budgeted else Spent())
-        ledger = Ledger(self.store, self._prefix, self.limits) if budgeted else None
-        return Asker(clients, self.endpoint, self.limits, pace=self.pace, budget=budget, seed=self.seed, ledger=ledger)
 
     def _reading(self) -> str:
         if self.features is None:
@@ -232,120 +219,20 @@ class ApiJudge(Judge):
         return self._answers(Score, [self._score_question(prompt, response) for prompt, response in responses])
 
     def _verdict_question(self, comparison: Comparison) -> Question:
-        worth = {"first": 1.0, "second": 0.0, "tie": 0.5}
-        template = self.template
-
-        def parse(words: str, form: Form) -> float | None:
-            label = template.stated(words, "verdict" if form == "json" else None)
-            return None if label is None else worth[template.choice_of(label)]
-
-        return Question(
-            template.render(comparison, self.criteria),
-            dict(zip(template.all_labels(), worth.values(), strict=False)),
-            parse,
-            field="verdict",
-            cue=template.cue,
-            reasoning=self.reasoning,
-            clamp=self.clamp,
-        )
+        return verdict_question(comparison, self.template, self.criteria, reasoning=self.reasoning, clamp=self.clamp)
 
     def _score_question(self, prompt: Prompt, response: str) -> Question:
         assert self.score_template is not None
-        template = self.score_template
-        messages = template.render_single(prompt, response, self.criteria)
-        values = {label: float(label) for label in template.all_labels()}
+        return score_question(prompt, response, self.score_template, criteria=self.criteria, reasoning=self.reasoning)
 
-        def parse(words: str, form: Form) -> float | None:
-            return template.stated(words, "score" if form == "json" else None)
-
-        return Question(messages, values, parse, field="score", cue=template.cue, reasoning=self.reasoning)
-
-    # --- answers ------------------------------------------------------------------------------------------------
     def _answers(self, kind: type[Record], questions: Sequence[Question]) -> list[Record]:
-        """Return one per question, in order; equal questions are asked once, stored ones not at all."""
-        keys = [self._key(question) for question in questions]
-        distinct = dict(zip(keys, questions, strict=True))
         tally = Tally(kind, self.wanted.votes, self.minimum_mass)
-        # Stored answers first: what was paid for is not asked again.
-        records = self._stored(kind, list(distinct))
-        missing = {key: question for key, question in distinct.items() if tally.missing(records[key])}
-        if missing:
-            run_apart(lambda: self._ask_all(tally, missing, records))
-        results = {key: tally.result(records[key]) for key in distinct}
-        self._tell_if_spent(results.values())
-        return [results[key] for key in keys]
-
-    def _tell_if_spent(self, results: Iterable[Verdict | Score]) -> None:
-        unpaid = sum(result.status == "over_budget" for result in results)
+        found = self.asking.answers(tally, questions, self.features or Features())
+        unpaid = sum(result.status == "over_budget" for result in found.values())
         if unpaid and not self.told_spent:
             # Reported once: it holds from here on.
             self.told_spent = True
             print(
                 f"judge {self.name}: its budget is spent; {unpaid} questions, and all new ones, go unasked", flush=True
             )
-
-    def _key(self, question: Question) -> str:
-        content = json.dumps(question.messages, sort_keys=True)
-        # By the words that are sent: equal questions of different comparisons are one.
-        return self._prefix + hashlib.sha256(content.encode()).hexdigest()[:32]
-
-    def _stored(self, kind: type[Record], keys: Sequence[str]) -> dict[str, list[Record]]:
-        """Return what earlier requests brought, by question, up to the first request that is not there."""
-        requests = [f"{key}/{i}" for key in keys for i in range(self.wanted.votes)]
-        held: Mapping[str, Any] = (self.store.get if kind is Verdict else self.store.get_scores)(requests)
-        rows = {key: [f"{key}/{i}" for i in range(self.wanted.votes)] for key in keys}
-        # Up to the first gap, where an earlier run got no answer: votes are asked one after the other.
-        return {key: [held[name] for name in takewhile(held.__contains__, row)] for key, row in rows.items()}
-
-    async def _ask_all(
-        self, tally: Tally[Record], missing: Mapping[str, Question], records: Mapping[str, list[Record]]
-    ) -> None:
-        """Complete the records of these questions, ``max_concurrency`` requests at a time."""
-        keeper = Keeper(self.store)
-        waiting = iter(missing.items())
-        async with open_clients(self.endpoint, self.limits) as clients:
-            asker = self._asker(clients)
-
-            async def work() -> None:
-                for key, question in waiting:  # shared by all workers: each question goes to one of them
-                    await self._ask(asker, keeper, tally, key=key, question=question, records=records[key])
-
-            try:
-                # A task for each request that may be in flight; an error in one cancels the others.
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self.limits.max_concurrency, len(missing))):
-                        group.create_task(work())
-            except BaseExceptionGroup as errors:
-                # The first is the cause; the others were cancelled by it.
-                raise errors.exceptions[0] from None
-            finally:
-                # What has arrived is paid, and kept whatever happened.
-                keeper.flush()
-            if asker.failed_in_a_row:  # the last ones: was it them, or is nobody there any more?
-                # Checked at once, without waiting: otherwise a chunk of failures would pass for verdicts.
-                try:
-                    await meet(clients, self.endpoint, replace(self.limits, wait_s=0.0))
-                except AbsentError as error:
-                    raise asker.gone("nothing answers there", error.reason) from None
-
-    async def _ask(
-        self, asker: Asker, keeper: Keeper, tally: Tally[Record], key: str, question: Question, records: list[Record]
-    ) -> None:
-        """Send requests for one question, one after the other, until it has its votes or one of them fails."""
-        features = self.features or Features()
-        # A first token that two labels share cannot tell them apart: the words have to.
-        if not question.one_token_tells:
-            features = replace(features, logprobs=False)
-        form: Form = "json" if features.json else "text"
-        while missing := tally.missing(records):
-            name = f"{key}/{len(records)}"
-            reply = await asker.ask(name, question, form, features, missing)
-            record = record_of(tally.kind, reply, question, form, self.minimum_mass)
-            # Before it is stored: a server may repeat the key that it was given.
-            records.append(record := replace(record, raw=self.endpoint.redacted(record.raw or "")))
-            # Nothing was sent, nothing is kept: the budget may be larger next time.
-            if reply.spent.requests:
-                await keeper.keep(name, record, reply.lasting, reply.reserved)
-            # A failure of this call; the question may be asked again later.
-            if not reply.lasting:
-                return
+        return [found[self.asking.key(question)] for question in questions]
