@@ -13,7 +13,7 @@ policy is trained on what the judge preferred, round by round. When does the loo
 usage: rlaif-lab [KEY=VALUE ...] [GROUP=CHOICE ...]
 
 examples
-  rlaif-lab judge=stronger learner=dpo rounds=5        one run; its folder is under outputs/
+  rlaif-lab judge=stronger block=1 rounds=5            one run; its folder is under outputs/
   rlaif-lab -m judge=self,stronger seed=0,1,2          a sweep: every combination; under multirun/
   rlaif-lab experiment=plateau_self_vs_stronger        a study that comes with the lab
 
