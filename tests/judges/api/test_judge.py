@@ -378,7 +378,7 @@ def test_nobody_there_is_told_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"judge.base_url: nothing answers at http://127.0.0.1:9/v1") as error:
         judge_at("http://127.0.0.1:9/v1", tmp_path)
     assert "\n" not in str(error.value)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30  # it does not wait; a busy machine does
 
 
 def test_a_model_or_page_that_is_not_there_is_told() -> None:
