@@ -203,7 +203,7 @@ def test_a_network_file_system_is_told_from_a_local_one_and_gets_a_plain_journal
     local = VerdictStore(tmp_path / "local.sqlite")
     assert journal(local) == "wal"
     local.close()
-    monkeypatch.setattr("rlaif_lab.judges.verdict_store.on_network", lambda folder: True)
+    monkeypatch.setattr("rlaif_lab.judges.verdict_file.on_network", lambda folder: True)
     store = VerdictStore(tmp_path / "remote.sqlite")
     store.put({"x": Verdict(1.0)})
     assert journal(store) == "delete" and journal(VerdictStore(tmp_path / "local.sqlite")) == "delete"
