@@ -20,7 +20,7 @@ from pathlib import Path
 import runs
 
 from rlaif_lab.export import export_run
-from rlaif_lab.models.hf import check_model_folder
+from rlaif_lab.models.place import check_model_folder
 from rlaif_lab.report.load import load
 from rlaif_lab.results import read_run
 from rlaif_lab.store.checksums import check_sealed

@@ -190,7 +190,7 @@ def check_learning_rate(cfg: DictConfig, chosen: Chosen) -> None:
     from rlaif_lab.models.hf import HFModel
 
     policy, rate = chosen.policy, chosen.trainer.learning_rate
-    whole = isinstance(policy, HFModel) and policy.adapter() is None and policy.is_large()
+    whole = isinstance(policy, HFModel) and policy.adapter() is None and policy.where.is_large()
     if whole and rate > LARGEST_RATE and not cfg.gate.force:
         raise ValueError(
             f"trainer.learning_rate={rate:g} is too high for all weights of a real model (1e-5 is usual, and "

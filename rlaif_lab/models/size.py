@@ -57,7 +57,7 @@ def size_of(source: ModelSource, task: Task) -> Size:
         raise ValueError(f"how large model {source.name!r} is cannot be told before it has loaded")
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    repo, gguf_file = source.place()
+    repo, gguf_file = source.where.names()
     options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
     config = AutoConfig.from_pretrained(repo, revision=source.revision, **options)
     # On the meta device: shapes without memory.

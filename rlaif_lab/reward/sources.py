@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlaif_lab.models.hf import hash_files, model_files
+from rlaif_lab.models.place import hash_files, model_files
 from rlaif_lab.models.sources import ModelSource
 from rlaif_lab.tasks.base import Task
 
