@@ -69,5 +69,5 @@ def test_a_sweep_comes_back_as_its_results_and_what_is_there_is_not_run_again(tm
 
 def test_a_sweep_that_did_not_finish_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 1))
-    with pytest.raises(ValueError, match="ended with exit code 1; go on with rlaif-resume"):
+    with pytest.raises(ValueError, match="ended with exit code 1; continue with rlaif-resume"):
         rl.sweep(["rounds=0"], tmp_path)

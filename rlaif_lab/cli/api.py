@@ -45,7 +45,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def run(config: DictConfig | Sequence[str], directory: str | Path) -> RunFolder:
-    """Run in this process, or go on with what ``directory`` holds, and return the run's folder, read.
+    """Run in this process, or continue the run that ``directory`` holds, and return the run's folder, read.
 
     Args:
         config: what ``compose`` gave, or overrides.
@@ -76,5 +76,5 @@ def sweep(overrides: Sequence[str], directory: str | Path, baseline: str | None 
     command = [sys.executable, "-m", "rlaif_lab", "-m", *overrides, f"hydra.sweep.dir='{place}'", "resume=true"]
     code = subprocess.run(command).returncode
     if code:
-        raise ValueError(f"the sweep in {str(directory)!r} ended with exit code {code}; go on with rlaif-resume")
+        raise ValueError(f"the sweep in {str(directory)!r} ended with exit code {code}; continue with rlaif-resume")
     return read_sweep(directory, baseline)

@@ -109,7 +109,7 @@ def explained(folder: Path) -> Iterator[None]:
         if (folder / "metrics.jsonl").exists() or isinstance(
             error, (Interrupted, DiskError, TryLaterError, RankDiedError)
         ):
-            error.add_note(f"go on with: {resume_command(folder)}")
+            error.add_note(f"continue with: {resume_command(folder)}")
         # SystemExit without a code would look like success.
         if isinstance(error, SystemExit) and not error.code:
             error.code = 1

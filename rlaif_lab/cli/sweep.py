@@ -296,7 +296,7 @@ def finish(broken_off: bool) -> int:
         how = "wait" if waiting else "did not finish"
         told = f"{total - finished} of {total} jobs {how} ({_grouped(missing)})"
         if waiting and not broken_off:
-            print(printable(f"rlaif-lab: {told}; go on with: {command}"), file=sys.stderr, flush=True)
+            print(printable(f"rlaif-lab: {told}; continue with: {command}"), file=sys.stderr, flush=True)
             return TryLaterError.code
     print(printable(f"rlaif-lab: {told}; run what is missing with: {command}"), file=sys.stderr, flush=True)
     return 1

@@ -34,7 +34,7 @@ class Gate(GateSettings):
         said = next((" ".join(j.raw.split())[:120] for j in failed if j.raw), "nothing")
         raise ValueError(
             f"judge {judge.name!r} failed on {len(failed)} of the {len(asked)} comparisons of round {round_index} "
-            f"({counts}; it said for instance {said!r}), more than gate.max_failed={self.max_failed:g} allows: mend "
+            f"({counts}; it said for instance {said!r}), more than gate.max_failed={self.max_failed:g} allows: correct "
             "the judge, or raise the limit to train on the rest"
         )
 

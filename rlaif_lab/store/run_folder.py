@@ -85,7 +85,7 @@ class RoundStore:
             )
         if not resume:
             raise ValueError(
-                f"{str(self.directory)!r} already holds this run; pass resume=true to go on with it, or use another "
+                f"{str(self.directory)!r} already holds this run; pass resume=true to continue it, or use another "
                 "directory"
             )
         with writing(self.directory / CHECKSUMS):

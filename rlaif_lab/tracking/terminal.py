@@ -112,6 +112,6 @@ def close(run: str, values: Mapping[str, Any], folder: Path) -> None:
     outlook = f"\n{'outlook:':9}{values['outlook']}" if values.get("outlook") else ""
     emit(
         f"{'verdict:':9}{verdict}{quality}{because}{outlook}\n"
-        f"{'policy:':9}{place}/policy (policy=hf policy.path={place}/policy goes on from it)\n"
+        f"{'policy:':9}{place}/policy (to train it further: policy=hf policy.path={place}/policy)\n"
         f"{'report:':9}rlaif-report {shlex.quote(place)}"
     )

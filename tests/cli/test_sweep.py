@@ -208,7 +208,7 @@ def test_a_sweep_whose_jobs_only_wait_has_not_failed(
     monkeypatch.setattr(Sweep, "current", (tmp_path / "s", "2026-02-01T00:00:00.000+00:00"))
     assert finish(broken_off=False) == 75
     assert capsys.readouterr().err == (
-        "rlaif-lab: 1 of 2 jobs wait (seed=1: 3 labels are missing); go on with: rlaif-resume s\n"
+        "rlaif-lab: 1 of 2 jobs wait (seed=1: 3 labels are missing); continue with: rlaif-resume s\n"
     )
     job(tmp_path / "s" / "2", "seed=2", failed=Failure("ValueError", "no disk", later))
     assert finish(broken_off=False) == 1, "one that failed is more than one that waits"

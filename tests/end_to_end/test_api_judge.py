@@ -138,7 +138,7 @@ def test_a_server_that_dies_leaves_the_stage_open_and_the_resumption_pays_for_th
             died = lab(cache, *overrides, cwd=tmp_path)
             assert died.returncode != 0
             last = died.stderr.strip().splitlines()[-1]
-            assert "is gone" in last and "go on with: rlaif-resume run" in last, last
+            assert "is gone" in last and "continue with: rlaif-resume run" in last, last
             assert "Traceback" not in died.stderr
             assert not (run / "round_000" / "judgements.parquet").exists(), "what the server did not say is no verdict"
             assert not (run / "finished.json").exists()

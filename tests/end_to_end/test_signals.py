@@ -48,7 +48,7 @@ def test_every_signal_is_told_and_the_run_goes_on_as_if_there_had_been_none(cach
         process.send_signal(getattr(signal, name))
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 128 + getattr(signal, name), errors
-        assert errors.splitlines()[-1] == f"rlaif-lab: interrupted by {name}; go on with: rlaif-resume run"
+        assert errors.splitlines()[-1] == f"rlaif-lab: interrupted by {name}; continue with: rlaif-resume run"
         assert "Traceback" not in errors
         failed = json.loads((run / "failed.json").read_text())
         assert (failed["error"], failed["sentence"]) == (name, f"interrupted by {name}")
@@ -128,6 +128,6 @@ def test_a_file_that_may_not_grow_ends_the_run_in_one_sentence(cache: Path, tmp_
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors
     (line,) = [line for line in errors.splitlines() if line.startswith("rlaif-lab: ")]
-    assert "cannot write" in line and "File too large" in line and line.endswith("go on with: rlaif-resume run")
+    assert "cannot write" in line and "File too large" in line and line.endswith("continue with: rlaif-resume run")
     assert "File too large" in json.loads((tmp_path / "run" / "failed.json").read_text())["sentence"]
     assert start(cache, tmp_path, *RESUME, "run").wait(300) == 0
