@@ -67,7 +67,7 @@ def one(cfg: DictConfig) -> float:
         given = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.run.dir=")]
         again = ["rlaif-audit", *given, f"hydra.run.dir={shown_path(directory)}"]
         if HydraConfig.get().mode == RunMode.RUN:
-            error.add_note(f"go on with: {shlex.join(again)}")
+            error.add_note(f"continue with: {shlex.join(again)}")
         raise
 
 

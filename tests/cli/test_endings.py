@@ -43,8 +43,8 @@ def test_a_signal_is_told_with_the_command_that_goes_on(
 
 def test_what_the_command_knows_better_is_said_in_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        interrupted("rlaif-audit", "SIGTERM", "go on with: rlaif-audit hydra.run.dir=kept")
-    assert capsys.readouterr().err.endswith("; go on with: rlaif-audit hydra.run.dir=kept\n")
+        interrupted("rlaif-audit", "SIGTERM", "continue with: rlaif-audit hydra.run.dir=kept")
+    assert capsys.readouterr().err.endswith("; continue with: rlaif-audit hydra.run.dir=kept\n")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ELOOP])
