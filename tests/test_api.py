@@ -46,7 +46,7 @@ def test_a_mistake_is_a_value_error() -> None:
         rl.compose(["rounds=0"])
     with pytest.raises(ValueError, match=r"judge=strongr: no such choice \(did you mean 'stronger'\?\)"):
         rl.compose(["judge=strongr"])
-    with pytest.raises(ValueError, match="unknown key 'judge.wieghts'"):
+    with pytest.raises(ValueError, match=r"unknown key 'judge\.wieghts'"):
         rl.compose(["judge.wieghts=live"])
 
 

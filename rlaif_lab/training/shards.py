@@ -107,7 +107,8 @@ class _Reader(nn.Module):
 def layers_of(network: Any) -> list[nn.Module]:
     """Return a model's layers: the longest list of modules in its body."""
     lists = [module for module in body_of(network).modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=lambda found: len(found), default=nn.ModuleList()))
+    longest: nn.ModuleList = max(lists, key=len, default=nn.ModuleList())
+    return list(longest)
 
 
 def is_part(tensor: Any) -> bool:
