@@ -457,7 +457,8 @@ def check_target(path: str, node: dict[str, Any]) -> None:
     for key in arguments:
         if key not in parameters and not takes_any:
             hint = did_you_mean(key, list(parameters)) or elsewhere(path, key)
-            raise ValueError(f"{path}.{key}: {name} takes no such argument{hint}; it takes {', '.join(parameters)}")
+            known = ", ".join(parameters) or "none"
+            raise ValueError(f"{path}.{key}: {name} takes no such argument{hint}; it takes {known}")
     for argument, (annotation, parameter) in parameters.items():
         if argument in arguments:
             check_value(f"{path}.{argument}", annotation, node[argument])

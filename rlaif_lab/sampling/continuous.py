@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ COMMON_DRAWS = ("evaluation",)
 one seed for all that is sampled in one call here, so these are left to the lab's own sampler."""
 
 
+SMALLEST_PAGE = 4
+"""Tokens of a page at least, which transformers demands."""
+
+
 class Continuous:
     """transformers' ``generate_batch`` with the policy's own network. Draws belong to the prompts of one call together
     (level ``chunk``): another chunk, or another number of ranks, draws others.
@@ -31,13 +36,13 @@ class Continuous:
     recorded = True
 
     def __init__(self, max_batch_tokens: int = 1024, num_blocks: int = 512, page_size: int = 32) -> None:
-        for name, value in (
-            ("max_batch_tokens", max_batch_tokens),
-            ("num_blocks", num_blocks),
-            ("page_size", page_size),
+        for name, value, least in (
+            ("max_batch_tokens", max_batch_tokens, 1),
+            ("num_blocks", num_blocks, 1),
+            ("page_size", page_size, SMALLEST_PAGE),
         ):
-            if value < 1:
-                raise ValueError(f"engine.{name} must be at least 1; got {value}")
+            if value < least:
+                raise ValueError(f"engine.{name} must be at least {least}; got {value}")
         self.max_batch_tokens, self.num_blocks, self.page_size = max_batch_tokens, num_blocks, page_size
 
     def update(self, policy: LanguageModel, version: str) -> None:
@@ -88,6 +93,10 @@ class Continuous:
             **settings,
         )
         # transformers seeds the global generator: forked, so that its state is as before.
+        # What it logs, with a traceback, is told below in a sentence.
+        logger = logging.getLogger("ContinuousBatchingLogger")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
         with torch.random.fork_rng():
             try:
                 found = network.generate_batch(
@@ -97,6 +106,7 @@ class Continuous:
                     progress_bar=False,
                 )
             finally:
+                logger.setLevel(level)
                 # It may leave the network with its own attention.
                 if network.config._attn_implementation != attention:
                     network.set_attn_implementation(attention)

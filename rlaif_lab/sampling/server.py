@@ -72,7 +72,9 @@ class ServerEngine:
             if value <= 0:
                 raise ValueError(f"engine.{name} must be positive; got {value}")
         if (base_url is None) == (python is None):
-            raise ValueError("engine needs either base_url (of a server) or python (of an environment to start one in)")
+            raise ValueError(
+                "engine needs either engine.base_url (of a server) or engine.python (of an environment to start one in)"
+            )
         self.url, self.python, self.backend, self.place = base_url, python, backend, folder
         self.dtype, self.options, self.wait_s, self.timeout_s = dtype, dict(options or {}), wait_s, timeout_s
         self.temporary = folder is None

@@ -150,10 +150,25 @@ def test_a_server_that_is_gone_ends_the_run_with_a_sentence(model: LanguageModel
         engine.update(model, "round 0")
 
 
+@pytest.mark.parametrize(("name", "least"), [("page_size", 4), ("num_blocks", 1), ("max_batch_tokens", 1)])
+def test_sizes_that_continuous_batching_cannot_have_are_refused(name: str, least: int) -> None:
+    with pytest.raises(ValueError, match=f"engine.{name} must be at least {least}; got {least - 1}"):
+        Continuous(**{name: least - 1})
+    Continuous(**{name: least})
+
+
+def test_a_cache_that_is_too_small_ends_in_one_sentence(
+    model: LanguageModel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"continuous batching gave up .* raise engine.num_blocks"):
+        drawn(Continuous(num_blocks=1, page_size=4), model)
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "engine needs either base_url .* or python"),
+        ({}, "engine needs either engine.base_url .* or engine.python"),
         ({"base_url": "here"}, "engine.base_url must begin with http"),
         ({"python": "/no/python"}, "engine.python: there is no program '/no/python'"),
         ({"base_url": "http://here", "backend": "tgi"}, "engine.backend must be one of vllm, transformers"),
