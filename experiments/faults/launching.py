@@ -25,7 +25,7 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 from hydra.core.global_hydra import GlobalHydra  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
-from rlaif_lab.config import config_dir  # noqa: E402
+from rlaif_lab.config import build, config_dir  # noqa: E402
 
 LAUNCHERS = {
     "basic": ("hydra/launcher=basic",),
@@ -56,11 +56,14 @@ def first_arm(experiment: str) -> dict[str, str]:
 def smaller(cfg: Any, model: Path) -> list[str]:
     """Return what makes the parts of one experiment small: its policy, and its judge where that has weights."""
     found = []
+    task = build(cfg.task, "task")
     for role in ("policy", "judge.weights", "heldout_judge.weights", "judge.of.weights"):
         node = OmegaConf.select(cfg, role)
         if not OmegaConf.is_dict(node):
             continue
         if "Organism" in node._target_:
+            if build(node, role).missing_recipe(task) is None:
+                continue  # it comes with the package, and has learnt something
             found += [f"{role}.{setting.partition('.')[2]}" for setting in ORGANISM]
         elif "of" in node:
             found += [f"{role}.of.path={model}", f"{role}.of.dtype=float32", f"{role}.demonstrations=8"]
