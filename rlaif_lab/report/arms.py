@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlaif_lab.config import NOT_IN_FINGERPRINT
+from rlaif_lab.config.older import with_later_settings
 from rlaif_lab.report.load import Problem, Run, Runs
 from rlaif_lab.store.outcome import read_outcome
 
@@ -72,6 +73,12 @@ def study(found: Runs, folder: str) -> Study:
     by_name: dict[str, list[Run]] = defaultdict(list)
     for run in found.runs:
         by_name[run.arm].append(run)
+    # Runs of one arm whose configs hold other keys are of several versions of the lab.
+    if any(len({frozenset(flat(run.config)) for run in runs}) > 1 for runs in by_name.values()):
+        by_name = {
+            name: [replace(run, config=with_later_settings(run.config)) for run in runs]
+            for name, runs in by_name.items()
+        }
     arms: list[Arm] = []
     notes: list[str] = []
     problems = list(found.failed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from rlaif_lab.config.older import with_later_settings
 from rlaif_lab.report.arms import Arm, Study, baseline_for, differences, study
 from rlaif_lab.report.load import load
 
@@ -58,6 +59,24 @@ def test_a_setting_with_one_value_per_seed_is_pooled_and_said(tmp_path: Path, wr
     assert labels(found) == {"self": [0, 1]}
     assert [note for note in found.notes if "learner.folder" in note]
     assert not [note for note in found.notes if "learner.seed" in note]
+
+
+def test_a_setting_that_came_with_a_later_version_splits_no_arm(tmp_path: Path, write_run: WriteRun) -> None:
+    """At its default it changes nothing, so that a run without it is one with its default."""
+    lab = {"_target_": "rlaif_lab.training.settings.TrainerConfig"}
+    write_run("self", 0, Q, changes={"trainer": lab})
+    write_run("self", 1, Q, changes={"trainer": lab | {"devices": 1}, "lag": 0})
+    assert labels(read(tmp_path)) == {"self": [0, 1]}
+    write_run("self", 2, Q, changes={"trainer": lab | {"devices": 2}})
+    assert labels(read(tmp_path)) == {"self (trainer.devices=1)": [0, 1], "self (trainer.devices=2)": [2]}
+
+
+def test_the_defaults_of_other_packages_are_not_asked_for() -> None:
+    foreign = {"judge": {"_target_": "somebody.judges.Mine"}}
+    assert with_later_settings(foreign)["judge"] == foreign["judge"]
+    assert with_later_settings({"judge": {"_target_": "rlaif_lab.no.such.Class"}})["judge"] == {
+        "_target_": "rlaif_lab.no.such.Class"
+    }
 
 
 def test_runs_of_different_lengths_are_never_pooled(tmp_path: Path, write_run: WriteRun) -> None:
