@@ -80,8 +80,8 @@ def main() -> None:
         medians = [f"{statistics.median(values):.2f}" for values in (old, new, ratios)]
         rows.append([what, *medians, " ".join(f"{ratio:.2f}" for ratio in ratios)])
     for stage in sorted({name for took in (*found["old"], *found["new"]) for name in took.stages}):
-        old, new = (statistics.median(took.stages.get(stage, 0.0) for took in found[name]) for name in ("old", "new"))
-        rows.append([stage, f"{old:.2f}", f"{new:.2f}", f"{old / new:.2f}" if new else "", ""])
+        was, now = (statistics.median(took.stages.get(stage, 0.0) for took in found[name]) for name in ("old", "new"))
+        rows.append([stage, f"{was:.2f}", f"{now:.2f}", f"{was / now:.2f}" if now else "", ""])
     header = ["seconds a round", "old", "new", "times faster", "by repetition"]
     for row in (header, *rows):
         print(f"{row[0]:<28}{row[1]:>8}{row[2]:>8}{row[3]:>14}  {row[4]}")

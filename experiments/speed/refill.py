@@ -38,7 +38,7 @@ LIMIT, ENDS, PROMPTS = 32, 24, 12
 class NoRefill(decoding.CachedDecoder):
     """The same without refill: a batch goes on until its longest response ends."""
 
-    refills = False  # type: ignore[assignment]
+    refills = False
 
 
 def loaded(path: str | None, tokenizer_of: str) -> LanguageModel:
