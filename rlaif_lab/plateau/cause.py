@@ -307,7 +307,8 @@ def _cause(found: Mapping[str, Interval], gain: Interval, state: TrendState, *, 
     # Twice delta: a gap that training could take up and that would count.
     if _low(found["gap"]) >= 2.0 * delta and gain.mean < UPTAKE * found["gap"].mean and _low(preference) > 0.0:
         return "not taken up"
-    if _low(coverage) > 0.5:
+    # Where a misconception that the judge shares may be most of what is left, it may be why no sample is right.
+    if _low(coverage) > 0.5 and not _may_be_taught(found):
         return "coverage"
     return "unclear"
 
@@ -315,6 +316,11 @@ def _cause(found: Mapping[str, Interval], gain: Interval, state: TrendState, *, 
 def _taught(found: Mapping[str, Interval]) -> bool:
     """Return whether most of what is left is the misconception's, which the judge prefers to what is right."""
     return _low(found["misconceived"]) > 0.5 and _high(found["for_right"]) < -NEAR / 2
+
+
+def _may_be_taught(found: Mapping[str, Interval]) -> bool:
+    """Return whether that is not excluded. A task without misconceptions has no such numbers, and False here."""
+    return _high(found["misconceived"]) > 0.5 and _low(found["for_right"]) < -NEAR / 2
 
 
 def _sentence(cause: Cause, found: Mapping[str, Interval], gain: Interval, hacked: bool) -> str:

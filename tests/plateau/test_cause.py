@@ -163,3 +163,18 @@ def test_misconceived_answers_by_hand() -> None:
     assert (left.for_right, left.misconceived) == (0.0, pytest.approx(0.5))
     same = what_is_left([1.0, 0.0], [(0, 1, 0.2)], [1.0, 0.0])
     assert (same.misconceived, same.between) == (0.0, (0, 0))
+
+
+def test_coverage_is_not_named_where_a_shared_misconception_may_be_why() -> None:
+    """No sample is right either way; whose doing that is, the misconception's share says, where it is known."""
+    lost = {"coverage": 0.97, "preference": 0.0, "gap": 0.0, "drawn_away": 0.0, "for_right": -0.9}
+    shares = {"coverage": [0.1, 0.15, 0.2], "unclear": [0.9, 0.57, 0.75], "misled": [0.9, 0.88, 0.92]}
+    for cause, some in shares.items():
+        seeds = {i: seed(**lost, misconceived=share) for i, share in enumerate(some)}
+        found = remains(seeds, "plateaued", 0.01)
+        assert found is not None
+        assert found.cause == cause
+    without = {i: seed(**(lost | {"for_right": math.nan}), misconceived=math.nan) for i in range(3)}
+    found = remains(without, "plateaued", 0.01)
+    assert found is not None
+    assert found.cause == "coverage"
