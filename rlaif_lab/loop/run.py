@@ -42,6 +42,7 @@ class Run:
         cfg = as_begun(cfg, directory)
         self.cfg, self.directory, self.shared_folder = cfg, directory, shared
         self.label = f"{cfg.arm}, seed {cfg.seed}"
+        self.introduced = ""
         # Everything that can be refused is refused here, before weights load.
         self.chosen = choose(cfg)
         check_together(cfg, self.chosen)
@@ -143,6 +144,10 @@ class Run:
 
     def begin(self, round_: Round) -> None:
         """Write down what is about to run."""
+        judge = self.chosen.judge.describe()
+        # What a judge reads may be known only once it has been attached: a server is asked what it can give.
+        if judge != self.introduced:
+            say(self.label, f"judge:   {judge}")
         config = resolved(self.cfg) | {"versions": versions(), "git_commit": git_commit()}
         config |= {"weights": organism_weights(self.chosen), "labellers": labellers(config)}
         write_atomically(self.directory / "config.json", json.dumps(config, indent=1).encode())
@@ -173,10 +178,11 @@ class Run:
     def introduce(self) -> None:
         """Say on the terminal what is about to run."""
         learner = self.chosen.learner
+        self.introduced = self.chosen.judge.describe()
         reference = learner.reference if learner.needs_reference else "none"
         parts = {
             "policy": str(self.chosen.policy),
-            "judge": self.chosen.judge.describe(),
+            "judge": self.introduced,
             "learner": f"{learner.name}, reference policy: {reference}",
         }
         who = labellers(resolved(self.cfg))

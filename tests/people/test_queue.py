@@ -221,7 +221,7 @@ def test_half_a_surrogate_pair_can_be_asked_about(tmp_path: Path) -> None:
 def test_a_queue_on_a_network_file_system_has_a_plain_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: bool, expected: str
 ) -> None:
-    monkeypatch.setattr("rlaif_lab.people.database.on_network", lambda folder: far)
+    monkeypatch.setattr("rlaif_lab.people.queue.on_network", lambda folder: far)
     queue = LabelQueue(tmp_path / "queue.sqlite")
     assert queue._database.execute("PRAGMA journal_mode").fetchone()[0] == expected
 
