@@ -69,6 +69,15 @@ def on_first(compute: Callable[[], T]) -> T:
     return box[0]
 
 
+def part() -> None:
+    """Leave the process group, if there is one, once every rank has come here. A group that is still open when its
+    processes end may abort those that end last."""
+    group = _group()
+    if group is not None:
+        group.barrier()
+        group.destroy_process_group()
+
+
 def share(count: int) -> slice:
     """Return which of ``count`` things in a row this rank takes: contiguous, so that the order is that of the ranks."""
     each, more = divmod(count, world())

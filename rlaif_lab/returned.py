@@ -44,6 +44,8 @@ def records(where: str, found: Any, kind: type[T], count: int | None = None) -> 
 
 def number(value: Any) -> float | None:
     """Return a real number of any library's as Python's own; None of what is none, as of true and false."""
+    if type(value) is float:  # nearly always: the abstract class that tells other libraries' numbers is slow to ask
+        return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     return float(value)

@@ -13,7 +13,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -23,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rlaif_lab.audit.config import FAMILIES, check
 from rlaif_lab.cli.command import prepare, sentence
 from rlaif_lab.cli.endings import told
-from rlaif_lab.config import build, config_dir
+from rlaif_lab.cli.through_hydra import through_hydra
+from rlaif_lab.config import build
 from rlaif_lab.config.secrets import Refused
 from rlaif_lab.progress import printable
 from rlaif_lab.store.interrupts import Interrupted
@@ -36,24 +36,6 @@ if TYPE_CHECKING:
     from rlaif_lab.models.language_model import LanguageModel
     from rlaif_lab.models.sources import ModelSource
     from rlaif_lab.tasks.base import Task
-
-
-class Ended:
-    """How the audit in this process ended, if not well: Hydra would announce an exception in words of its own."""
-
-    error: BaseException | None = None
-
-
-def run(cfg: DictConfig) -> float:
-    """Audit, and keep what ends it for ``main``, so that nothing stands before its sentence."""
-    try:
-        return one(cfg)
-    except Exception as error:
-        # Of several, Hydra has to see it, since it then asks no more of them.
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
-        Ended.error = error
-        return float("nan")
 
 
 def one(cfg: DictConfig) -> float:
@@ -198,10 +180,7 @@ def main() -> None:
     with told("rlaif-audit"):
         try:
             sys.argv[1:] = prepare("rlaif-audit", sys.argv[1:])
-            Ended.error = None
-            hydra.main(version_base="1.3", config_path=config_dir(), config_name="audit")(run)()
-            if Ended.error is not None:
-                raise Ended.error
+            through_hydra(one, "audit")
         except (ValueError, HydraException, OmegaConfBaseException) as error:
             print(f"rlaif-audit: {sentence(error, 'audit', 'rlaif-audit')}", file=sys.stderr)
             sys.exit(2)

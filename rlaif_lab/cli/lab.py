@@ -15,7 +15,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is a GPU leaves it free for a fork
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -29,8 +28,9 @@ from rlaif_lab.cli.estimate import FLAG, print_estimate
 from rlaif_lab.cli.help import quick_answer
 from rlaif_lab.cli.origin import go_back, origin_of
 from rlaif_lab.cli.sweep import NoObjectiveError, Sweep, finish, noted, recorded, resumed, run_job
+from rlaif_lab.cli.through_hydra import through_hydra
 from rlaif_lab.cli.trust import check_trusted, started_here
-from rlaif_lab.config import check, config_dir
+from rlaif_lab.config import check
 from rlaif_lab.config.secrets import Refused, check_arguments
 from rlaif_lab.config.trusted import ONLY_TRUSTED, trust
 from rlaif_lab.progress import printable
@@ -38,25 +38,6 @@ from rlaif_lab.store.children import RankDiedError
 from rlaif_lab.store.files import DiskError, TryLaterError
 from rlaif_lab.store.interrupts import Interrupted, interruptible
 from rlaif_lab.store.outcome import failure, finished_rounds, resume_command, write_failure
-
-
-class Ended:
-    """How the run in this process ended, if not well: Hydra would announce an exception in words of its own."""
-
-    error: BaseException | None = None
-
-
-def run(cfg: DictConfig) -> float:
-    """Run, and keep what ends it for ``main``, so that nothing stands before its sentence."""
-    try:
-        return one(cfg)
-    except Exception as error:
-        # In a sweep Hydra has to see it, since it tells the sweeper.
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
-        # Kept and raised again by `main`: Hydra would print it in words of its own.
-        Ended.error = error
-        return float("nan")
 
 
 def one(cfg: DictConfig) -> float:
@@ -72,7 +53,10 @@ def one(cfg: DictConfig) -> float:
     # Only now: ranks that find the config wrong should not wait for each other.
     join_others(cfg, folder)
     with explained(folder):
-        return Run(cfg, folder).run()
+        objective = Run(cfg, folder).run()
+    # Those that torchrun or Slurm started: all are through here, or none.
+    ranks.part()
+    return objective
 
 
 def join_others(cfg: DictConfig, folder: Path) -> None:
@@ -127,12 +111,8 @@ def main() -> None:
         if wanted:
             print_estimate(sys.argv[1:])
             return
-        Ended.error = None
         with interruptible():
-            hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(run)()
-        # After Hydra has put its own things away.
-        if Ended.error is not None:
-            raise Ended.error
+            through_hydra(one, "config")
     except NoObjectiveError:
         code = 1  # it has been told, and is among those that are listed
     except (ValueError, HydraException, OmegaConfBaseException) as error:

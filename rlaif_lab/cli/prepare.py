@@ -11,16 +11,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaif_lab.cli.command import prepare as prepared
-from rlaif_lab.cli.command import sentence
+from rlaif_lab.cli.command import prepare, sentence
 from rlaif_lab.cli.endings import told
 from rlaif_lab.cli.help import lab_version
-from rlaif_lab.config import check, config_dir
+from rlaif_lab.cli.through_hydra import through_hydra
+from rlaif_lab.config import check
 
 USAGE = """\
 rlaif-prepare builds the organisms that the jobs of a run or a sweep need, before the jobs start: those that neither
@@ -37,21 +36,6 @@ examples
 options
   --version          print the version of the lab
 """
-
-
-class Ended:
-    """What ended the first job that failed: Hydra would announce an exception in words of its own."""
-
-    error: BaseException | None = None
-
-
-def prepare(cfg: DictConfig) -> None:
-    """Prepare one job, unless one before it has failed, and keep what it fails by for ``main``."""
-    if Ended.error is None:
-        try:
-            one(cfg)
-        except Exception as error:
-            Ended.error = error
 
 
 def one(cfg: DictConfig) -> None:
@@ -83,11 +67,9 @@ def main() -> None:
         own.append("~hydra.callbacks.sweep")  # it would list all jobs as not run
         sys.argv[1:] = ["-m", *(a for a in arguments if a not in ("-m", "--multirun")), *own]
         try:
-            Ended.error = None
-            sys.argv[1:] = prepared("rlaif-prepare", sys.argv[1:])
-            hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(prepare)()
-            if Ended.error is not None:
-                raise Ended.error
+            sys.argv[1:] = prepare("rlaif-prepare", sys.argv[1:])
+            # The first job that fails ends it: what is wrong with it is mostly wrong with all.
+            through_hydra(one, "config", keep_in_sweeps=True)
         except (ValueError, HydraException, OmegaConfBaseException) as error:
             print(f"rlaif-prepare: {sentence(error)}", file=sys.stderr)
             sys.exit(2)

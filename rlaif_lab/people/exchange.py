@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from rlaif_lab.people.queue import CHOICES, Choice, Item, Label, LabelQueue
+from rlaif_lab.store.spreadsheets import FORMULA
 
 Format = Literal["csv", "jsonl", "label_studio", "argilla"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 COLUMNS = ("item", "conversation", "first", "second", "annotator", "choice", "swapped", "seconds", "reason")
-# Beginnings that a spreadsheet takes for a formula (OWASP, CSV injection).
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "|", "%")
 USERS = uuid.UUID("5d3b1f0a-6f0e-5c3e-9b51-2f8f6a1c7d11")
 """Namespace of the ids under which Argilla, which takes no names, knows annotators."""
 

@@ -13,6 +13,7 @@ from rlaif_lab.report.arms import Arm, Study, baseline_for
 from rlaif_lab.report.load import Run
 from rlaif_lab.report.verdicts import ArmVerdict
 from rlaif_lab.statistics.intervals import Interval, paired_difference, t_interval
+from rlaif_lab.store.spreadsheets import FORMULA
 
 NOT_AVAILABLE = "n/a"
 UNDEFINED = Interval(math.nan, math.nan, math.nan)
@@ -251,9 +252,6 @@ def inert(value: object) -> object:
         return value
     text = printable(value)
     return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
-
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "|", "%")
 
 
 def _is_number(text: str) -> bool:
