@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from rlaif_lab.models.lora import LoraConfig, frozen_copy, with_adapter
-from rlaif_lab.models.place import ModelPlace, check_causal, one_sentence
+from rlaif_lab.models.place import ModelPlace, check_causal, check_gguf_types, one_sentence
 from rlaif_lab.models.sources import ModelSource
 from rlaif_lab.store.checksums import check_sealed
 from rlaif_lab.tasks.base import Task
@@ -99,13 +99,16 @@ class HFModel(ModelSource):
             raise ValueError(
                 f"system and chat_options are told to chat models only, and {self.path!r} has no chat template"
             )
-        if self.where.names()[1] is None:
+        gguf_file = self.where.names()[1]
+        if gguf_file is not None:
+            check_gguf_types(self.where.file(gguf_file))
+        else:
             check_causal(self.path, json.loads(self.where.file("config.json").read_text()))
         # Prompts can be encoded without weights, and most of what is wrong with a model shows in that.
         without_weights = self._model(cast(Any, None), tokenizer)
         prompts = _prompts_of(task)
         ids = without_weights.encode_prompts(prompts)
-        if self.where.names()[1] is None:  # of a GGUF file this is told once it has loaded
+        if gguf_file is None:  # of a GGUF file this is told once it has loaded
             self._check_sizes(
                 AutoConfig.from_pretrained(str(self.where.file("config.json").parent)), task, prompts, ids, tokenizer
             )

@@ -142,6 +142,24 @@ def check_gguf(file: Path) -> None:
             raise ValueError(f"{str(file)!r} is not a GGUF file: it does not begin with GGUF")
 
 
+def check_gguf_types(file: Path) -> None:
+    """Raise ValueError for a GGUF file with weights of a type that cannot be unpacked. Reads what is written before
+    the weights."""
+    import gguf
+    import numpy as np
+
+    for tensor in gguf.GGUFReader(str(file)).tensors:
+        kind = tensor.tensor_type
+        _, size = gguf.GGML_QUANT_SIZES[kind]
+        try:
+            gguf.dequantize(np.zeros((1, size), dtype=np.uint8), kind)
+        except NotImplementedError:
+            raise ValueError(
+                f"GGUF file {str(file)!r}: its {tensor.name} is stored as {kind.name}, which cannot be unpacked; take "
+                "one in Q4_K_M, Q8_0 or F16"
+            ) from None
+
+
 def check_causal(path: str, config: Mapping[str, Any]) -> None:
     """Raise ValueError when transformers has no causal LM for a model of this config.json."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from chat_model import make_chat_model
@@ -42,8 +43,9 @@ def folder(organism: LanguageModel, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def write_gguf(folder: Path, file: Path) -> Path:
-    """The chat model as llama.cpp would write it, in 16 bits: names, interleaved rotary halves, byte-level BPE."""
+def write_gguf(folder: Path, file: Path, kind_of_feed_forward: gguf.GGMLQuantizationType | None = None) -> Path:
+    """The chat model as llama.cpp would write it, in 16 bits: names, interleaved rotary halves, byte-level BPE.
+    Or with feed-forward layers of another kind, which hold zeros."""
     model = HFModel(str(folder)).load(OPEN)
     config, tokenizer = model.network.config, model.tokenizer
     heads, key_heads = config.num_attention_heads, config.num_key_value_heads
@@ -79,6 +81,12 @@ def write_gguf(folder: Path, file: Path) -> Path:
             continue
         if "q_proj" in name or "k_proj" in name:
             tensor = interleaved(tensor, heads if "q_proj" in name else key_heads)
+        if "mlp" in name and kind_of_feed_forward is not None:
+            width, size = gguf.GGML_QUANT_SIZES[kind_of_feed_forward]
+            blocks = np.zeros((tensor.shape[0], tensor.shape[1] // width * size), dtype=np.uint8)
+            named = names.get_name(name, try_suffixes=(".weight",))
+            writer.add_tensor(named, blocks, raw_dtype=kind_of_feed_forward)
+            continue
         stored = tensor if tensor.dim() == 1 else tensor.half()
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), stored.numpy())
     writer.write_header_to_file()
@@ -258,6 +266,16 @@ def test_a_gguf_file_gives_the_model_that_was_written(chat_folder: Path, gguf_fi
     assert by_name.load(OPEN).weights_hash() == model.weights_hash()
     assert by_name.identity(OPEN) == by_path.identity(OPEN)
     assert gguf_file.name in str(by_path)
+
+
+@pytest.mark.parametrize("kind", [gguf.GGMLQuantizationType.Q8_1, gguf.GGMLQuantizationType.I8])
+def test_a_gguf_file_of_a_type_that_nothing_unpacks_is_refused_in_a_sentence(
+    chat_folder: Path, tmp_path: Path, kind: gguf.GGMLQuantizationType
+) -> None:
+    file = write_gguf(chat_folder, tmp_path / "odd" / "odd.gguf", kind)
+    with pytest.raises(ValueError, match=f"odd.gguf.*{kind.name}") as caught:
+        HFModel(str(file)).check(OPEN)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_gguf_files_identity_is_its_content(gguf_file: Path, tmp_path: Path) -> None:
