@@ -80,9 +80,13 @@ def with_adapter(network: PreTrainedModel, config: LoraConfig, *identity: int | 
         # The adapter's first matrix is random, and the second 0: it changes nothing yet.
         torch.manual_seed(seed_for("lora", *identity))
         try:
-            return peft.get_peft_model(network, settings, adapter_name=ADAPTER)
+            adapted = peft.get_peft_model(network, settings, adapter_name=ADAPTER)
         except ValueError as error:
             raise ValueError(f"lora.target_modules={targets!r} does not fit this model: {error}") from error
+    from rlaif_lab.models.lora_layer import fuse
+
+    fuse(adapted)
+    return adapted
 
 
 def frozen_copy(network: Network) -> Network:

@@ -46,6 +46,11 @@ class SamplingConfig:
         if any(not text for text in self.stop):
             raise ValueError("sampler.stop holds an empty string, which would end every response at once")
 
+    @property
+    def untruncated(self) -> bool:
+        """Tell whether what is sampled from is the model's own distribution, at temperature 1."""
+        return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k == 0
+
     def of_round(self, index: int) -> SamplingConfig:
         """Return the settings with this round's temperature."""
         if not self.temperatures:

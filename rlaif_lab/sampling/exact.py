@@ -24,6 +24,8 @@ from rlaif_lab.seeding import seed_for, splitmix64, uniforms
 
 SPARE = 12
 """Tokens that are decoded beyond those that a stop string could be made of."""
+WIDE, BLOCK = 2**13, 2**9
+"""Vocabularies beyond the first are searched in blocks of the second."""
 
 
 class Exact:
@@ -167,14 +169,12 @@ def choose(logits: Tensor, draws: Tensor, config: SamplingConfig) -> tuple[Tenso
 
     Shapes: logits (N, V), draws (N,) uniform in [0, 1) -> tokens (N,), logps (N,) in nats.
     """
+    if logits.shape[-1] > WIDE and config.untruncated:
+        return _choose_by_blocks(logits, draws)
     # At temperature 1, whatever is sampled from: what learners take as the policy's own.
     logps = torch.log_softmax(logits, dim=-1)
     # The largest of each row: finite only if the row is.
-    if not bool(torch.isfinite(logps.amax(-1)).all()):
-        raise ValueError(
-            "the model's next-token logits are not finite (nan or infinite), so nothing can be sampled from it; its "
-            "weights are broken, or training has diverged: lower trainer.learning_rate"
-        )
+    _check_finite(logps.amax(-1))
     if config.temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:
@@ -186,6 +186,40 @@ def choose(logits: Tensor, draws: Tensor, config: SamplingConfig) -> tuple[Tenso
         # Only a draw that rounds up to the total could lie beyond the last token.
         tokens = tokens.clamp(max=logits.shape[-1] - 1)
     return tokens, logps.gather(-1, tokens[:, None]).squeeze(1)
+
+
+def _choose_by_blocks(logits: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same for a large vocabulary: first the block of tokens that the draw falls into, then the token.
+
+    Two passes over all logits, where cumulating them takes six, most of them in float64.
+    """
+    probabilities = logits.softmax(dim=-1)
+    vocabulary, whole = logits.shape[-1], logits.shape[-1] // BLOCK * BLOCK
+    sums = probabilities[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1)
+    sums = torch.cat([sums, probabilities[:, whole:].sum(-1, keepdim=True)], dim=1)  # the last, shorter block
+    _check_finite(sums.sum(-1))
+    cumulative = sums.double().cumsum(dim=-1)
+    # Below the total, whatever is rounded: a block that holds nothing must not be chosen.
+    target = draws.double().clamp(max=1.0 - 1e-12) * cumulative[:, -1]
+    block = torch.searchsorted(cumulative, target[:, None], right=True)
+    size = sums.gather(1, block).double()
+    # Where within its block the draw lies, as a share of it: the block is added up once more, and rounding must not
+    # lead out of it.
+    share = (target[:, None] - cumulative.gather(1, block) + size) / size
+    tokens = block * BLOCK + torch.arange(BLOCK, device=logits.device)
+    inside = probabilities.gather(1, tokens.clamp(max=vocabulary - 1)).double()
+    inside = inside.masked_fill(tokens >= vocabulary, 0.0).cumsum(dim=-1)
+    place = torch.searchsorted(inside, share.clamp(0.0, 1.0 - 1e-12) * inside[:, -1:], right=True)
+    token = (block * BLOCK + place.clamp(max=BLOCK - 1)).clamp(max=vocabulary - 1)
+    return token.squeeze(1), probabilities.gather(1, token).log().squeeze(1)
+
+
+def _check_finite(values: Tensor) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(
+            "the model's next-token logits are not finite (nan or infinite), so nothing can be sampled from it; its "
+            "weights are broken, or training has diverged: lower trainer.learning_rate"
+        )
 
 
 def sampling_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:

@@ -13,12 +13,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from chat_model import make_chat_model
+from peft.tuners.lora.layer import Linear
 from torch import Tensor
 
 from rlaif_lab.loop.weights import PolicySnapshots
 from rlaif_lab.models.hf import HFModel
 from rlaif_lab.models.language_model import LanguageModel, hash_weights
 from rlaif_lab.models.lora import LoraConfig, frozen_copy, merged_state, with_adapter
+from rlaif_lab.models.lora_layer import FusedLinear
 from rlaif_lab.models.packed import Packed, pack, response_logits, response_logps
 from rlaif_lab.records import Prompt
 from rlaif_lab.sampling.config import SamplingConfig
@@ -233,6 +235,30 @@ def test_an_adapter_on_bfloat16_weights_is_trained_in_float32(folder: Path) -> N
     torch.testing.assert_close(logits(policy), logits(base))
     learn(policy, learning_rate=1e-4)
     assert not torch.equal(logits(policy), logits(base))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.03)])
+def test_what_is_added_in_one_pass_is_what_peft_adds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, tolerance: float
+) -> None:
+    found = []
+    for ours in (True, False):
+        if not ours:
+            monkeypatch.setattr(FusedLinear, "forward", Linear.forward)
+        policy, _ = HFModel(str(folder), dtype=dtype, lora=LORA).load_trainable(TASK, seed=0)
+        assert sum(type(layer) is FusedLinear for layer in policy.network.modules()) >= 7
+        generator = torch.Generator().manual_seed(0)
+        for parameter in policy.network.parameters():
+            if parameter.requires_grad:
+                parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+        logps = response_logps(policy.network, batch_for(policy))
+        logps.sum().backward()
+        gradients = [p.grad.flatten() for p in policy.network.parameters() if p.grad is not None]
+        assert {g.dtype for g in gradients} == {torch.float32}
+        found.append((logps.detach(), torch.cat(gradients)))
+    (logps, gradient), (peft_logps, peft_gradient) = found
+    torch.testing.assert_close(logps, peft_logps, rtol=tolerance, atol=tolerance)
+    assert float((gradient - peft_gradient).norm() / peft_gradient.norm()) < tolerance
 
 
 def test_dropout_of_the_adapter_is_off_outside_training(folder: Path) -> None:

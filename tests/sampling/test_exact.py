@@ -20,9 +20,10 @@ from transformers.generation.logits_process import (
 
 from rlaif_lab.models.language_model import LanguageModel
 from rlaif_lab.records import Generation
+from rlaif_lab.sampling import exact
 from rlaif_lab.sampling.config import SamplingConfig
 from rlaif_lab.sampling.decoding import CachedDecoder
-from rlaif_lab.sampling.exact import choose, sample, sampling_probabilities
+from rlaif_lab.sampling.exact import BLOCK, choose, sample, sampling_probabilities
 from rlaif_lab.tasks.arithmetic import Addition
 
 PROMPTS = prompts_of(RAGGED_PROMPTS)
@@ -135,6 +136,25 @@ def test_samples_and_those_of_generate_come_from_one_distribution(untrained: Lan
     table = np.array([c for c in cells.values() if sum(c) >= 10])
     assert len(table) > 10
     assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("vocabulary", [2**14, 2**14 + 1, 20_000])
+def test_a_large_vocabulary_is_searched_to_the_same_tokens(monkeypatch: pytest.MonkeyPatch, vocabulary: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 4.0 * torch.randn(500, vocabulary, generator=generator)
+    logits[:5] = -torch.inf  # all on one token: the first, the last, the borders of a block
+    for row, token in enumerate([0, vocabulary - 1, BLOCK - 1, BLOCK, vocabulary // 2]):
+        logits[row, token] = 0.0
+    draws = torch.rand(500, dtype=torch.float64, generator=generator)
+    draws[5:8] = torch.tensor([0.0, 1.0 - 2.0**-53, 0.5])
+    by_blocks, logps = choose(logits, draws, SamplingConfig())
+    monkeypatch.setattr(exact, "WIDE", vocabulary)
+    whole, exact_logps = choose(logits, draws, SamplingConfig())
+    # The one draw beside the total aside, which either way ends at some token of the tail.
+    same = torch.arange(500) != 6
+    assert torch.equal(by_blocks[same], whole[same])
+    torch.testing.assert_close(logps[same], exact_logps[same], rtol=0, atol=2e-5)
+    assert torch.isfinite(logps).all()
 
 
 def test_choose_is_the_inverse_of_the_cumulative_distribution() -> None:
