@@ -127,9 +127,13 @@ class FineTuned(ModelSource):
         return self.result(task).load_trainable(task, seed)
 
     def __str__(self) -> str:
-        if self.path is None and self.skill is None:
-            return f"{self.of}, fine-tuned on the task's right answers"
-        return f"{self.of}, fine-tuned on {self.path or f'a demonstrator of {self.skill}'}"
+        right = "the task's right answers"
+        if self.path is not None or self.skill is None:
+            return f"{self.of}, fine-tuned on {self.path or right}"
+        # Which of the two it was depends on the task, which is not known here.
+        return f"{self.of}, fine-tuned on a demonstrator of {self.skill}" + (
+            f" (on {right} where it has no demonstrators)" if self.right else ""
+        )
 
     # --- demonstrations -------------------------------------------------------------------------------------------
     def data(self, task: Task) -> Demonstrations:
