@@ -12,8 +12,9 @@ test:
     is: NUMBER              the mean is this number, to the digits written (a description, not a test)
 
 of a quantity ``of``: a metric in a round of an arm, less that of another arm (``minus_arm``, paired by seed) or of
-another round (``minus_round``); or the rank correlation over arms of two such means (``x``, ``y``, ``arms``). The unit
-is the seed (in studies with blocks: the block), and a quantity has one value for each.
+another round (``minus_round``), of all seeds or of those named (``seeds``); or the rank correlation over arms of two
+such means (``x``, ``y``, ``arms``). The unit is the seed (in studies with blocks: the block), and a quantity has one
+value for each.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def values(cells: Cells, quantity: Mapping[str, Any]) -> dict[int, float]:
     Raises:
         ValueError: if no seed has it, since a claim about nothing would always hold.
     """
-    unknown = set(quantity) - {"metric", "arm", "round", "minus_arm", "minus_round"}
+    unknown = set(quantity) - {"metric", "arm", "round", "minus_arm", "minus_round", "seeds"}
     if unknown:
         raise ValueError(f"a quantity has no {', '.join(sorted(unknown))}; got {dict(quantity)}")
     metric, arm, at = quantity["metric"], quantity["arm"], quantity.get("round", "last")
@@ -120,6 +121,8 @@ def values(cells: Cells, quantity: Mapping[str, Any]) -> dict[int, float]:
         if "minus_arm" in quantity:
             before = _less(before, _of_arm(cells, metric, quantity["minus_arm"], quantity["minus_round"]))
         found = _less(found, before)
+    if "seeds" in quantity:
+        found = {seed: found[seed] for seed in quantity["seeds"] if seed in found}
     if not found:
         raise ValueError(f"no seed has {dict(quantity)}")
     return found

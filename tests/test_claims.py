@@ -56,6 +56,7 @@ def test_quantities_are_paired_by_seed_and_by_round() -> None:
     table = cells({"a": [0.5, 0.7, 0.6], "b": [0.1, 0.2]})
     assert claims.values(table, {"metric": "q", "arm": "a", "minus_arm": "b"}) == pytest.approx({0: 0.4, 1: 0.5})
     assert claims.values(table, {"metric": "q", "arm": "a", "minus_round": 0}) == {0: 0.5, 1: 0.7, 2: 0.6}
+    assert claims.values(table, {"metric": "q", "arm": "a", "minus_round": 0, "seeds": [2, 0]}) == {2: 0.6, 0: 0.5}
     assert claims.values(table, {"metric": "q", "arm": "a", "round": "mean"}) == {0: 0.25, 1: 0.35, 2: 0.3}
     with pytest.raises(ValueError, match="no seed has"):
         claims.values(table, {"metric": "absent", "arm": "a"})

@@ -25,12 +25,16 @@ class RoundLog:
     def __call__(self, row: MetricRow, samples: list[list[Any]]) -> None:
         """Log a row: metrics.jsonl first, since it is the truth, and W&B its mirror."""
         row = without_nan(row)
-        # Round 0 of the file, which a resumed run did not log itself; in round 0, this row.
-        first = next(iter(self.store.rows()), row)
+        # Those of the file, which a resumed run did not log itself.
+        held = {other["round"]: other for other in self.store.rows()}
+        first, before = held.get(0, row), held.get(row["round"] - 1, {})
         alarms = self.watch.alarms(row, first)
         # 0 as well as 1, for every limit that is on: a chart of an alarm needs both.
         row |= {f"alarm/{name}": float(name in alarms) for name in self.watch.names()}
         for name, sentence in alarms.items():
+            # Said where it begins, and logged in every round.
+            if before.get(f"alarm/{name}"):
+                continue
             say(self.label, f"alarm ({name}), round {row['round']}: {sentence}")
         if said := [name for name in ("plateau", "improving", "degrading") if row.get(f"detector/{name}_alarm")]:
             say(self.label, f"detector, round {row['round']}: {', '.join(said)}")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from rlaif_lab.store.run_folder import RoundStore
 from rlaif_lab.tracking.alarms import Watch
+from rlaif_lab.tracking.base import NoTracker
+from rlaif_lab.tracking.log import RoundLog
 
 CALM = {
     "train/chosen_logp": -5.0,
@@ -78,3 +83,15 @@ def test_length_may_neither_explode_nor_collapse() -> None:
 def test_bad_limits(limits: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"watch.{next(iter(limits))}"):
         Watch(**limits)
+
+
+def test_an_alarm_is_told_where_it_begins_and_logged_in_every_round(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    far, near = BEYOND["kl"], {"kl/per_sequence": 1.0}
+    for index, change in enumerate([near, far, far, near, far]):
+        # A store of its own each time: a resumed run goes on as one that was not cut off.
+        RoundLog(RoundStore(tmp_path), NoTracker(), Watch(), "run")(CALM | change | {"round": index}, [])
+    said = [line for line in capsys.readouterr().out.splitlines() if "alarm (kl)" in line]
+    assert [line.partition("round ")[2][0] for line in said] == ["1", "4"]
+    assert [row["alarm/kl"] for row in RoundStore(tmp_path).rows()] == [0.0, 1.0, 1.0, 0.0, 1.0]
