@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
 from rlaif_lab.config import RunConfig, with_current_paths
 from rlaif_lab.config.trusted import OWN
 from rlaif_lab.config.types import NO_ANNOTATION, located, parameters_of
+
+ONLY_CHOICE: dict[str, Any] = {"engine": {"_target_": "rlaif_lab.sampling.exact.Exact"}, "callbacks": {}, "metrics": {}}
+"""What runs did before there was a choice, where the schema's own default says nothing of it."""
 
 
 def with_later_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -17,7 +20,7 @@ def with_later_settings(config: dict[str, Any]) -> dict[str, Any]:
 
     Only the lab's own classes are asked for their defaults: a folder may come from anybody.
     """
-    filled = _filled(with_current_paths(config))
+    filled = _filled(with_current_paths(ONLY_CHOICE | config))
     return _merged(asdict(RunConfig()), filled)
 
 
@@ -42,16 +45,21 @@ def _defaults(target: Any) -> dict[str, Any]:
     if not isinstance(target, str) or target.partition(".")[0] != OWN:
         return {}
     try:
-        parameters = parameters_of(located("", target))
+        owner = located("", target)
+        parameters = parameters_of(owner)
     # A class that is gone, or whose library is not installed here.
     except (ValueError, TypeError):
         return {}
+    made = {field.name: field.default_factory for field in fields(owner)} if is_dataclass(owner) else {}
     found = {}
     for name, (_, parameter) in parameters.items():
+        factory = made.get(name, MISSING)
         try:
-            if parameter.default is not NO_ANNOTATION:
+            if factory is not MISSING:
+                found[name] = json.loads(json.dumps(factory()))
+            elif parameter.default is not NO_ANNOTATION:
                 found[name] = json.loads(json.dumps(parameter.default))
-        # An object, as of a default_factory: no value of a config.
+        # An object: no value of a config.
         except (TypeError, ValueError):
             continue
     return found

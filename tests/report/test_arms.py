@@ -65,7 +65,8 @@ def test_a_setting_that_came_with_a_later_version_splits_no_arm(tmp_path: Path, 
     """At its default it changes nothing, so that a run without it is one with its default."""
     lab = {"_target_": "rlaif_lab.training.settings.TrainerConfig"}
     write_run("self", 0, Q, changes={"trainer": lab})
-    write_run("self", 1, Q, changes={"trainer": lab | {"devices": 1}, "lag": 0})
+    later = {"engine": {"_target_": "rlaif_lab.sampling.exact.Exact"}, "callbacks": {}, "metrics": {}}
+    write_run("self", 1, Q, changes={"trainer": lab | {"devices": 1, "args": {}}, "lag": 0} | later)
     assert labels(read(tmp_path)) == {"self": [0, 1]}
     write_run("self", 2, Q, changes={"trainer": lab | {"devices": 2}})
     assert labels(read(tmp_path)) == {"self (trainer.devices=1)": [0, 1], "self (trainer.devices=2)": [2]}
