@@ -258,7 +258,7 @@ def _cell(column: Mapping[str, Any], cells: Cells) -> str:
     return f"{text} ± {half:.{digits}f}" if half >= 0.5 * 10.0**-digits else text
 
 
-MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.S)
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n)(?:(?!<!--).)*?(?:(?<=\n)|\n)(<!-- end of table -->)", re.S)
 
 
 def with_tables(text: str, tables: Mapping[str, Any], cells_of: Mapping[str, Cells]) -> str:
@@ -266,7 +266,7 @@ def with_tables(text: str, tables: Mapping[str, Any], cells_of: Mapping[str, Cel
 
     def made(match: re.Match[str]) -> str:
         spec = tables[match[2]]
-        return match[1] + table(spec, cells_of[spec.get("file", "results.csv")]) + match[3]
+        return match[1] + table(spec, cells_of[spec.get("file", "results.csv")]) + "\n" + match[3]
 
     return MARKED.sub(made, text)
 
