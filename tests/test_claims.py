@@ -106,3 +106,15 @@ def test_a_number_is_right_to_the_digits_it_is_written_with() -> None:
     assert claims.examine([claim("is", "0.12", arm="a")], table)[0].holds
     assert claims.examine([claim("is", "0.124", arm="a")], table)[0].holds is False
     assert claims.examine([claim("is", "0.13", arm="a")], table)[0].holds is False
+
+
+def test_a_table_takes_the_place_between_its_own_marks_and_nothing_else() -> None:
+    spec = {"t": {"rows": ["a"], "columns": [{"title": "q", "metric": "q", "round": 1}]}}
+    found = {"results.csv": cells({"a": [0.25, 0.25]})}
+    begin, end = "<!-- table: t -->\n", "<!-- end of table -->"
+    table = "| arm | q |\n| --- | --- |\n| a | 0.250 |\n"
+    for before in ("", "old\n", "old\nlines\n"):
+        text = f"{begin}{before}{end}\nbetween\n{begin}{before}{end}\nafter\n"
+        anew = claims.with_tables(text, spec, found)
+        assert anew == f"{begin}{table}{end}\nbetween\n{begin}{table}{end}\nafter\n"
+        assert claims.with_tables(anew, spec, found) == anew
