@@ -32,10 +32,14 @@ def changes(results: Path) -> dict[tuple[str, str], tuple[float, float]]:
 
 def main() -> None:
     counted: list[dict[str, object]] = []
-    for results in sorted(STUDIES.glob("*/results*.csv")):
+    seen = set()
+    for results in sorted(STUDIES.glob("*/results*.csv"), key=lambda path: (path.name, path)):
         arms: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for (arm, _), change in changes(results).items():
-            arms[arm].append(change)
+        for (arm, seed), change in changes(results).items():
+            # Some runs are shown in two studies.
+            if (arm, seed, change) not in seen:
+                arms[arm].append(change)
+            seen.add((arm, seed, change))
         for arm, its in arms.items():
             said = [change for change in its if hacked({0: change}) is not None]
             whole = hacked(dict(enumerate(its))) is not None
