@@ -210,7 +210,7 @@ def _choose_by_blocks(logits: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     inside = probabilities.gather(1, tokens.clamp(max=vocabulary - 1)).double()
     inside = inside.masked_fill(tokens >= vocabulary, 0.0).cumsum(dim=-1)
     place = torch.searchsorted(inside, share.clamp(0.0, 1.0 - 1e-12) * inside[:, -1:], right=True)
-    token = (block * BLOCK + place.clamp(max=BLOCK - 1)).clamp(max=vocabulary - 1)
+    token = block * BLOCK + place
     return token.squeeze(1), probabilities.gather(1, token).log().squeeze(1)
 
 
