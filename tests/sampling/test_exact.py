@@ -155,6 +155,11 @@ def test_a_large_vocabulary_is_searched_to_the_same_tokens(monkeypatch: pytest.M
     assert torch.equal(by_blocks[same], whole[same])
     torch.testing.assert_close(logps[same], exact_logps[same], rtol=0, atol=2e-5)
     assert torch.isfinite(logps).all()
+    # A row's token does not depend on who is beside it.
+    monkeypatch.setattr(exact, "WIDE", 2**13)
+    for row in (0, 9, 499):
+        alone, its_logp = choose(logits[row : row + 1], draws[row : row + 1], SamplingConfig())
+        assert (alone.item(), its_logp.item()) == (by_blocks[row].item(), logps[row].item())
 
 
 def test_choose_is_the_inverse_of_the_cumulative_distribution() -> None:
